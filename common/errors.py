@@ -1,0 +1,127 @@
+"""One family of errors and one table: exception, gRPC status, HTTP status.
+
+No other module names a status of either protocol. An exception outside the family is a
+defect: the caller gets a generic INTERNAL or 500, the log gets the traceback.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import ClassVar
+
+import grpc
+
+
+class BourseError(Exception):
+    """Something the caller is told about. The message is for the caller's eyes."""
+
+    grpc_status: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
+    http_status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
+    default_message: ClassVar[str] = "internal error"
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or self.default_message)
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0])
+
+
+class Internal(BourseError):
+    """A defect on the other side; its log has the traceback."""
+
+
+class InvalidRequest(BourseError):
+    """The input is malformed; nothing was done."""
+
+    grpc_status = grpc.StatusCode.INVALID_ARGUMENT
+    http_status = HTTPStatus.BAD_REQUEST
+    default_message = "invalid request"
+
+
+class NotFound(BourseError):
+    grpc_status = grpc.StatusCode.NOT_FOUND
+    http_status = HTTPStatus.NOT_FOUND
+    default_message = "not found"
+
+
+class KeyReused(BourseError):
+    """The request id was decided for another trade; this one was not executed."""
+
+    grpc_status = grpc.StatusCode.ALREADY_EXISTS
+    http_status = HTTPStatus.UNPROCESSABLE_ENTITY
+    default_message = "this Idempotency-Key was used for another trade"
+
+
+class NotLeader(BourseError):
+    """This copy of the request was not executed: another replica leads."""
+
+    grpc_status = grpc.StatusCode.FAILED_PRECONDITION
+    http_status = HTTPStatus.SERVICE_UNAVAILABLE
+    default_message = "not leader"
+
+
+class StaleEpoch(BourseError):
+    """The catalog refused an epoch that is not the registered one; nothing was decided."""
+
+    grpc_status = grpc.StatusCode.ABORTED
+    http_status = HTTPStatus.SERVICE_UNAVAILABLE
+    default_message = "stale epoch"
+
+
+class Busy(BourseError):
+    """A bound was reached; this copy of the request was not executed."""
+
+    grpc_status = grpc.StatusCode.RESOURCE_EXHAUSTED
+    http_status = HTTPStatus.SERVICE_UNAVAILABLE
+    default_message = "too many requests at once"
+
+
+class Unavailable(BourseError):
+    """The other side cannot be reached, or cannot serve now."""
+
+    grpc_status = grpc.StatusCode.UNAVAILABLE
+    http_status = HTTPStatus.SERVICE_UNAVAILABLE
+    default_message = "service unavailable"
+
+
+class OutcomeUnknown(BourseError):
+    """The request may have been executed or may yet be; repeat it under the same key."""
+
+    grpc_status = grpc.StatusCode.DEADLINE_EXCEEDED
+    http_status = HTTPStatus.SERVICE_UNAVAILABLE
+    default_message = "outcome unknown, repeat with the same Idempotency-Key"
+
+
+class Damaged(BourseError):
+    """Stored data contradicts itself; serving it would be worse than not serving."""
+
+    grpc_status = grpc.StatusCode.DATA_LOSS
+    http_status = HTTPStatus.INTERNAL_SERVER_ERROR
+    default_message = "stored data is damaged"
+
+
+_BY_GRPC_STATUS: dict[grpc.StatusCode, type[BourseError]] = {
+    kind.grpc_status: kind
+    for kind in (
+        Internal,
+        InvalidRequest,
+        NotFound,
+        KeyReused,
+        NotLeader,
+        StaleEpoch,
+        Busy,
+        Unavailable,
+        OutcomeUnknown,
+        Damaged,
+    )
+}
+
+
+def from_rpc_error(error: grpc.RpcError) -> BourseError:
+    """The error of the family that a failed call stands for.
+
+    A status that no service of ours sends (a proxy's, or gRPC's own UNKNOWN) is Internal.
+    """
+    kind = _BY_GRPC_STATUS.get(error.code(), Internal)
+    return kind(error.details() or None)

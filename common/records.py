@@ -1,0 +1,107 @@
+"""The journal row, as the catalog writes it and every replica keeps it, and its hash chain."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from proto import bourse_pb2
+
+BUY = "BUY"
+SELL = "SELL"
+
+# h₀ of the hash chain: the digest of an empty log.
+EMPTY_DIGEST = bytes(32)
+
+# Values travel through Redis scripts, whose numbers are doubles.
+MAX_VOLUME = 2**53 - 1
+MAX_QUANTITY = 1_000_000_000
+MAX_NAME_LENGTH = 64
+MAX_REQUEST_ID_LENGTH = 255
+MAX_ORDER_NUMBER = 2**63 - 1
+
+# How long a stock's cached value may live: the lease the catalog grants (Gray and Cheriton,
+# "Leases", 1989). A constant of the protocol, not a setting: catalog and cache must agree.
+LEASE_MS = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One executed trade: a row of the journal. It never changes once committed."""
+
+    number: int
+    request_id: str
+    name: str
+    type: str
+    quantity: int
+    version: int  # of the stock, after this trade
+    epoch: int  # of the leader that had it committed
+    digest: bytes = b""  # of the log up to and with this row
+
+    def __str__(self) -> str:
+        return f"#{self.number} {self.type} {self.quantity} {self.name} (v{self.version})"
+
+
+def next_digest(previous: bytes, order: Order) -> bytes:
+    """hₙ = SHA-256(hₙ₋₁ ‖ the fields of row n, each prefixed by its length in bytes)."""
+    fields = (
+        order.number,
+        order.request_id,
+        order.name,
+        order.type,
+        order.quantity,
+        order.version,
+        order.epoch,
+    )
+    encoded = [str(field).encode() for field in fields]
+    framed = b"".join(b"%d:%b," % (len(field), field) for field in encoded)
+    return hashlib.sha256(previous + framed).digest()
+
+
+def is_valid_name(name: object) -> bool:
+    return isinstance(name, str) and 1 <= len(name) <= MAX_NAME_LENGTH and name.isprintable()
+
+
+def is_valid_quantity(quantity: object) -> bool:
+    return type(quantity) is int and 1 <= quantity <= MAX_QUANTITY
+
+
+def is_valid_request_id(request_id: object) -> bool:
+    """1 to 255 visible ASCII characters."""
+    return (
+        isinstance(request_id, str)
+        and 1 <= len(request_id) <= MAX_REQUEST_ID_LENGTH
+        and all("!" <= character <= "~" for character in request_id)
+    )
+
+
+def order_to_item(order: Order) -> bourse_pb2.OrderDBItem:
+    return bourse_pb2.OrderDBItem(
+        number=order.number,
+        request_id=order.request_id,
+        name=order.name,
+        type=bourse_pb2.TradeType.Value(order.type),
+        quantity=order.quantity,
+        version=order.version,
+        epoch=order.epoch,
+        digest=order.digest,
+    )
+
+
+def order_from_item(item: bourse_pb2.OrderDBItem) -> Order:
+    """The row a peer sent. Raises ValueError for a trade type that is neither BUY nor SELL."""
+    return Order(
+        number=item.number,
+        request_id=item.request_id,
+        name=item.name,
+        type=bourse_pb2.TradeType.Name(item.type),
+        quantity=item.quantity,
+        version=item.version,
+        epoch=item.epoch,
+        digest=item.digest,
+    )
+
+
+def orders_from_items(items: Iterable[bourse_pb2.OrderDBItem]) -> list[Order]:
+    return [order_from_item(item) for item in items]

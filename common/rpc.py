@@ -1,0 +1,175 @@
+"""gRPC plumbing: channels that notice the dead, servers that answer by the error table."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from common import logs
+from common.errors import BourseError, Internal, Unavailable, from_rpc_error
+
+logger = logging.getLogger(__name__)
+
+REQUEST_ID_KEY = "x-request-id"
+
+# A restarted peer must be found again within half a second, at its new address if it has one;
+# gRPC's own defaults are patient (reconnect after up to two minutes, resolve every 30 s).
+_CHANNEL_OPTIONS = [
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 500),  # also the limit of one attempt to connect
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.dns_min_time_between_resolutions_ms", 500),
+    # A peer that is gone without a word (host lost, cable cut) keeps its connection otherwise.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # Repeats are the protocol's business, under request ids; gRPC makes none of its own.
+    ("grpc.enable_retries", 0),
+    ("grpc.enable_http_proxy", 0),
+    # A channel made anew resolves and connects anew.
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+_SERVER_OPTIONS = [
+    ("grpc.so_reuseport", 0),  # a second server on the port is a mistake: refuse to start
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+]
+
+Answer = TypeVar("Answer")
+
+
+def open_channel(address: str) -> grpc.Channel:
+    """A long-lived channel to one peer. It connects when first used."""
+    return grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+
+
+def call(method: Callable[..., Answer], request: Any, timeout_s: float) -> Answer:
+    """Calls a unary method with a deadline.
+
+    Raises:
+        BourseError: the error of the family that the answer stands for; `Unavailable` when
+            the peer cannot be reached, `OutcomeUnknown` when the deadline passed.
+    """
+    try:
+        return method(request, timeout=timeout_s, metadata=call_metadata())
+    except grpc.RpcError as error:
+        raise from_rpc_error(error) from None
+
+
+def call_metadata() -> list[tuple[str, str]]:
+    """What goes with every call: the id of the request being served."""
+    identifier = logs.request_id.get()
+    return [] if identifier == "-" else [(REQUEST_ID_KEY, identifier)]
+
+
+class _ErrorTable(grpc.ServerInterceptor):
+    """Runs each handler under the caller's request id and turns what it raises into a status."""
+
+    def intercept_service(self, continuation: Any, details: Any) -> Any:
+        handler = continuation(details)
+        if handler is None or handler.request_streaming:
+            return handler
+        identifier = dict(details.invocation_metadata).get(REQUEST_ID_KEY, "-")
+        if handler.response_streaming:
+            return handler._replace(unary_stream=_guard_stream(handler.unary_stream, identifier))
+        return handler._replace(unary_unary=_guard(handler.unary_unary, identifier))
+
+
+def _guard(handler: Callable[..., Any], identifier: str) -> Callable[..., Any]:
+    def guarded(request: Any, context: grpc.ServicerContext) -> Any:
+        with _answering(context, identifier):
+            return handler(request, context)
+
+    return guarded
+
+
+def _guard_stream(handler: Callable[..., Any], identifier: str) -> Callable[..., Iterator[Any]]:
+    def guarded(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        with _answering(context, identifier):
+            yield from handler(request, context)
+
+    return guarded
+
+
+@contextmanager
+def _answering(context: grpc.ServicerContext, identifier: str) -> Iterator[None]:
+    logs.request_id.set(identifier)
+    try:
+        yield
+    except BourseError as error:
+        _abort(context, error)
+    except Exception:
+        if not context.is_active():
+            raise  # the caller is gone, or the call was aborted: there is nobody to tell
+        logger.exception("unexpected error")
+        _abort(context, Internal())
+    finally:
+        logs.request_id.set("-")
+
+
+def _abort(context: grpc.ServicerContext, error: BourseError) -> None:
+    context.abort(error.grpc_status, error.message)
+
+
+class RpcServer:
+    """A gRPC server with health, reflection, the error table and bounds.
+
+    Args:
+        address: host:port; port 0 takes a free one.
+        threads: calls served at once.
+        queue_limit: calls that may wait for a thread; beyond it they are refused at once.
+    """
+
+    def __init__(self, address: str, threads: int, queue_limit: int) -> None:
+        self._address = address
+        self._server = grpc.server(
+            futures.ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
+            interceptors=[_ErrorTable()],
+            options=_SERVER_OPTIONS,
+            maximum_concurrent_rpcs=threads + queue_limit,
+        )
+        self._health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+
+    @property
+    def grpc_server(self) -> grpc.Server:
+        return self._server
+
+    def start(self, service_names: Sequence[str]) -> int:
+        """Starts listening and returns the port; the health service says NOT_SERVING yet.
+
+        Raises:
+            Unavailable: the address cannot be bound.
+        """
+        reflection.enable_server_reflection(
+            (*service_names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+        self._service_names = ("", *service_names)
+        self.set_serving(False)
+        try:
+            port = self._server.add_insecure_port(self._address)
+        except RuntimeError as error:
+            raise Unavailable(f"cannot listen on {self._address}: {error}") from error
+        self._server.start()
+        return int(port)
+
+    def set_serving(self, serving: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        for name in self._service_names:
+            self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+    def stop(self, grace_s: float) -> None:
+        """Refuses new calls, lets those in flight finish for at most `grace_s`, then returns."""
+        self._health.enter_graceful_shutdown()
+        self._server.stop(grace_s).wait()

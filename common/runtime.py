@@ -1,0 +1,19 @@
+"""What every service process does: wait for a signal to stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+
+
+def stop_event() -> threading.Event:
+    """An event that SIGTERM and SIGINT set. Call it in the main thread, before other work."""
+    stopping = threading.Event()
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    return stopping

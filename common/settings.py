@@ -1,0 +1,102 @@
+"""Settings: read from the environment once per service, into one frozen, validated object."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class LogFormat(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+def _parse_replicas(value: Any) -> Any:
+    """`1=order-1:50051,2=order-2:50051` as {1: "order-1:50051", 2: "order-2:50051"}."""
+    if not isinstance(value, str):
+        return value
+    replicas: dict[int, str] = {}
+    for part in value.split(","):
+        identifier, _, address = part.strip().partition("=")
+        if not identifier.isdecimal() or int(identifier) < 1 or not _is_address(address):
+            raise ValueError(f"{part.strip()!r} is not of the form id=host:port, id from 1 up")
+        if int(identifier) in replicas:
+            raise ValueError(f"replica {identifier} is named twice")
+        replicas[int(identifier)] = address
+    return replicas
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isdecimal() and int(port) < 65536
+
+
+def _check_address(value: Any) -> Any:
+    if isinstance(value, str) and not _is_address(value):
+        raise ValueError(f"{value!r} is not of the form host:port")
+    return value
+
+
+Address = Annotated[str, BeforeValidator(_check_address)]
+Replicas = Annotated[dict[int, str], NoDecode, BeforeValidator(_parse_replicas)]
+Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+DEFAULT_REPLICAS: Mapping[int, str] = {
+    1: "order-1:50051",
+    2: "order-2:50051",
+    3: "order-3:50051",
+}
+
+
+class ServiceSettings(BaseSettings):
+    """What every service is set by. The variable's name is the field's, in capitals."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    log_level: LogLevel = Field(
+        default=LogLevel.INFO, description="least severe level that is logged"
+    )
+    log_format: LogFormat = Field(default=LogFormat.TEXT, description="`text` or `json`")
+    shutdown_grace_s: Seconds = Field(
+        default=10.0, description="how long a stopping service lets requests in flight finish"
+    )
+
+
+class RpcServiceSettings(ServiceSettings):
+    listen_address: Address = Field(
+        default="0.0.0.0:50051", description="where the gRPC server listens"
+    )
+
+
+AnySettings = TypeVar("AnySettings", bound=ServiceSettings)
+
+
+def load_settings(kind: type[AnySettings], service: str) -> AnySettings:
+    """The settings in the environment; a wrong one ends the process with one clear line."""
+    try:
+        return kind()
+    except ValidationError as error:
+        print(f"{service}: {describe(error)}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def describe(error: ValidationError) -> str:
+    """Every wrong setting in one line: its variable, the value found and what is wrong."""
+    return "; ".join(
+        f"setting {str(detail['loc'][0]).upper() if detail['loc'] else '(all)'}"
+        f"={detail['input']!r}: {detail['msg'].removeprefix('Value error, ')}"
+        for detail in error.errors()
+    )

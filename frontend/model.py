@@ -1,0 +1,91 @@
+"""What the parts of the frontend hand each other, and what the routes ask of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A stock as the catalog had it committed at one moment."""
+
+    name: str
+    price: Decimal  # two places
+    quantity: int
+    version: int  # raised by each trade of the stock
+
+
+class CacheResult(StrEnum):
+    """How the cache took part in an answer: the `X-Cache` header."""
+
+    HIT = "HIT"
+    MISS = "MISS"
+    BYPASS = "BYPASS"
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """A trade as a client asks for it; `request_id` is its idempotency key."""
+
+    request_id: str
+    name: str
+    type: str  # BUY or SELL
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How a trade was decided, once and for ever."""
+
+    status: int  # 1 done, 0 not permitted, -1 unknown stock
+    number: int  # -1 when not done
+    version: int  # of the stock, after the trade
+    lease_ms: int  # what was left of the stock's cache lease when the leader answered
+    replayed: bool  # decided by an earlier copy of the request
+
+
+@dataclass(frozen=True, slots=True)
+class OrderView:
+    """An executed trade as `GET /orders` shows it."""
+
+    number: int
+    name: str
+    type: str
+    quantity: int
+
+
+class Trades(Protocol):
+    def trade(self, trade: Trade) -> Decision:
+        """Has the trade decided and the cache made safe for the answer.
+
+        Raises:
+            KeyReused: the request id was decided for another trade.
+            OutcomeUnknown: it may have been executed, or may yet be.
+            Unavailable: it was not executed; nobody can take it now.
+        """
+
+
+class Quotes(Protocol):
+    def quote(self, name: str) -> tuple[Quote | None, CacheResult]:
+        """The stock, or None if there is no such stock.
+
+        Raises:
+            Unavailable: neither cache nor catalog can answer.
+        """
+
+
+class Orders(Protocol):
+    def order(self, number: int) -> OrderView | None:
+        """The order, or None if there is no such order.
+
+        Raises:
+            Unavailable: no log has it and the catalog cannot be asked.
+        """
+
+
+class Readiness(Protocol):
+    def reason_not_ready(self) -> str | None:
+        """None when requests can be served; otherwise what is missing."""

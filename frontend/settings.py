@@ -1,0 +1,43 @@
+"""The frontend's settings."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from common.settings import (
+    DEFAULT_REPLICAS,
+    Address,
+    Count,
+    Replicas,
+    Seconds,
+    ServiceSettings,
+)
+
+
+class FrontendSettings(ServiceSettings):
+    http_address: Address = Field(
+        default="0.0.0.0:26111", description="where the HTTP server listens"
+    )
+    web_concurrency: Count = Field(default=2, description="gunicorn workers (processes)")
+    web_threads: Count = Field(default=32, description="threads per worker: requests at once")
+    catalog_address: Address = Field(default="catalog:50051", description="the catalog")
+    order_replicas: Replicas = Field(
+        default=dict(DEFAULT_REPLICAS), description="every order replica, as `id=host:port,…`"
+    )
+    redis_url: str = Field(default="redis://redis:6379/0", description="the cache")
+    enable_cache: bool = Field(default=True, description="whether lookups use the cache")
+    cache_size: Count = Field(default=5, description="stocks the cache holds at most")
+    redis_timeout_s: Seconds = Field(default=0.2, description="one call to Redis")
+    lookup_timeout_s: Seconds = Field(default=2.0, description="a lookup, with its repeats")
+    trade_attempt_timeout_s: Seconds = Field(
+        default=0.75, description="one attempt of a trade, before the leader is doubted"
+    )
+    decision_timeout_s: Seconds = Field(
+        default=4.5, le=4.5, description="a trade's decision, with its repeats and elections"
+    )
+    probe_timeout_s: Seconds = Field(
+        default=0.15, description="`IsAlive` and `GetLeader`, asked twice"
+    )
+    election_timeout_s: Seconds = Field(
+        default=0.75, description="one candidate's taking of office, before the next is asked"
+    )
