@@ -1,5 +1,50 @@
-PYTHON ?= .venv/bin/python
+# What a person or CI does here: `make help`.
 
-.PHONY: proto
-proto: ## regenerate the gRPC stubs
-	$(PYTHON) -m grpc_tools.protoc -I. --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. proto/bourse.proto
+BIN := .venv/bin
+STUBS := bourse_pb2.py bourse_pb2.pyi bourse_pb2_grpc.py bourse_pb2_grpc.pyi
+
+# The environment is always .venv, of a Python that this machine has.
+export UV_PROJECT_ENVIRONMENT := .venv
+export UV_PYTHON_DOWNLOADS := never
+
+# Generates the stubs below the folder $(1). Its plugins are programs in $(BIN).
+protoc = PATH="$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I. --python_out=$(1) \
+	--grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) proto/bourse.proto
+
+.DEFAULT_GOAL := help
+.PHONY: help up down local test lint proto proto-check venv
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
+		while IFS='|' read -r target text; do printf '%-12s %s\n' "$$target" "$$text"; done
+
+up: ## build the images, start everything in containers, wait until it is healthy
+	docker compose up --build --wait
+
+down: ## stop and remove the containers; the volumes stay
+	docker compose down
+
+local: venv ## start everything as processes of this machine, without containers
+	$(BIN)/python -m scripts.local $(ARGS)
+
+test: venv ## run every test this machine can run; ARGS="-k name" goes to pytest
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: venv ## check style, formatting and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/mypy -p scripts
+
+proto: venv ## regenerate the gRPC stubs
+	$(call protoc,.)
+
+proto-check: venv ## fail if the stubs are not those that proto/bourse.proto generates
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && $(call protoc,$$fresh) && \
+	for stub in $(STUBS); do \
+		diff -u "proto/$$stub" "$$fresh/proto/$$stub" || { echo "stale: run make proto" >&2; exit 1; }; \
+	done
+
+# Every start of a target checks the environment against uv.lock; nothing to do takes milliseconds.
+venv: ## make the Python environment in .venv as uv.lock has it
+	@scripts/uv.sh sync --frozen --group dev

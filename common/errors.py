@@ -116,6 +116,8 @@ _BY_GRPC_STATUS: dict[grpc.StatusCode, type[BourseError]] = {
         Damaged,
     )
 }
+# A call cancelled from this side (its channel was closed) reached nobody who would answer.
+_BY_GRPC_STATUS[grpc.StatusCode.CANCELLED] = Unavailable
 
 
 def from_rpc_error(error: grpc.RpcError) -> BourseError:

@@ -67,10 +67,10 @@ def call(method: Callable[..., Answer], request: Any, timeout_s: float) -> Answe
         raise from_rpc_error(error) from None
 
 
-def call_metadata() -> list[tuple[str, str]]:
+def call_metadata() -> tuple[tuple[str, str | bytes], ...]:
     """What goes with every call: the id of the request being served."""
     identifier = logs.request_id.get()
-    return [] if identifier == "-" else [(REQUEST_ID_KEY, identifier)]
+    return () if identifier == "-" else ((REQUEST_ID_KEY, identifier),)
 
 
 class _ErrorTable(grpc.ServerInterceptor):

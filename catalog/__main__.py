@@ -1,0 +1,66 @@
+"""`python -m catalog`: settings, parts, run, wait, close."""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import sys
+import threading
+import time
+from contextlib import closing
+
+from catalog.database import CannotOpen, Database
+from catalog.leases import Leases
+from catalog.service import CatalogService
+from catalog.settings import CatalogSettings
+from catalog.stock_file import MalformedStockFile
+from catalog.store import CatalogStore
+from common.errors import BourseError
+from common.logs import logging_config
+from common.rpc import RpcServer
+from common.runtime import stop_event
+from common.settings import load_settings
+from proto import bourse_pb2, bourse_pb2_grpc
+
+logger = logging.getLogger("catalog")
+
+_QUEUE_LIMIT = 1_000
+_SERVICE_NAME = bourse_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name
+
+
+def main() -> int:
+    stopping = stop_event()
+    settings = load_settings(CatalogSettings, "catalog")
+    logging.config.dictConfig(logging_config("catalog", settings))
+    try:
+        with closing(Database(settings.data_dir, settings.stocks_file)) as database:
+            serve(settings, database, stopping)
+    except (CannotOpen, MalformedStockFile, BourseError) as error:
+        logger.critical("%s", error)
+        return 1
+    else:
+        logger.info("stopped, everything is on disk")
+        return 0
+    finally:
+        logging.shutdown()
+
+
+def serve(settings: CatalogSettings, database: Database, stopping: threading.Event) -> None:
+    """Serves until told to stop, then lets the calls in flight finish."""
+    threads = settings.catalog_threadpool_size
+    store = CatalogStore(database, clock=time.time)
+    # Made after the database is ours: a catalog before this one can grant no lease any more.
+    leases = Leases(clock=time.monotonic)
+    service = CatalogService(store, leases, max_streams=max(1, threads // 4))
+    server = RpcServer(settings.listen_address, threads, _QUEUE_LIMIT)
+    bourse_pb2_grpc.add_CatalogServiceServicer_to_server(service, server.grpc_server)
+    port = server.start([_SERVICE_NAME])
+    server.set_serving(True)
+    logger.info("serving on port %d, data in %s", port, settings.data_dir)
+    stopping.wait()
+    logger.info("stopping")
+    server.stop(settings.shutdown_grace_s)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

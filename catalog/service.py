@@ -1,0 +1,189 @@
+"""The catalog on the wire: translates between messages and the store, and decides nothing."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import grpc
+
+from catalog.decisions import Decision, Failure, Trade
+from catalog.leases import Leases
+from catalog.stock import Stock
+from catalog.store import MAX_CHUNK, CatalogStore
+from common.errors import Busy, Internal, InvalidRequest, KeyReused
+from common.records import BUY, SELL, is_valid_name, order_to_item
+from proto import bourse_pb2, bourse_pb2_grpc
+
+logger = logging.getLogger(__name__)
+
+# The wire can carry any number for a trade type; the store refuses what is not among these.
+_TRADE_TYPES = {bourse_pb2.BUY: BUY, bourse_pb2.SELL: SELL}
+_UNKNOWN_TYPE = "?"
+
+_FAILURES = {
+    Failure.NONE: bourse_pb2.UpdateResponse.NONE,
+    Failure.MISMATCH: bourse_pb2.UpdateResponse.MISMATCH,
+    Failure.INTERNAL: bourse_pb2.UpdateResponse.INTERNAL,
+}
+
+# So few rows leave the thread at once, whatever the reader does. Looking one order up is this.
+_SHORT_READ_ROWS = 16
+
+
+class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
+    """
+    Args:
+        max_streams: journal streams served at once; each keeps a thread busy while it lasts.
+    """
+
+    def __init__(self, store: CatalogStore, leases: Leases, max_streams: int) -> None:
+        self._store = store
+        self._leases = leases
+        self._stream_slots = threading.BoundedSemaphore(max_streams)
+
+    def Lookup(
+        self, request: bourse_pb2.LookupRequest, _context: grpc.ServicerContext
+    ) -> bourse_pb2.LookupResponse:
+        stock = self._find(request.name, request.will_fill)
+        if stock is None:
+            return bourse_pb2.LookupResponse(name=request.name, price=-1, volume=-1)
+        return bourse_pb2.LookupResponse(
+            name=stock.name,
+            price=float(stock.price),
+            volume=stock.volume,
+            version=stock.version,
+        )
+
+    def _find(self, name: str, will_fill: bool) -> Stock | None:
+        if not is_valid_name(name):
+            return None
+        if will_fill:
+            # Before the value is read: a trade that commits after the reading finds the lease.
+            self._leases.grant(name)
+        return self._store.lookup(name)
+
+    def Update(
+        self, request: bourse_pb2.UpdateRequest, _context: grpc.ServicerContext
+    ) -> bourse_pb2.UpdateResponse:
+        (result,) = self._decide(request.epoch, [_trade(request)])
+        if result.failure == bourse_pb2.UpdateResponse.MISMATCH:
+            raise KeyReused
+        if result.failure == bourse_pb2.UpdateResponse.INTERNAL:
+            raise Internal
+        return result
+
+    def UpdateBatch(
+        self, request: bourse_pb2.UpdateBatchRequest, _context: grpc.ServicerContext
+    ) -> bourse_pb2.UpdateBatchResponse:
+        trades = [_trade(trade) for trade in request.trades]
+        return bourse_pb2.UpdateBatchResponse(results=self._decide(request.epoch, trades))
+
+    def _decide(self, epoch: int, trades: Sequence[Trade]) -> list[bourse_pb2.UpdateResponse]:
+        decisions = self._store.update(epoch, trades)
+        _log(epoch, trades, decisions)
+        # After the commit: whoever read the old value has had its lease noted by now.
+        return [
+            _result(decision, self._leases.remaining_ms(trade.name))
+            for trade, decision in zip(trades, decisions, strict=True)
+        ]
+
+    def Fence(
+        self, request: bourse_pb2.FenceRequest, _context: grpc.ServicerContext
+    ) -> bourse_pb2.FenceResponse:
+        accepted, registered = self._store.fence(request.epoch, request.leader_id)
+        logger.info(
+            "fence (epoch %d, leader %d) %s; registered is epoch %d of leader %d",
+            request.epoch,
+            request.leader_id,
+            "accepted" if accepted else "refused",
+            registered.epoch,
+            registered.leader_id,
+        )
+        return bourse_pb2.FenceResponse(
+            accepted=accepted, epoch=registered.epoch, leader_id=registered.leader_id
+        )
+
+    def Journal(
+        self, request: bourse_pb2.SyncRequest, _context: grpc.ServicerContext
+    ) -> Iterator[bourse_pb2.OrderBatch]:
+        if request.last_number < 0 or request.limit < 0:
+            raise InvalidRequest("last_number and limit are 0 or more")
+        with self._stream_slot(request.limit):
+            yield from self._chunks(request.last_number, request.limit)
+
+    @contextmanager
+    def _stream_slot(self, limit: int) -> Iterator[None]:
+        if 0 < limit <= _SHORT_READ_ROWS:
+            yield
+            return
+        if not self._stream_slots.acquire(blocking=False):
+            raise Busy("too many journal streams at once")
+        try:
+            yield
+        finally:
+            self._stream_slots.release()
+
+    def _chunks(self, last_number: int, limit: int) -> Iterator[bourse_pb2.OrderBatch]:
+        """Batches of at most MAX_CHUNK rows, each read by itself, until the limit or the end."""
+        left = limit or None
+        while left is None or left > 0:
+            wanted = MAX_CHUNK if left is None else min(left, MAX_CHUNK)
+            orders = self._store.journal(last_number, wanted)
+            if orders:
+                yield bourse_pb2.OrderBatch(rows=map(order_to_item, orders))
+            if len(orders) < wanted:
+                return
+            last_number = orders[-1].number
+            left = left and left - wanted
+
+    def ListStocks(
+        self, _request: bourse_pb2.Empty, _context: grpc.ServicerContext
+    ) -> bourse_pb2.ListStocksResponse:
+        return bourse_pb2.ListStocksResponse(
+            stocks=[
+                bourse_pb2.Stock(
+                    name=stock.name,
+                    price=float(stock.price),
+                    volume=stock.volume,
+                    version=stock.version,
+                )
+                for stock in self._store.stocks()
+            ]
+        )
+
+
+def _trade(request: bourse_pb2.UpdateRequest | bourse_pb2.TradeRequest) -> Trade:
+    return Trade(
+        request_id=request.request_id,
+        name=request.name,
+        type=_TRADE_TYPES.get(request.type, _UNKNOWN_TYPE),
+        quantity=request.quantity,
+    )
+
+
+def _result(decision: Decision, lease_ms: int) -> bourse_pb2.UpdateResponse:
+    return bourse_pb2.UpdateResponse(
+        status=decision.status,
+        transaction_number=decision.number,
+        lease_ms=lease_ms,
+        replayed=decision.replayed,
+        row=order_to_item(decision.order) if decision.order else None,
+        failure=_FAILURES[decision.failure],
+    )
+
+
+def _log(epoch: int, trades: Sequence[Trade], decisions: Sequence[Decision]) -> None:
+    numbers = [one.number for one in decisions if one.order and not one.replayed]
+    logger.info(
+        "epoch %d, batch of %d: %s, %d replayed, %d failed",
+        epoch,
+        len(trades),
+        f"orders {numbers[0]} to {numbers[-1]}" if numbers else "no new order",
+        sum(one.replayed for one in decisions),
+        sum(one.failure is not Failure.NONE for one in decisions),
+    )
+    for trade, decision in zip(trades, decisions, strict=True):
+        logger.debug("%s: %s", trade, decision)

@@ -1,0 +1,145 @@
+"""`BourseClient`: one session with the service, which outlives the connections under it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Self
+
+from client import requests
+from client.answers import Answer
+from client.connection import BaseUrl, Connection, NoAnswer, Response
+from client.requests import Request
+from client.retry import RetryPolicy
+
+DEFAULT_URL = "http://127.0.0.1:26111"
+# The service answers within 10 s; the rest is for the way there and back.
+DEFAULT_TIMEOUT_S = 15.0
+
+# Of the service itself (503) or of a gateway in front of it: it may be well again soon.
+_PASSING = frozenset({502, 503, 504})
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What went over the wire, the answers included that a repeat made good."""
+
+    answers: Counter[int] = field(default_factory=Counter)  # by status
+    repeats: int = 0  # requests sent again
+    reconnects: int = 0  # connections opened after the first one
+
+    def add(self, other: Traffic) -> None:
+        self.answers.update(other.answers)
+        self.repeats += other.repeats
+        self.reconnects += other.reconnects
+
+    @property
+    def server_errors(self) -> int:
+        return sum(count for status, count in self.answers.items() if status >= 500)
+
+
+class BourseClient:
+    """Holds one keep-alive connection; for one thread.
+
+    A request that is safe to repeat (a GET, a trade with a key) is sent again on a broken
+    connection or a passing 5xx, as the policy bounds it. A trade without a key is sent again
+    only if it certainly never left.
+    """
+
+    def __init__(
+        self,
+        base_url: str | BaseUrl,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        *,
+        retry: RetryPolicy | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Raises BadUrl. `timeout_s` bounds each wait for the server, not a request's repeats."""
+        self.base = BaseUrl.parse(base_url) if isinstance(base_url, str) else base_url
+        self._connection = Connection(self.base, timeout_s)
+        self._retry = retry or RetryPolicy()
+        self._sleep = sleep
+        self._clock = clock
+        self._answers: Counter[int] = Counter()
+        self._repeats = 0
+
+    @property
+    def traffic(self) -> Traffic:
+        reconnects = max(0, self._connection.times_opened - 1)
+        return Traffic(self._answers.copy(), self._repeats, reconnects)
+
+    def hello(self, name: str) -> Answer:
+        return self.send(requests.hello(name))
+
+    def lookup(self, name: str) -> Answer:
+        return self.send(requests.lookup(name))
+
+    def trade(self, name: str, quantity: int, type: str, key: str | None = None) -> Answer:
+        """NoAnswer with `may_have_arrived` means that the outcome is unknown."""
+        return self.send(requests.trade(name, quantity, type, key))
+
+    def order(self, number: int) -> Answer:
+        return self.send(requests.order(number))
+
+    def connect(self) -> None:
+        """Tries once to reach the server. Raises NoAnswer."""
+        self._connection.open()
+
+    def send(self, request: Request) -> Answer:
+        """The final answer to the request, whatever its status.
+
+        Raises:
+            NoAnswer: none came, or none within the bounds of the policy.
+        """
+        started_s = self._clock()
+        attempts, in_doubt = 0, False
+        while True:
+            attempts += 1
+            outcome = self._attempt(request)
+            elapsed_s = self._clock() - started_s
+            in_doubt = in_doubt or isinstance(outcome, Response) or outcome.may_have_arrived
+            pause_s = None
+            if _may_get_better(request, outcome) and (request.is_repeatable or not in_doubt):
+                pause_s = self._retry.pause_s(attempts, elapsed_s, _retry_after_s(outcome))
+            if pause_s is not None:
+                self._repeats += 1
+                self._sleep(pause_s)
+            elif isinstance(outcome, Response):
+                return Answer.read(outcome, elapsed_s, attempts)
+            else:
+                message = f"{outcome} (attempts: {attempts}, waited {elapsed_s:.1f} s)"
+                raise NoAnswer(message, may_have_arrived=in_doubt) from outcome
+
+    def _attempt(self, request: Request) -> Response | NoAnswer:
+        try:
+            response = self._connection.exchange(request)
+        except NoAnswer as error:
+            return error
+        self._answers[response.status] += 1
+        return response
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+
+def _may_get_better(request: Request, outcome: Response | NoAnswer) -> bool:
+    if isinstance(outcome, NoAnswer):
+        return True
+    return outcome.status in _PASSING and request.awaits_recovery
+
+
+def _retry_after_s(outcome: Response | NoAnswer) -> float | None:
+    if isinstance(outcome, NoAnswer):
+        return None
+    value = outcome.headers.get("Retry-After", "")
+    # The header's other form, a date, is the business of caches and crawlers.
+    return float(value) if value.isascii() and value.isdigit() else None

@@ -1,0 +1,131 @@
+"""One keep-alive HTTP connection: opened when needed, and each request sent on it once."""
+
+from __future__ import annotations
+
+import http.client
+import selectors
+import socket
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from client.requests import Request
+
+
+class BadUrl(ValueError):
+    """The base URL cannot be one; the message says why."""
+
+
+class NoAnswer(Exception):
+    """No whole answer came back.
+
+    `may_have_arrived` is False only when the request certainly never left this machine.
+    """
+
+    def __init__(self, message: str, *, may_have_arrived: bool) -> None:
+        super().__init__(message)
+        self.may_have_arrived = may_have_arrived
+
+
+@dataclass(frozen=True, slots=True)
+class BaseUrl:
+    """Where the service is: `http://host:port/prefix` taken apart."""
+
+    scheme: str
+    host: str
+    port: int
+    prefix: str  # "" or "/…" without a slash at its end
+
+    @classmethod
+    def parse(cls, text: str) -> BaseUrl:
+        """Raises BadUrl."""
+        try:
+            parts = urlsplit(text)
+            port = parts.port
+        except ValueError as error:
+            raise BadUrl(f"{text!r} is not a URL: {error}") from error
+        if parts.scheme not in ("http", "https"):
+            raise BadUrl(f"{text!r} must start with http:// or https://")
+        if not parts.hostname:
+            raise BadUrl(f"{text!r} names no host")
+        if parts.username is not None or parts.query or parts.fragment:
+            raise BadUrl(f"{text!r} may hold a host, a port and a path, nothing else")
+        if not text.isascii() or not text.isprintable() or " " in text:
+            raise BadUrl(f"{text!r} holds a character that a URL may not")
+        default_port = 443 if parts.scheme == "https" else 80
+        return cls(parts.scheme, parts.hostname, port or default_port, parts.path.rstrip("/"))
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}{self.prefix}"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What came back, unread."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+
+class Connection:
+    """Not for more than one thread at a time.
+
+    `timeout_s` bounds each wait for the other side, the one for a new connection too.
+    """
+
+    def __init__(self, base: BaseUrl, timeout_s: float) -> None:
+        kind = http.client.HTTPSConnection if base.scheme == "https" else http.client.HTTPConnection
+        self._http = kind(base.host, base.port, timeout=timeout_s)
+        self._base = base
+        self.times_opened = 0
+
+    def open(self) -> None:
+        """Connects unless it is connected. Raises NoAnswer."""
+        if self._http.sock is not None and _was_closed_by_peer(self._http.sock):
+            self._http.close()
+        if self._http.sock is not None:
+            return
+        try:
+            self._http.connect()
+        except OSError as error:
+            self._http.close()
+            message = f"cannot connect to {self._base}: {_reason(error)}"
+            raise NoAnswer(message, may_have_arrived=False) from error
+        self.times_opened += 1
+
+    def exchange(self, request: Request) -> Response:
+        """Sends the request once and reads its whole answer. Raises NoAnswer."""
+        self.open()
+        answered = False
+        try:
+            path = self._base.prefix + request.path
+            self._http.request(request.method, path, request.body, dict(request.headers))
+            reply = self._http.getresponse()
+            response = Response(reply.status, reply.headers, reply.read())
+            answered = True
+        except (OSError, http.client.HTTPException) as error:
+            message = f"{request.method} {path}: {_reason(error)}"
+            raise NoAnswer(message, may_have_arrived=True) from error
+        finally:
+            if not answered:  # whatever is still to come belongs to no later request
+                self._http.close()
+        return response
+
+    def close(self) -> None:
+        self._http.close()
+
+
+def _was_closed_by_peer(idle: socket.socket) -> bool:
+    """On an idle connection nothing is to be read but its end.
+
+    Asking first spares the unkeyed trade, which may not be repeated, a connection that the
+    server closed while it was idle.
+    """
+    with selectors.DefaultSelector() as selector:
+        selector.register(idle, selectors.EVENT_READ)
+        return bool(selector.select(timeout=0))
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

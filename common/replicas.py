@@ -1,0 +1,119 @@
+"""A channel to one order replica that believes only that replica's answers."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import grpc
+
+from common import rpc
+from common.errors import BourseError, Unavailable, from_rpc_error
+from proto import bourse_pb2_grpc
+
+logger = logging.getLogger(__name__)
+
+
+class ReplicaPeer:
+    """One order replica, by id, wherever its name leads now.
+
+    Containers can come back with each other's addresses, and a connection made to the wrong one
+    would stay up for ever. So every answer must name the replica it comes from; one from
+    another is dropped, and the channel is made anew, which resolves the name again.
+    """
+
+    def __init__(self, replica_id: int, address: str) -> None:
+        self.replica_id = replica_id
+        self._address = address
+        self._channel = rpc.open_channel(address)
+        self._stub = bourse_pb2_grpc.OrderServiceStub(self._channel)
+
+    def __repr__(self) -> str:
+        return f"replica {self.replica_id}"
+
+    def call(self, method: str, request: Any, timeout_s: float) -> Any:
+        """Calls a unary method of the order service.
+
+        Raises:
+            BourseError: what the answer stands for; `Unavailable` also when another replica
+                answered.
+        """
+        return self.start(method, request, timeout_s).answer()
+
+    def start(self, method: str, request: Any, timeout_s: float) -> PendingAnswer:
+        """Starts a call without waiting for it, so that several peers work at once."""
+        future = getattr(self._stub, method).future(
+            request, timeout=timeout_s, metadata=rpc.call_metadata()
+        )
+        return PendingAnswer(self, future)
+
+    def stream(self, method: str, request: Any, timeout_s: float) -> Iterator[Any]:
+        """Reads a server stream; the deadline is for the whole of it."""
+        try:
+            yield from getattr(self._stub, method)(
+                request, timeout=timeout_s, metadata=rpc.call_metadata()
+            )
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from None
+
+    def believe(self, answer: Any) -> Any:
+        """The answer, if it is this replica's; raises Unavailable otherwise."""
+        if answer.replica_id == self.replica_id:
+            return answer
+        logger.warning("%s: answered by replica %d, connecting anew", self, answer.replica_id)
+        # The old channel is not closed but let go: calls in flight on it end by themselves.
+        self._channel = rpc.open_channel(self._address)
+        self._stub = bourse_pb2_grpc.OrderServiceStub(self._channel)
+        raise Unavailable(f"{self}: answered by replica {answer.replica_id}")
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+class PendingAnswer:
+    """A call in flight to one replica."""
+
+    def __init__(self, peer: ReplicaPeer, future: Any) -> None:
+        self.peer = peer
+        self._future = future
+
+    def answer(self) -> Any:
+        """Waits for the answer; the call's own deadline bounds the wait.
+
+        Raises:
+            BourseError: as `ReplicaPeer.call`.
+        """
+        try:
+            return self.peer.believe(self._future.result())
+        except grpc.FutureCancelledError:
+            raise Unavailable(f"{self.peer}: call cancelled") from None
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from None
+
+    def when_done(self, arrived: queue.SimpleQueue[PendingAnswer]) -> None:
+        """Puts itself into the queue once there is an answer or an error."""
+        self._future.add_done_callback(lambda _future: arrived.put(self))
+
+
+Answers = dict[int, Any]
+
+
+def ask_all(
+    peers: Iterable[ReplicaPeer], method: str, request: Any, timeout_s: float
+) -> Iterator[tuple[ReplicaPeer, Any | BourseError]]:
+    """Asks all peers at once and yields (peer, answer or error) as they come."""
+    arrived: queue.SimpleQueue[PendingAnswer] = queue.SimpleQueue()
+    waiting = 0
+    for peer in peers:
+        peer.start(method, request, timeout_s).when_done(arrived)
+        waiting += 1
+    give_up_at = time.monotonic() + 2 * timeout_s
+    for _ in range(waiting):
+        pending = arrived.get(timeout=max(0.001, give_up_at - time.monotonic()))
+        try:
+            yield pending.peer, pending.answer()
+        except BourseError as error:
+            yield pending.peer, error

@@ -1,0 +1,63 @@
+"""Answers in JSON, errors among them: `{"error":{"code":…,"message":"…"}}`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+
+from flask import Flask, Response
+from werkzeug.exceptions import HTTPException
+
+from common.errors import BourseError, Internal, Unavailable
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 1
+
+
+def data_answer(data: Mapping[str, object]) -> Response:
+    return Response(_json({"data": data}), mimetype="application/json")
+
+
+def error_answer(error: BourseError) -> Response:
+    """The answer that the error table gives for an error."""
+    if error.http_status == Internal.http_status:
+        # A defect, here or behind us. What it says is for the log, not for the caller.
+        logger.error("%s: %s", type(error).__name__, error.message)
+        error = Internal()
+    answer = Response(error_body(error.http_status, error.message), status=error.http_status)
+    answer.mimetype = "application/json"
+    if error.http_status == Unavailable.http_status:
+        answer.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return answer
+
+
+def error_body(code: int, message: str) -> str:
+    return _json({"error": {"code": int(code), "message": message}})
+
+
+def register_error_answers(app: Flask) -> None:
+    """Gives every error that leaves a route its JSON answer."""
+    app.register_error_handler(BourseError, error_answer)
+    app.register_error_handler(HTTPException, _http_error_answer)
+    app.register_error_handler(Exception, _unexpected_error_answer)
+
+
+def _http_error_answer(error: HTTPException) -> Response:
+    """Flask's and Werkzeug's own errors; their headers (`Allow`) stay."""
+    code = error.code or Internal.http_status
+    answer = Response(error_body(code, error.description or error.name), status=code)
+    for name, value in error.get_headers():
+        answer.headers[name] = value
+    answer.mimetype = "application/json"
+    return answer
+
+
+def _unexpected_error_answer(error: Exception) -> Response:
+    logger.error("unexpected error", exc_info=error)
+    return error_answer(Internal())
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,47 @@
+"""The Flask application: routes, errors, and what every request and answer has."""
+
+from __future__ import annotations
+
+import logging
+import time
+from urllib.parse import quote
+from uuid import uuid4
+
+from flask import Flask, Response, g, request
+
+from common import logs
+from frontend.answers import register_error_answers
+from frontend.routes import Parts, create_routes
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(parts: Parts) -> Flask:
+    app = Flask(__name__, static_folder=None)
+    app.url_map.merge_slashes = False  # `//orders` is another path, not a redirect
+    app.register_blueprint(create_routes(parts))
+    register_error_answers(app)
+    app.before_request(_begin)
+    app.after_request(_finish)
+    app.teardown_request(_forget)
+    return app
+
+
+def _begin() -> None:
+    g.started_s = time.perf_counter()
+    # A trade takes its own request id instead, as soon as it is known.
+    logs.request_id.set(str(uuid4()))
+
+
+def _finish(answer: Response) -> Response:
+    answer.headers["X-Request-Id"] = logs.request_id.get()
+    answer.headers["Cache-Control"] = "no-store"
+    elapsed_ms = (time.perf_counter() - g.started_s) * 1000
+    # Quoted: the path is the client's, the line is ours.
+    path = quote(request.path)
+    logger.info("%s %s %d %.1f ms", request.method, path, answer.status_code, elapsed_ms)
+    return answer
+
+
+def _forget(_error: BaseException | None) -> None:
+    logs.request_id.set("-")  # threads serve one request after another

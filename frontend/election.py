@@ -1,0 +1,179 @@
+"""Finding the leader, and electing one when there is none."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from common.errors import BourseError, Unavailable
+from common.replicas import ReplicaPeer, ask_all
+from proto import bourse_pb2
+
+logger = logging.getLogger(__name__)
+
+# A candidate further behind the best one than this is asked last: it would promote for long.
+MAX_LAG = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Leadership:
+    """A replica and the office it said it holds."""
+
+    peer: ReplicaPeer
+    epoch: int
+
+
+class Election:
+    """What one worker knows of the leadership. Threads that need a leader at once share a round.
+
+    A round asks everybody who leads; if nobody says it does itself, it has the live replica
+    with the highest id take office. Rounds of other workers may run at the same time: the
+    catalog's fence lets one office be the newest, and the others learn of it by a refusal.
+    """
+
+    def __init__(
+        self, peers: Mapping[int, ReplicaPeer], probe_timeout_s: float, candidate_timeout_s: float
+    ) -> None:
+        self._peers = dict(peers)
+        self._probe_timeout_s = probe_timeout_s
+        self._candidate_timeout_s = candidate_timeout_s
+        self._sharing = threading.Lock()
+        self._current: Leadership | None = None
+        self._round: Future[Leadership] | None = None
+
+    def current(self) -> Leadership | None:
+        return self._current
+
+    def find(
+        self, failed: Leadership | None, timeout_s: float, *, is_gone: bool = False
+    ) -> Leadership:
+        """A leadership other than the one that failed, or that one if it still holds.
+
+        Args:
+            failed: the leadership the caller has just had no luck with.
+            is_gone: its connection broke, so it is not asked a second time.
+
+        Raises:
+            Unavailable: nobody leads and no candidate could take office.
+        """
+        with self._sharing:
+            if self._current is not None and self._current is not failed:
+                return self._current
+            self._current = None
+            running, mine = self._round, Future[Leadership]()
+            if running is None:
+                self._round = mine
+        if running is not None:
+            return _wait_for(running, timeout_s)
+        return self._run_round(mine, failed, is_gone)
+
+    def _run_round(
+        self, mine: Future[Leadership], failed: Leadership | None, is_gone: bool
+    ) -> Leadership:
+        found: Leadership | None = None
+        try:
+            found = self._find(failed, failed.peer.replica_id if failed and is_gone else 0)
+            mine.set_result(found)
+        except BaseException as error:
+            mine.set_exception(error)
+            raise
+        finally:
+            with self._sharing:
+                self._current, self._round = found, None
+        return found
+
+    def _find(self, failed: Leadership | None, gone_id: int) -> Leadership:
+        answers = self._ask_who_leads(failed, gone_id)
+        named = [answer for answer in answers.values() if answer.leader_id == answer.replica_id]
+        if named:
+            newest = max(named, key=lambda answer: int(answer.epoch))
+            logger.info("replica %d leads epoch %d", newest.replica_id, newest.epoch)
+            return Leadership(self._peers[newest.replica_id], newest.epoch)
+        known_epoch = max((int(answer.epoch) for answer in answers.values()), default=0)
+        return self._elect(answers.keys() or self._peers.keys(), known_epoch + 1)
+
+    def _ask_who_leads(self, failed: Leadership | None, gone_id: int) -> dict[int, Any]:
+        """`GetLeader` of everybody; twice of those that do not answer, save the one just gone."""
+        answers = self._probe("GetLeader", self._peers.keys(), failed)
+        if _newer_than(failed, answers):
+            return answers
+        silent = self._peers.keys() - answers.keys() - {gone_id}
+        return answers | self._probe("GetLeader", silent, failed)
+
+    def _elect(self, candidates: Iterable[int], epoch: int) -> Leadership:
+        alive = self._probe("IsAlive", candidates, None)
+        for candidate_id in order_candidates(
+            {replica_id: int(answer.last_number) for replica_id, answer in alive.items()}
+        ):
+            leadership = self._propose(self._peers[candidate_id], epoch)
+            if leadership is not None:
+                self._broadcast(leadership)
+                return leadership
+        raise Unavailable("no order replica can take office now")
+
+    def _propose(self, candidate: ReplicaPeer, epoch: int) -> Leadership | None:
+        request = bourse_pb2.SetLeaderRequest(leader_id=candidate.replica_id, epoch=epoch)
+        try:
+            answer = candidate.call("SetLeader", request, self._candidate_timeout_s)
+        except BourseError as error:
+            logger.warning("%s passed over: %s", candidate, error.message)
+            return None
+        if answer.leader_id != candidate.replica_id:
+            logger.info("%s lost the office it had just taken", candidate)
+            return None
+        logger.info("%s elected, epoch %d", candidate, answer.epoch)
+        return Leadership(candidate, answer.epoch)
+
+    def _broadcast(self, leadership: Leadership) -> None:
+        """Tells the others; who does not hear of it learns it from the new leader."""
+        request = bourse_pb2.SetLeaderRequest(
+            leader_id=leadership.peer.replica_id, epoch=leadership.epoch
+        )
+        for peer in self._peers.values():
+            if peer is not leadership.peer:
+                peer.start("SetLeader", request, self._probe_timeout_s)
+
+    def _probe(self, method: str, ids: Iterable[int], failed: Leadership | None) -> dict[int, Any]:
+        """The answers in time, by id; stops early at a leadership newer than the failed one."""
+        answers: dict[int, Any] = {}
+        peers = [self._peers[replica_id] for replica_id in ids]
+        for peer, answer in ask_all(peers, method, bourse_pb2.Empty(), self._probe_timeout_s):
+            if isinstance(answer, BourseError):
+                logger.debug("%s: no answer to %s: %s", peer, method, answer.message)
+                continue
+            answers[peer.replica_id] = answer
+            if method == "GetLeader" and _newer_than(failed, answers):
+                break
+        return answers
+
+
+def order_candidates(last_numbers: Mapping[int, int]) -> list[int]:
+    """Live replicas in the order in which they are asked to lead.
+
+    Args:
+        last_numbers: replica id → its log's last number.
+    """
+    best = max(last_numbers.values(), default=0)
+    return sorted(
+        last_numbers,
+        key=lambda replica_id: (best - last_numbers[replica_id] > MAX_LAG, -replica_id),
+    )
+
+
+def _newer_than(failed: Leadership | None, answers: Mapping[int, Any]) -> bool:
+    """Whether somebody names itself in an office newer than the failed one."""
+    return failed is not None and any(
+        answer.leader_id == answer.replica_id and answer.epoch > failed.epoch
+        for answer in answers.values()
+    )
+
+
+def _wait_for(running: Future[Leadership], timeout_s: float) -> Leadership:
+    try:
+        return running.result(timeout=max(0.0, timeout_s))
+    except TimeoutError:
+        raise Unavailable("no leader was found in time") from None

@@ -1,0 +1,84 @@
+"""gunicorn's threaded worker, with the answers and bounds of this service."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+from http import HTTPStatus
+from typing import Any
+from uuid import uuid4
+
+from gunicorn import util
+from gunicorn.http.errors import (
+    ConfigurationProblem,
+    ExpectationFailed,
+    InvalidHeader,
+    InvalidResponseHeader,
+    InvalidResponseHeaderName,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    ParseException,
+    UnsupportedTransferCoding,
+)
+from gunicorn.workers.gthread import ThreadWorker
+
+from frontend.answers import error_body
+
+logger = logging.getLogger(__name__)
+
+# How long a client may stop in the middle of a request, or of reading an answer. gunicorn
+# has no such bound, and every client that stalls keeps a thread.
+_STALL_TIMEOUT_S = 10
+
+_OUR_OWN_FAULTS = (ConfigurationProblem, InvalidResponseHeader, InvalidResponseHeaderName)
+_CLIENT_FAULTS = {
+    LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
+    LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
+    UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
+}
+
+
+class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn is not typed
+    def handle_error(
+        self, _request: Any, client: socket.socket, _address: Any, error: Exception
+    ) -> None:
+        """Answers a request that never reached the application, in the application's form."""
+        if not isinstance(error, ParseException) or isinstance(error, _OUR_OWN_FAULTS):
+            logger.error("unexpected error", exc_info=error)
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
+        else:
+            logger.warning("refused a malformed request: %s", error)
+            status = _CLIENT_FAULTS.get(type(error), HTTPStatus.BAD_REQUEST)
+        try:
+            util.write_nonblock(client, _answer(status))
+        except OSError as broken:
+            logger.debug("nobody to tell: %s", broken)
+
+
+def _answer(status: HTTPStatus) -> bytes:
+    body = error_body(status, status.phrase).encode()
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        "Cache-Control: no-store",
+        f"X-Request-Id: {uuid4()}",
+        "Connection: close",
+    )
+    return "\r\n".join((*head, "", "")).encode() + body
+
+
+def bound_stalls(server: Any) -> None:
+    """Bounds each wait for a client; connections inherit it from the socket they come in on."""
+    timeout = struct.pack("@ll", _STALL_TIMEOUT_S, 0)
+    for listener in server.LISTENERS:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+
+
+def refuse_repeated_key(_worker: Any, request: Any) -> None:
+    """Two keys would arrive joined to a third, which a repeat through a proxy may not have."""
+    if sum(name == "IDEMPOTENCY-KEY" for name, _ in request.headers) > 1:
+        raise InvalidHeader("IDEMPOTENCY-KEY", req=request)

@@ -1,0 +1,77 @@
+"""Reads of orders: any replica's log, and the catalog's journal before saying there is none."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+from common.errors import BourseError, Unavailable
+from common.replicas import ReplicaPeer
+from frontend.model import OrderView
+from proto import bourse_pb2
+
+logger = logging.getLogger(__name__)
+
+
+class Journal(Protocol):
+    def journal_row(self, number: int) -> OrderView | None:
+        """Raises Unavailable when the catalog cannot be asked."""
+
+
+class OrderReads:
+    """An order never changes, so whoever has it is right. Only the journal knows of its lack.
+
+    The replica that answered last is asked first; a silent one costs each reader one timeout.
+    """
+
+    def __init__(
+        self, peers: Sequence[ReplicaPeer], journal: Journal, replica_timeout_s: float
+    ) -> None:
+        self._peers = tuple(peers)
+        self._journal = journal
+        self._replica_timeout_s = replica_timeout_s
+        self._preferred = 0
+
+    def order(self, number: int) -> OrderView | None:
+        """The order, or None if there is no such order.
+
+        Raises:
+            Unavailable: no log that can be reached has it, and neither can the journal be asked.
+        """
+        asked, order = self._ask_replicas(self._in_turn(), until_answered=True, number=number)
+        if order is not None:
+            return order
+        try:
+            return self._journal.journal_row(number)
+        except Unavailable:
+            others = [peer for peer in self._in_turn() if peer not in asked]
+            _, order = self._ask_replicas(others, until_answered=False, number=number)
+            if order is None:
+                raise
+            return order
+
+    def _in_turn(self) -> list[ReplicaPeer]:
+        first = self._preferred
+        return [*self._peers[first:], *self._peers[:first]]
+
+    def _ask_replicas(
+        self, peers: Sequence[ReplicaPeer], *, until_answered: bool, number: int
+    ) -> tuple[list[ReplicaPeer], OrderView | None]:
+        """Asks in turn until one has the order, or only until one answers at all."""
+        asked: list[ReplicaPeer] = []
+        request = bourse_pb2.OrderLookupRequest(number=number)
+        for peer in peers:
+            asked.append(peer)
+            try:
+                answer = peer.call("OrderLookup", request, self._replica_timeout_s)
+            except BourseError as error:
+                logger.info("%s cannot be read: %s", peer, error.message)
+                continue
+            self._preferred = self._peers.index(peer)
+            if answer.status == 1:
+                trade_type = bourse_pb2.TradeType.Name(answer.type)
+                return asked, OrderView(answer.number, answer.name, trade_type, answer.quantity)
+            if until_answered:
+                break
+        return asked, None

@@ -1,0 +1,121 @@
+"""A stock's quote: from the cache, else from the catalog."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Protocol
+
+import redis
+
+from frontend.breaker import CircuitBreaker, CircuitOpen
+from frontend.cache import Hit, Miss, PutOutcome, Token
+from frontend.model import CacheResult, Quote
+
+logger = logging.getLogger(__name__)
+
+
+class CatalogLookup(Protocol):
+    def lookup(self, name: str, will_fill: bool) -> Quote | None:
+        """The stock as committed now, or None if there is no such stock.
+
+        With `will_fill` the catalog grants a lease on it: the caller may cache the answer.
+
+        Raises:
+            Unavailable: the catalog cannot answer.
+        """
+
+
+class QuoteCache(Protocol):
+    """What is asked of the cache; each may raise `redis.RedisError`."""
+
+    def get(self, name: str) -> Hit | Miss: ...
+
+    def put(self, name: str, value: str, version: int, token: Token) -> PutOutcome: ...
+
+    def remove(self, name: str) -> None: ...
+
+
+class UncachedQuotes:
+    """Every quote straight from the catalog."""
+
+    def __init__(self, catalog: CatalogLookup) -> None:
+        self._catalog = catalog
+
+    def quote(self, name: str) -> tuple[Quote | None, CacheResult]:
+        return self._catalog.lookup(name, will_fill=False), CacheResult.BYPASS
+
+
+class CachedQuotes:
+    """Cache, else catalog, then fill. A cache that fails costs time, never an answer.
+
+    Lookups of one stock are not coalesced: one that joined a lookup already under way could
+    get a quote from before a trade acknowledged before it started.
+    """
+
+    def __init__(self, catalog: CatalogLookup, cache: QuoteCache, breaker: CircuitBreaker) -> None:
+        self._catalog = catalog
+        self._cache = cache
+        self._breaker = breaker
+
+    def quote(self, name: str) -> tuple[Quote | None, CacheResult]:
+        try:
+            found = self._breaker.call(lambda: self._cache.get(name))
+        except (redis.RedisError, CircuitOpen):
+            return self._catalog.lookup(name, will_fill=False), CacheResult.BYPASS
+        if isinstance(found, Hit):
+            return self._decoded(name, found.value)
+        quote = self._catalog.lookup(name, will_fill=True)  # after the token was taken
+        if quote is not None:
+            self._fill(quote, found.token)
+        return quote, CacheResult.MISS
+
+    def _decoded(self, name: str, value: str) -> tuple[Quote | None, CacheResult]:
+        try:
+            return decode_quote(name, value), CacheResult.HIT
+        except ValueError as error:
+            logger.error("removing what is cached as %r: %s", name, error)
+        self._attempt(lambda: self._cache.remove(name))
+        return self._catalog.lookup(name, will_fill=False), CacheResult.MISS
+
+    def _fill(self, quote: Quote, token: Token) -> None:
+        value = encode_quote(quote)
+        self._attempt(lambda: self._cache.put(quote.name, value, quote.version, token))
+
+    def _attempt(self, operation: Callable[[], object]) -> None:
+        """For what the answer does not depend on; the breaker counts a failure."""
+        try:
+            self._breaker.call(operation)
+        except (redis.RedisError, CircuitOpen) as error:
+            logger.debug("the cache stays as it is: %s", error)
+
+
+def encode_quote(quote: Quote) -> str:
+    """The price as text: a number in JSON would be read as a float."""
+    return json.dumps(
+        {
+            "name": quote.name,
+            "price": str(quote.price),
+            "quantity": quote.quantity,
+            "version": quote.version,
+        }
+    )
+
+
+def decode_quote(name: str, value: str) -> Quote:
+    """The quote cached under `name`. Raises ValueError when it is not what was encoded."""
+    try:
+        fields = json.loads(value)
+        quote = Quote(
+            name=fields["name"],
+            price=Decimal(fields["price"]),
+            quantity=fields["quantity"],
+            version=fields["version"],
+        )
+    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
+        raise ValueError(f"not a quote: {value[:200]!r}") from error
+    if quote.name != name or encode_quote(quote) != value:
+        raise ValueError(f"not the quote of {name!r}: {value[:200]!r}")
+    return quote

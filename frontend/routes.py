@@ -1,0 +1,110 @@
+"""The HTTP interface: what is asked of which part, and how its answer is shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import uuid4
+
+from flask import Blueprint, Response, request
+
+from common import logs
+from common.errors import NotFound, Unavailable
+from frontend.answers import data_answer, error_answer
+from frontend.model import Decision, Orders, Quotes, Readiness, Trades
+from frontend.validation import (
+    idempotency_key,
+    name_parameter,
+    order_number_parameter,
+    parse_trade,
+    read_json_body,
+)
+
+_DONE = 1
+_REFUSALS = {
+    0: "Trading not permitted due to insufficient volume",
+    -1: "stock not found",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the routes need."""
+
+    trades: Trades
+    quotes: Quotes
+    orders: Orders
+    readiness: Readiness
+
+
+def create_routes(parts: Parts) -> Blueprint:
+    routes = _Routes(parts)
+    blueprint = Blueprint("bourse", __name__)
+    blueprint.get("/hello")(routes.hello)
+    blueprint.get("/stocks")(routes.stock)
+    blueprint.post("/orders")(routes.trade)
+    blueprint.get("/orders")(routes.order)
+    blueprint.get("/healthz")(routes.alive)
+    blueprint.get("/readyz")(routes.ready)
+    return blueprint
+
+
+class _Routes:
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def hello(self) -> Response:
+        name = name_parameter(request.query_string, "name")
+        return Response(f"Hello, {name}!", mimetype="text/plain")
+
+    def stock(self) -> Response:
+        name = name_parameter(request.query_string, "stockname")
+        quote, cache_result = self._parts.quotes.quote(name)
+        if quote is None:
+            answer = error_answer(NotFound("stock not found"))
+        else:
+            # Two places fit a double: the nearest one prints as the price.
+            price = float(quote.price)
+            answer = data_answer({"name": quote.name, "price": price, "quantity": quote.quantity})
+        answer.headers["X-Cache"] = cache_result.value
+        return answer
+
+    def trade(self) -> Response:
+        request_id = idempotency_key(request.headers.get("Idempotency-Key")) or str(uuid4())
+        logs.request_id.set(request_id)
+        trade = parse_trade(read_json_body(request), request_id)
+        return _trade_answer(self._parts.trades.trade(trade))
+
+    def order(self) -> Response:
+        number = order_number_parameter(request.query_string, "order-number")
+        order = None if number is None else self._parts.orders.order(number)
+        if order is None:
+            raise NotFound("order not found")
+        return data_answer(
+            {
+                "number": order.number,
+                "name": order.name,
+                "type": order.type,
+                "quantity": order.quantity,
+            }
+        )
+
+    def alive(self) -> Response:
+        return data_answer({"status": "alive"})
+
+    def ready(self) -> Response:
+        reason = self._parts.readiness.reason_not_ready()
+        if reason is not None:
+            raise Unavailable(reason)
+        return data_answer({"status": "ready"})
+
+
+def _trade_answer(decision: Decision) -> Response:
+    """The same answer for every copy of a request, save for the header that says so."""
+    if decision.status == _DONE:
+        answer = data_answer({"transaction_number": decision.number})
+        answer.headers["Location"] = f"/orders?order-number={decision.number}"
+    else:
+        answer = error_answer(NotFound(_REFUSALS[decision.status]))
+    if decision.replayed:
+        answer.headers["Idempotency-Replayed"] = "true"
+    return answer

@@ -1,0 +1,2 @@
+-- ARGV: name
+drop(ARGV[1])

@@ -1,0 +1,43 @@
+-- Stands before every script of the cache.
+--
+-- bourse:cache:generation    names this life of the cache; gone after a restart or FLUSHALL
+-- bourse:cache:values        hash, name -> what is cached
+-- bourse:cache:versions      hash, name -> its version
+-- bourse:cache:expiry        sorted set, name -> the moment it dies, ms on Redis's clock
+-- bourse:cache:recency       sorted set, name -> number of its last use, the lowest goes first
+-- bourse:cache:floor:<name>  below this version nothing may be stored; lives one lease
+--
+-- A version is kept as the text it came as: Lua prints a large number as 1e+15. Numbers are
+-- doubles, exact below 2^53, which versions and milliseconds are.
+
+local GENERATION = 'bourse:cache:generation'
+local VALUES = 'bourse:cache:values'
+local VERSIONS = 'bourse:cache:versions'
+local EXPIRY = 'bourse:cache:expiry'
+local RECENCY = 'bourse:cache:recency'
+local FLOOR = 'bourse:cache:floor:'
+
+-- Rounded down, so that a token is never younger than its lookup and no entry outlives its lease.
+local function now_ms()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+local function is_live(name, now)
+  local expiry = tonumber(redis.call('ZSCORE', EXPIRY, name))
+  return expiry ~= nil and expiry > now
+end
+
+-- A count and not the time: two uses in one millisecond have an order too.
+local function mark_used(name)
+  local newest = redis.call('ZREVRANGE', RECENCY, 0, 0, 'WITHSCORES')
+  redis.call('ZADD', RECENCY, (tonumber(newest[2]) or 0) + 1, name)
+end
+
+local function drop(name)
+  redis.call('HDEL', VALUES, name)
+  redis.call('HDEL', VERSIONS, name)
+  redis.call('ZREM', EXPIRY, name)
+  redis.call('ZREM', RECENCY, name)
+end
+

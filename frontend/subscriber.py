@@ -1,0 +1,120 @@
+"""Applies the invalidations that the order leader publishes.
+
+Nothing depends on a message arriving: it only lets an outdated entry go at once where its
+lease would have ended it (a trade whose frontend died, a writer that is no frontend).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import threading
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import redis
+
+from common.records import is_valid_name
+
+logger = logging.getLogger(__name__)
+
+INVALIDATION_CHANNEL = "bourse:invalidations"
+
+_FIRST_BACKOFF_S = 0.1
+_LONGEST_BACKOFF_S = 2.0
+_MAX_VERSION = 2**53 - 1
+
+
+class Invalidations(Protocol):
+    def invalidate(self, versions: Sequence[tuple[str, int]]) -> None:
+        """Raises `redis.RedisError`."""
+
+
+class InvalidationSubscriber:
+    """A daemon thread that listens for as long as it is not stopped.
+
+    A connection is taken for dead when Redis is silent for `silence_s` and then does not
+    answer a ping for as long again: a half-open socket shows no other sign.
+    """
+
+    def __init__(self, client: redis.Redis, cache: Invalidations, silence_s: float = 1.0) -> None:
+        self._client = client
+        self._cache = cache
+        self._silence_s = silence_s
+        self._stopping = threading.Event()
+        self._failures = 0
+        self._thread = threading.Thread(
+            target=self._run, name="invalidation-subscriber", daemon=True
+        )
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Returns when the thread has ended: within `silence_s` and one call to Redis."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._listen()
+            except redis.RedisError as error:
+                self._lost(error)
+            except Exception as error:
+                logger.exception("the subscriber met a defect and starts anew")
+                self._lost(error)
+
+    def _listen(self) -> None:
+        with self._client.pubsub() as pubsub:
+            pubsub.subscribe(INVALIDATION_CHANNEL)
+            awaiting_pong = False
+            while not self._stopping.is_set():
+                message = pubsub.get_message(timeout=self._silence_s)
+                if message is not None:
+                    self._heard(message)
+                elif awaiting_pong:
+                    raise redis.TimeoutError("Redis does not answer a ping")
+                else:
+                    pubsub.ping()
+                awaiting_pong = message is None
+
+    def _heard(self, message: dict[str, Any]) -> None:
+        if self._failures:
+            logger.info("listening to invalidations again")
+            self._failures = 0
+        if message["type"] == "message":
+            self._apply(message["data"])
+
+    def _apply(self, data: str) -> None:
+        try:
+            versions = decode_invalidations(data)
+        except ValueError as error:
+            logger.warning("ignoring a message: %s", error)
+            return
+        try:
+            self._cache.invalidate(versions)
+        except redis.RedisError as error:
+            logger.debug("an invalidation was lost: %s", error)
+
+    def _lost(self, error: Exception) -> None:
+        """Waits before the next attempt: longer each time, and not all workers at once."""
+        if self._failures == 0:
+            logger.warning("not listening to invalidations: %s", error)
+        longest_s = min(_FIRST_BACKOFF_S * 2 ** min(self._failures, 16), _LONGEST_BACKOFF_S)
+        self._failures += 1
+        jitter = random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+        self._stopping.wait(longest_s * jitter)
+
+
+def decode_invalidations(data: str) -> list[tuple[str, int]]:
+    """`[["stock1", 7], ...]` as pairs of name and version. Raises ValueError otherwise."""
+    try:
+        pairs = [(name, version) for name, version in json.loads(data)]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"not a list of pairs: {data[:200]!r}") from error
+    for name, version in pairs:
+        if not (is_valid_name(name) and type(version) is int and 0 < version <= _MAX_VERSION):
+            raise ValueError(f"not a stock and its version: {(name, version)!r:.200}")
+    return pairs

@@ -1,0 +1,197 @@
+"""`python -m order`: one replica of the order service."""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import sys
+import threading
+import time
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from common import rpc
+from common.errors import BourseError, Damaged
+from common.logs import logging_config
+from common.replicas import ReplicaPeer
+from common.runtime import stop_event
+from common.settings import load_settings
+from order.catalog_client import CatalogClient
+from order.catchup import catch_up
+from order.ledger import Ledger
+from order.log import OrderLog, open_log
+from order.node import Node
+from order.office import Office
+from order.pipeline import Pipeline
+from order.publisher import Announcer, RedisPublisher, UpdateHub
+from order.replica import Replica
+from order.replication import Replicator
+from order.service import OrderServicer
+from order.settings import OrderSettings
+from order.trades import TradeQueue
+from proto import bourse_pb2, bourse_pb2_grpc
+
+logger = logging.getLogger("order")
+
+_BATCH_LIMIT = 256
+_SERVICE = bourse_pb2.DESCRIPTOR.services_by_name["OrderService"].full_name
+
+
+class Service:
+    """The parts of a replica, built and wired; started and stopped in order."""
+
+    def __init__(self, settings: OrderSettings, log: OrderLog, stopping: threading.Event) -> None:
+        self._settings = settings
+        self._log = log
+        self._stopping = stopping
+        self._ready = threading.Event()
+        self.failed = False
+        self._node = Node(Replica(settings.order_id, log.last_number, log.digest))
+        self._ledger = Ledger(log, self._node)
+        self._channel = rpc.open_channel(settings.catalog_address)
+        catalog = CatalogClient(self._channel, settings.pull_timeout_s)
+        self._peers = [
+            ReplicaPeer(replica_id, address)
+            for replica_id, address in settings.order_replicas.items()
+            if replica_id != settings.order_id
+        ]
+        self._publisher = RedisPublisher(_publishing_client(settings))
+        hub = UpdateHub()
+        self._stream_announcer = Announcer([hub])
+        announcer = Announcer([hub, self._publisher])
+        self._queue = TradeQueue(settings.trade_limit, _BATCH_LIMIT, time.monotonic)
+        self._replicator = Replicator(
+            self._node,
+            log,
+            self._ledger,
+            self._peers,
+            replication_timeout_s=settings.replication_timeout_s,
+            catch_up_timeout_s=settings.peer_timeout_s,
+            interval_s=settings.catch_up_interval_s,
+        )
+        office = Office(
+            self._node,
+            catalog,
+            self._ledger,
+            announcer.announce,
+            fence_timeout_s=settings.fence_timeout_s,
+            patience_s=settings.commit_patience_s,
+            halt=self.halt,
+        )
+        pipeline = Pipeline(
+            node=self._node,
+            queue=self._queue,
+            catalog=catalog,
+            ledger=self._ledger,
+            followers=self._replicator,
+            announcer=announcer,
+            attempt_timeout_s=settings.commit_attempt_timeout_s,
+            patience_s=settings.commit_patience_s,
+            halt=self.halt,
+        )
+        self._pipeline_thread = threading.Thread(target=pipeline.run, name="pipeline", daemon=True)
+        self._server = rpc.RpcServer(
+            settings.listen_address,
+            settings.order_threadpool_size,
+            queue_limit=settings.order_threadpool_size,
+        )
+        bourse_pb2_grpc.add_OrderServiceServicer_to_server(
+            OrderServicer(
+                node=self._node,
+                log=log,
+                ledger=self._ledger,
+                queue=self._queue,
+                office=office,
+                replicator=self._replicator,
+                hub=hub,
+                stream_announcer=self._stream_announcer,
+                trade_limit=settings.trade_limit,
+                stream_limit=settings.stream_limit,
+                is_ready=self._ready.is_set,
+                is_stopping=stopping.is_set,
+            ),
+            self._server.grpc_server,
+        )
+
+    def halt(self, reason: str) -> None:
+        """Stops the whole process: going on would serve data that contradicts itself."""
+        logger.critical("stopping for good: %s", reason)
+        self.failed = True
+        self._stopping.set()
+
+    def start(self) -> None:
+        """Serves peers at once, and says it is ready when it has caught up.
+
+        Raises:
+            Unavailable: the address cannot be bound.
+        """
+        port = self._server.start([_SERVICE])
+        self._publisher.start()
+        self._pipeline_thread.start()
+        self._replicator.start()
+        logger.info("listening on port %d, last number %d", port, self._log.last_number)
+        self._catch_up()
+        self._ready.set()
+        self._server.set_serving(True)
+        logger.info("ready, last number %d", self._node.view().position)
+
+    def _catch_up(self) -> None:
+        try:
+            catch_up(
+                self._node,
+                self._ledger,
+                self._peers,
+                peer_timeout_s=self._settings.peer_timeout_s,
+                pull_timeout_s=self._settings.pull_timeout_s,
+                announce=self._stream_announcer.announce,
+            )
+        except Damaged as error:
+            self.halt(error.message)
+
+    def stop(self) -> None:
+        """Lets trades in flight finish, then closes everything in the order of their way."""
+        self._server.stop(self._settings.shutdown_grace_s)
+        self._queue.close()
+        self._pipeline_thread.join()
+        self._replicator.stop()
+        self._publisher.stop()
+        for peer in self._peers:
+            peer.close()
+        self._channel.close()
+        self._log.close()
+
+
+def _publishing_client(settings: OrderSettings) -> redis.Redis:
+    return redis.Redis.from_url(
+        settings.redis_url,
+        socket_timeout=settings.redis_timeout_s,
+        socket_connect_timeout=settings.redis_timeout_s,
+        retry=Retry(NoBackoff(), 1, (redis.ConnectionError,)),
+    )
+
+
+def main() -> int:
+    settings = load_settings(OrderSettings, "order")
+    logging.config.dictConfig(logging_config(f"order-{settings.order_id}", settings))
+    stopping = stop_event()
+    try:
+        log, damage = open_log(settings.data_dir / "orders.db")
+        if damage is not None:
+            logger.error("the log is damaged, rebuilding it: %s", damage)
+        service = Service(settings, log, stopping)
+        service.start()
+    except (BourseError, OSError, ValueError) as error:
+        logger.critical("cannot start: %s", error)
+        return 1
+    stopping.wait()
+    logger.info("stopping")
+    service.stop()
+    logger.info("stopped, last number %d", log.last_number)
+    logging.shutdown()
+    return 1 if service.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

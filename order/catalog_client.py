@@ -1,0 +1,103 @@
+"""The catalog as a replica sees it: batches, the fence, the journal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import grpc
+
+from common import rpc
+from common.errors import BourseError, Internal, KeyReused, from_rpc_error
+from common.records import Order, order_from_item, orders_from_items
+from order.trades import Decision, Trade
+from proto import bourse_pb2, bourse_pb2_grpc
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the catalog says of one trade of a batch."""
+
+    outcome: Decision | BourseError
+    row: Order | None  # when done
+
+
+@dataclass(frozen=True, slots=True)
+class FenceAnswer:
+    accepted: bool
+    epoch: int  # the registered pair
+    leader_id: int
+
+
+class CatalogClient:
+    """Calls on one long-lived channel. Every method raises the BourseError that came back."""
+
+    def __init__(
+        self,
+        channel: grpc.Channel,
+        pull_timeout_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stub = bourse_pb2_grpc.CatalogServiceStub(channel)
+        self._pull_timeout_s = pull_timeout_s
+        self._clock = clock
+
+    def update_batch(self, epoch: int, trades: Sequence[Trade], timeout_s: float) -> list[Result]:
+        """Has a batch decided.
+
+        Raises:
+            StaleEpoch: the epoch is not the registered one; this copy decided nothing.
+            BourseError: anything else leaves the batch in doubt.
+        """
+        request = bourse_pb2.UpdateBatchRequest(
+            epoch=epoch, trades=[_trade_to_message(trade) for trade in trades]
+        )
+        answer = rpc.call(self._stub.UpdateBatch, request, timeout_s)
+        if len(answer.results) != len(trades):
+            raise Internal(f"{len(answer.results)} results for {len(trades)} trades")
+        now = self._clock()
+        return [_result(message, now) for message in answer.results]
+
+    def fence(self, epoch: int, leader_id: int, timeout_s: float) -> FenceAnswer:
+        request = bourse_pb2.FenceRequest(epoch=epoch, leader_id=leader_id)
+        answer = rpc.call(self._stub.Fence, request, timeout_s)
+        return FenceAnswer(answer.accepted, answer.epoch, answer.leader_id)
+
+    def journal(self, after: int) -> Iterator[list[Order]]:
+        """The rows above `after`, in order, in chunks."""
+        try:
+            for chunk in self._stub.Journal(
+                bourse_pb2.SyncRequest(last_number=after),
+                timeout=self._pull_timeout_s,
+                metadata=rpc.call_metadata(),
+            ):
+                yield orders_from_items(chunk.rows)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from None
+
+
+def _trade_to_message(trade: Trade) -> bourse_pb2.TradeRequest:
+    return bourse_pb2.TradeRequest(
+        request_id=trade.request_id,
+        name=trade.name,
+        type=bourse_pb2.TradeType.Value(trade.type),
+        quantity=trade.quantity,
+    )
+
+
+def _result(message: bourse_pb2.UpdateResponse, now: float) -> Result:
+    if message.failure == bourse_pb2.UpdateResponse.MISMATCH:
+        return Result(KeyReused(), None)
+    if message.failure != bourse_pb2.UpdateResponse.NONE:
+        return Result(Internal(), None)
+    row = order_from_item(message.row) if message.HasField("row") else None
+    decision = Decision(
+        status=message.status,
+        number=message.transaction_number,
+        version=row.version if row else 0,
+        lease_ms=message.lease_ms,
+        decided_at_s=now,
+        replayed=message.replayed,
+    )
+    return Result(decision, row)

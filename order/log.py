@@ -1,0 +1,201 @@
+"""A replica's order log in SQLite: append-only rows, chained by hash."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from common.errors import BourseError, Damaged, Unavailable
+from common.records import EMPTY_DIGEST, Order, next_digest
+
+SCHEMA_VERSION = 1
+# What SQLite says of the disk, not of the data on it.
+_DISK_TROUBLE = frozenset(
+    (
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+    )
+)
+_CHUNK = 1_000
+_COLUMNS = "number, request_id, name, type, quantity, version, epoch, digest"
+_SCHEMA = """
+CREATE TABLE orders (
+    number INTEGER PRIMARY KEY,
+    request_id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    type TEXT NOT NULL,
+    quantity INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    digest BLOB NOT NULL
+) STRICT
+"""
+
+
+class OrderLog:
+    """The rows of one replica. One thread may append at a time; any may read meanwhile.
+
+    Commits are not fsynced one by one: what a power cut takes from the end of a log, the
+    catalog's journal gives back.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Opens the log and verifies its chain from the first row to the last.
+
+        Raises:
+            Damaged: the file is not a log of this schema, or its chain is broken.
+            Unavailable: the disk does not let it be opened; nothing is said of its rows.
+        """
+        self._path = path
+        self._writer = _connect(path)
+        try:
+            _create_or_check(self._writer)
+            self.last_number, self.digest = self._verify()
+        except sqlite3.DatabaseError as error:
+            self._writer.close()
+            raise _classify(error, path) from error
+        except Damaged:
+            self._writer.close()
+            raise
+        self._reader = _connect(path)
+        self._reading = threading.Lock()
+
+    def append(self, rows: Sequence[Order]) -> None:
+        """Adds rows that follow the last one, all or none.
+
+        Raises:
+            sqlite3.Error: the disk is full or fails; the log is as it was.
+        """
+        values = [_values(row) for row in rows]
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            self._writer.executemany(f"INSERT INTO orders VALUES ({_marks(8)})", values)  # noqa: S608 - only placeholders
+            self._writer.execute("COMMIT")
+        except sqlite3.Error:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            raise
+        self.last_number, self.digest = rows[-1].number, rows[-1].digest
+
+    def row(self, number: int) -> Order | None:
+        rows = self.rows(number - 1, 1)
+        return rows[0] if rows and rows[0].number == number else None
+
+    def rows(self, after: int, limit: int = _CHUNK) -> list[Order]:
+        """The rows above `after`, in order, at most `limit` of them."""
+        with self._reading:
+            found = self._reader.execute(
+                f"SELECT {_COLUMNS} FROM orders WHERE number > ? ORDER BY number LIMIT ?",  # noqa: S608 - a constant
+                (after, limit),
+            ).fetchall()
+        return [Order(*values) for values in found]
+
+    def chunks(self, after: int) -> Iterator[list[Order]]:
+        """All rows above `after`, in chunks, so that no reader holds the log for long."""
+        while rows := self.rows(after):
+            yield rows
+            after = rows[-1].number
+
+    def save(self) -> int:
+        """Writes the log as text beside the database, atomically; returns the last number."""
+        target = self._path.with_name("stockOrderDB.txt")
+        # One name per writing thread: two calls at once must not write into one file.
+        draft = target.with_suffix(f".{threading.get_ident()}.tmp")
+        last_number = 0
+        with draft.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("number", "name", "type", "quantity"))
+            for rows in self.chunks(0):
+                writer.writerows((row.number, row.name, row.type, row.quantity) for row in rows)
+                last_number = rows[-1].number
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(target)
+        return last_number
+
+    def close(self) -> None:
+        with self._reading:
+            self._reader.close()
+        self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._writer.close()
+
+    def _verify(self) -> tuple[int, bytes]:
+        number, digest = 0, EMPTY_DIGEST
+        cursor = self._writer.execute(f"SELECT {_COLUMNS} FROM orders ORDER BY number")  # noqa: S608 - a constant
+        for values in cursor:
+            row = Order(*values)
+            digest = next_digest(digest, row)
+            number += 1
+            if row.number != number or row.digest != digest:
+                raise Damaged(f"{self._path}: row {row.number} does not follow row {number - 1}")
+        return number, digest
+
+
+def open_log(path: Path) -> tuple[OrderLog, str | None]:
+    """Opens the log; a damaged one is set aside and replaced by an empty one.
+
+    Returns the log, and what was wrong with the one set aside (None: nothing).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return OrderLog(path), None
+    except Damaged as damage:
+        aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+        for suffix in ("", "-wal", "-shm"):
+            part = path.with_name(path.name + suffix)
+            if part.exists():
+                part.replace(aside.with_name(aside.name + suffix))
+        return OrderLog(path), f"{damage.message}; set aside as {aside.name}"
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA busy_timeout = 1000")
+    return connection
+
+
+def _create_or_check(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(_SCHEMA)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    elif version != SCHEMA_VERSION:
+        raise Damaged(f"schema version {version} is not {SCHEMA_VERSION}")
+
+
+def _classify(error: sqlite3.DatabaseError, path: Path) -> BourseError:
+    primary_code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    kind = Unavailable if primary_code in _DISK_TROUBLE else Damaged
+    return kind(f"{path}: {error}")
+
+
+def _values(row: Order) -> tuple[int | str | bytes, ...]:
+    return (
+        row.number,
+        row.request_id,
+        row.name,
+        row.type,
+        row.quantity,
+        row.version,
+        row.epoch,
+        row.digest,
+    )
+
+
+def _marks(count: int) -> str:
+    return ", ".join("?" * count)

@@ -1,0 +1,186 @@
+"""The trade pipeline: batch → commit → append → replicate → announce → answer."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from common.errors import BourseError, Damaged, NotLeader, OutcomeUnknown, StaleEpoch
+from common.records import Order
+from order.catalog_client import Result
+from order.ledger import AppendFailed, Ledger
+from order.node import Node
+from order.replica import Gap, IllegalTransition, Replica, Role
+from order.trades import Decision, PendingTrade, Trade, TradeQueue
+
+logger = logging.getLogger(__name__)
+
+# Between two sendings of a batch in doubt.
+_RESEND_PAUSE_S = 0.05
+# How often an idle pipeline looks whether the service is stopping.
+_POLL_S = 0.5
+
+
+class CommitPoint(Protocol):
+    def update_batch(
+        self, epoch: int, trades: Sequence[Trade], timeout_s: float
+    ) -> list[Result]: ...
+
+    def journal(self, after: int) -> Iterable[Sequence[Order]]: ...
+
+
+class Followers(Protocol):
+    def replicate(self, rows: Sequence[Order], epoch: int) -> None: ...
+
+
+class Announcer(Protocol):
+    def announce(self, rows: Sequence[Order]) -> None: ...
+
+
+class OfficeLost(Exception):
+    """This replica stepped down before the batch was settled."""
+
+    def __init__(self, answer: BourseError) -> None:
+        super().__init__(answer.message)
+        self.answer = answer  # to each caller of the batch
+
+
+class Pipeline:
+    """Takes one batch after the other through its steps. Runs in a thread of its own.
+
+    One batch at a time: nothing is sent after a batch before that one is settled, so the
+    order in which the catalog numbers the trades is the order in which the log learns of them.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: Node,
+        queue: TradeQueue,
+        catalog: CommitPoint,
+        ledger: Ledger,
+        followers: Followers,
+        announcer: Announcer,
+        attempt_timeout_s: float,
+        patience_s: float,
+        halt: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._node = node
+        self._queue = queue
+        self._catalog = catalog
+        self._ledger = ledger
+        self._followers = followers
+        self._announcer = announcer
+        self._attempt_timeout_s = attempt_timeout_s
+        self._patience_s = patience_s
+        self._halt = halt
+        self._clock = clock
+        self._pause = pause
+
+    def run(self) -> None:
+        """Until the queue is closed and empty."""
+        while not self._queue.is_drained:
+            if self._node.wait_while_promoting(_POLL_S).role is Role.PROMOTING:
+                continue  # trades wait in the queue, within their deadlines
+            if batch := self._queue.take_batch(_POLL_S):
+                self._process_guarded(batch)
+
+    def _process_guarded(self, batch: Sequence[PendingTrade]) -> None:
+        """No error may end the thread or leave a caller without an answer."""
+        try:
+            self.process(batch)
+        except Damaged as error:
+            _fail(batch, error)
+            self._halt(error.message)
+        except Exception:
+            logger.exception("unexpected error in the trade pipeline")
+            _fail(batch, OutcomeUnknown())
+            self._step_down(self._node.view().epoch, "unexpected error in the trade pipeline")
+
+    def process(self, batch: Sequence[PendingTrade]) -> None:
+        """One batch, from the queue to its answers."""
+        try:
+            epoch = self._open()
+            results = self._commit([pending.trade for pending in batch], epoch)
+        except OfficeLost as loss:
+            _fail(batch, loss.answer)
+            return
+        rows = [result.row for result in results if result.row is not None]
+        appended = self._append(rows, epoch)
+        self._node.step(lambda replica: replica.settle_batch(epoch))
+        self._followers.replicate(appended, epoch)
+        self._announcer.announce([*rows, *appended])
+        _answer(batch, results)
+        logger.info("epoch %d: batch of %d, %s", epoch, len(batch), _numbers(appended))
+
+    def _open(self) -> int:
+        try:
+            return self._node.step(Replica.open_batch)
+        except IllegalTransition as refusal:
+            raise OfficeLost(NotLeader()) from refusal
+
+    def _commit(self, trades: Sequence[Trade], epoch: int) -> list[Result]:
+        """Sends the batch as it is until it is settled. Copies are harmless: each request id is
+        decided once. Only results or a refusal of the epoch settle it.
+
+        Raises:
+            OfficeLost: refused, or the patience is over; this replica has stepped down.
+        """
+        started = self._clock()
+        in_doubt = False
+        while True:
+            try:
+                return self._catalog.update_batch(epoch, trades, self._attempt_timeout_s)
+            except StaleEpoch as refusal:
+                self._step_down(epoch, f"refused by the catalog: {refusal.message}")
+                # An earlier copy may have been decided before the epoch went stale.
+                raise OfficeLost(OutcomeUnknown() if in_doubt else NotLeader()) from refusal
+            except BourseError as error:
+                in_doubt = True
+                if self._clock() - started >= self._patience_s:
+                    self._step_down(epoch, f"cannot reach the catalog: {error.message}")
+                    raise OfficeLost(OutcomeUnknown()) from error
+                logger.warning("batch of %d in doubt, sending it again: %s", len(trades), error)
+            self._pause(_RESEND_PAUSE_S)
+
+    def _append(self, rows: Sequence[Order], epoch: int) -> list[Order]:
+        """What the log lacked. Raises Damaged when catalog and log contradict each other."""
+        appended: list[Order] = []
+        try:
+            try:
+                appended.extend(self._ledger.append(rows))
+            except Gap as gap:
+                logger.info("%s: pulling the journal", gap)
+                self._ledger.pull(self._catalog.journal, appended.extend)
+        except AppendFailed as failure:
+            self._step_down(epoch, f"cannot append: {failure}")
+        except Damaged:
+            raise
+        except BourseError as error:
+            self._step_down(epoch, f"cannot pull the journal: {error.message}")
+        return appended
+
+    def _step_down(self, epoch: int, why: str) -> None:
+        self._node.step(lambda replica: replica.step_down(epoch), why)
+
+
+def _answer(batch: Sequence[PendingTrade], results: Sequence[Result]) -> None:
+    for pending, result in zip(batch, results, strict=True):
+        if isinstance(result.outcome, Decision):
+            pending.answer(result.outcome)
+        else:
+            pending.fail(result.outcome)
+
+
+def _fail(batch: Sequence[PendingTrade], error: BourseError) -> None:
+    for pending in batch:
+        if not pending.outcome.done():
+            pending.fail(error)
+
+
+def _numbers(rows: Sequence[Order]) -> str:
+    return f"orders {rows[0].number}..{rows[-1].number}" if rows else "no new order"

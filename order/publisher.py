@@ -1,0 +1,142 @@
+"""Announcing: which stocks changed, to Redis and to every stream of updates.
+
+Neither carries a promise. Entries of the cache that nobody announces die with their lease, and
+a stream that cannot keep up is ended with an error, never thinned out in silence.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import redis
+
+from common.errors import Busy
+from common.records import Order
+
+logger = logging.getLogger(__name__)
+
+INVALIDATION_CHANNEL = "bourse:invalidations"
+_STREAM_CAPACITY = 10_000  # changes a slow subscriber may be behind
+_QUEUE_CAPACITY = 1_000  # batches that may wait for a slow Redis
+_POLL_S = 0.5
+
+Changes = Mapping[str, int]  # stock name -> its newest version
+
+
+class Sink(Protocol):
+    def offer(self, changes: Changes) -> None:
+        """Takes the changes without ever waiting."""
+
+
+class Announcer:
+    """Hands the newest version of each stock of a batch to every sink."""
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self._sinks = tuple(sinks)
+
+    def announce(self, rows: Sequence[Order]) -> None:
+        changes: dict[str, int] = {}
+        for row in rows:
+            changes[row.name] = max(row.version, changes.get(row.name, 0))
+        if changes:
+            for sink in self._sinks:
+                sink.offer(changes)
+
+
+class UpdateStream:
+    """One subscriber's changes, in order, until it is closed or falls too far behind."""
+
+    def __init__(self) -> None:
+        self._waiting: queue.Queue[tuple[str, int]] = queue.Queue(_STREAM_CAPACITY)
+        self._overflowed = False
+
+    def push(self, changes: Changes) -> None:
+        for change in changes.items():
+            try:
+                self._waiting.put_nowait(change)
+            except queue.Full:
+                self._overflowed = True
+
+    def take(self) -> tuple[str, int] | None:
+        """The next change; None when there was none for a while.
+
+        Raises:
+            Busy: changes were lost because this subscriber is too slow.
+        """
+        if self._overflowed:
+            raise Busy("too slow: updates were lost")
+        try:
+            return self._waiting.get(timeout=_POLL_S)
+        except queue.Empty:
+            return None
+
+
+class UpdateHub:
+    """The subscribers of `StreamDBUpdates`; every one of them gets every change."""
+
+    def __init__(self) -> None:
+        self._streams: set[UpdateStream] = set()
+        self._changing = threading.Lock()
+
+    def offer(self, changes: Changes) -> None:
+        with self._changing:
+            streams = list(self._streams)
+        for stream in streams:
+            stream.push(changes)
+
+    @contextmanager
+    def subscribe(self) -> Iterator[UpdateStream]:
+        stream = UpdateStream()
+        with self._changing:
+            self._streams.add(stream)
+        try:
+            yield stream
+        finally:
+            with self._changing:
+                self._streams.discard(stream)
+
+
+class RedisPublisher:
+    """Publishes from a thread of its own, so that a slow Redis never delays a trade."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._waiting: queue.Queue[Changes | None] = queue.Queue(_QUEUE_CAPACITY)
+        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+        self._is_failing = False
+
+    def offer(self, changes: Changes) -> None:
+        try:
+            self._waiting.put_nowait(changes)
+        except queue.Full:
+            logger.debug("publisher is behind, a batch is not announced")
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Publishes what waits, if Redis takes it, and ends."""
+        self._waiting.put(None)
+        self._thread.join()
+        self._client.close()
+
+    def _run(self) -> None:
+        while (changes := self._waiting.get()) is not None:
+            try:
+                self._client.publish(INVALIDATION_CHANNEL, json.dumps(list(changes.items())))
+                self._note(failing=False, detail="")
+            except redis.RedisError as error:
+                self._note(failing=True, detail=str(error))
+
+    def _note(self, *, failing: bool, detail: str) -> None:
+        if failing and not self._is_failing:
+            logger.warning("cannot publish invalidations: %s", detail)
+        elif self._is_failing and not failing:
+            logger.info("publishing invalidations again")
+        self._is_failing = failing

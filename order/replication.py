@@ -1,0 +1,143 @@
+"""Replication: rows to the followers in sync on the trades' path, to the others off it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+
+from common.errors import BourseError
+from common.records import Order
+from common.replicas import ReplicaPeer
+from order.ledger import Ledger
+from order.log import OrderLog
+from order.node import Node
+from order.peers import send_rows
+from order.replica import Role
+
+logger = logging.getLogger(__name__)
+
+_CATCH_UP_CHUNK = 500
+
+
+class Replicator:
+    """The in-sync set of a leader.
+
+    A follower that does not take a batch in time leaves the set; a thread of its own brings it
+    up to the log's end and lets it back in while the log stands still, so that no row falls
+    between. Nothing depends on followers being in sync: the catalog's journal has every row.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        log: OrderLog,
+        ledger: Ledger,
+        peers: Sequence[ReplicaPeer],
+        *,
+        replication_timeout_s: float,
+        catch_up_timeout_s: float,
+        interval_s: float,
+    ) -> None:
+        self._node = node
+        self._log = log
+        self._ledger = ledger
+        self._peers = tuple(peers)
+        self._replication_timeout_s = replication_timeout_s
+        self._catch_up_timeout_s = catch_up_timeout_s
+        self._interval_s = interval_s
+        self._changing = threading.Lock()
+        self._epoch = 0  # of the office the in-sync set belongs to
+        self._in_sync: dict[int, ReplicaPeer] = {}
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def in_sync(self) -> list[int]:
+        """The ids of the followers in sync; empty out of office."""
+        view = self._node.view()
+        with self._changing:
+            is_current = view.role is Role.LEADER and view.epoch == self._epoch
+            return sorted(self._in_sync) if is_current else []
+
+    def replicate(self, rows: Sequence[Order], epoch: int) -> None:
+        """Sends rows to every follower in sync at once; returns when all took them or left."""
+        if not rows:
+            return
+        leader_id = self._node.view().replica_id
+        waiting = [
+            send_rows(peer, rows, leader_id, epoch, self._replication_timeout_s)
+            for peer in self._members(epoch)
+        ]
+        for pending in waiting:
+            try:
+                answer = pending.answer()
+            except BourseError as error:
+                self._drop(pending.peer, error.message)
+                continue
+            if answer.last_number < rows[-1].number:
+                self._drop(pending.peer, f"its log ends at {answer.last_number}")
+
+    def start(self) -> None:
+        for peer in self._peers:
+            thread = threading.Thread(
+                target=self._keep_up, args=(peer,), name=f"catch-up-{peer.replica_id}", daemon=True
+            )
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _members(self, epoch: int) -> list[ReplicaPeer]:
+        with self._changing:
+            return list(self._in_sync.values()) if epoch == self._epoch else []
+
+    def _drop(self, peer: ReplicaPeer, why: str) -> None:
+        with self._changing:
+            if self._in_sync.pop(peer.replica_id, None):
+                logger.warning("%s left the in-sync set: %s", peer, why)
+
+    def _is_member(self, peer: ReplicaPeer, epoch: int) -> bool:
+        with self._changing:
+            return self._epoch == epoch and peer.replica_id in self._in_sync
+
+    def _join(self, peer: ReplicaPeer, epoch: int) -> None:
+        with self._changing:
+            if epoch > self._epoch:
+                self._epoch, self._in_sync = epoch, {}
+            if epoch == self._epoch:
+                self._in_sync[peer.replica_id] = peer
+                logger.info("%s joined the in-sync set of epoch %d", peer, epoch)
+
+    def _keep_up(self, peer: ReplicaPeer) -> None:
+        """For as long as the service runs: brings this follower into the set when it is not."""
+        was_reachable = True
+        while not self._stopping.wait(self._interval_s):
+            view = self._node.view()
+            if view.role is not Role.LEADER or self._is_member(peer, view.epoch):
+                continue
+            try:
+                self._bring_up(peer, view.replica_id, view.epoch)
+                was_reachable = True
+            except BourseError as error:
+                level = logging.WARNING if was_reachable else logging.DEBUG
+                logger.log(level, "%s cannot be brought up: %s", peer, error)
+                was_reachable = False
+            except Exception:
+                logger.exception("unexpected error while bringing up %s", peer)
+
+    def _bring_up(self, peer: ReplicaPeer, leader_id: int, epoch: int) -> None:
+        last_number = self._send(peer, (), leader_id, epoch)
+        while not self._stopping.is_set() and self._node.view().role is Role.LEADER:
+            with self._ledger.standing_still() as position:
+                if last_number >= position:
+                    self._join(peer, epoch)
+                    return
+            rows = self._log.rows(last_number, _CATCH_UP_CHUNK)
+            last_number = self._send(peer, rows, leader_id, epoch)
+
+    def _send(self, peer: ReplicaPeer, rows: Sequence[Order], leader_id: int, epoch: int) -> int:
+        answer = send_rows(peer, rows, leader_id, epoch, self._catch_up_timeout_s).answer()
+        return int(answer.last_number)

@@ -1,0 +1,259 @@
+"""The gRPC face of a replica: it translates, the parts behind it decide."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import grpc
+
+from common import logs
+from common.errors import Busy, NotLeader, OutcomeUnknown, Unavailable
+from common.records import (
+    is_valid_name,
+    is_valid_quantity,
+    is_valid_request_id,
+    order_to_item,
+    orders_from_items,
+)
+from order import trades
+from order.ledger import AppendFailed, Ledger
+from order.log import OrderLog
+from order.node import Node
+from order.office import Office
+from order.publisher import Announcer, UpdateHub
+from order.replica import IN_OFFICE, Gap
+from order.replication import Replicator
+from order.trades import Decision, PendingTrade, TradeQueue
+from proto import bourse_pb2, bourse_pb2_grpc
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT_DEADLINE_S = 5.0
+# What a trade's answer needs to travel back within the caller's deadline.
+_ANSWER_MARGIN_S = 0.02
+_INVALID = -1
+
+
+class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
+    def __init__(
+        self,
+        *,
+        node: Node,
+        log: OrderLog,
+        ledger: Ledger,
+        queue: TradeQueue,
+        office: Office,
+        replicator: Replicator,
+        hub: UpdateHub,
+        stream_announcer: Announcer,
+        trade_limit: int,
+        stream_limit: int,
+        is_ready: Callable[[], bool],
+        is_stopping: Callable[[], bool],
+    ) -> None:
+        self._node = node
+        self._log = log
+        self._ledger = ledger
+        self._queue = queue
+        self._office = office
+        self._replicator = replicator
+        self._hub = hub
+        self._stream_announcer = stream_announcer
+        self._trade_slots = threading.BoundedSemaphore(trade_limit)
+        self._stream_slots = threading.BoundedSemaphore(stream_limit)
+        self._is_ready = is_ready
+        self._is_stopping = is_stopping
+        self._replica_id = node.view().replica_id
+
+    # ------------------------------------------------------------ trades
+
+    def Trade(
+        self, request: bourse_pb2.TradeRequest, context: grpc.ServicerContext
+    ) -> bourse_pb2.TradeResponse:
+        trade = _trade(request)
+        if trade is None:
+            return bourse_pb2.TradeResponse(
+                status=_INVALID, transaction_number=-1, replica_id=self._replica_id
+            )
+        if self._node.view().role not in IN_OFFICE:
+            raise NotLeader(f"replica {self._replica_id} is not the leader")
+        logs.request_id.set(trade.request_id)
+        with _slot(self._trade_slots, "too many trades at once"):
+            decision = self._decide(trade, _time_left_s(context))
+        return self._trade_response(decision)
+
+    def _decide(self, trade: trades.Trade, time_left_s: float) -> Decision:
+        patience_s = time_left_s - _ANSWER_MARGIN_S
+        pending = PendingTrade(trade, time.monotonic() + patience_s)
+        self._queue.put(pending)
+        try:
+            return pending.outcome.result(timeout=max(0.0, patience_s))
+        except TimeoutError:
+            raise OutcomeUnknown from None
+
+    def _trade_response(self, decision: Decision) -> bourse_pb2.TradeResponse:
+        elapsed_ms = int((time.monotonic() - decision.decided_at_s) * 1000)
+        return bourse_pb2.TradeResponse(
+            status=decision.status,
+            transaction_number=decision.number,
+            version=decision.version,
+            lease_ms=max(0, decision.lease_ms - elapsed_ms),
+            replayed=decision.replayed,
+            replica_id=self._replica_id,
+        )
+
+    # ------------------------------------------------------------ the log
+
+    def OrderLookup(
+        self, request: bourse_pb2.OrderLookupRequest, context: grpc.ServicerContext
+    ) -> bourse_pb2.OrderLookupResponse:
+        order = self._log.row(request.number) if request.number >= 1 else None
+        if order is None:
+            return bourse_pb2.OrderLookupResponse(
+                status=0, number=request.number, replica_id=self._replica_id
+            )
+        return bourse_pb2.OrderLookupResponse(
+            status=1,
+            number=order.number,
+            name=order.name,
+            type=bourse_pb2.TradeType.Value(order.type),
+            quantity=order.quantity,
+            replica_id=self._replica_id,
+        )
+
+    def Save(
+        self, request: bourse_pb2.Empty, context: grpc.ServicerContext
+    ) -> bourse_pb2.SaveResponse:
+        try:
+            last_number = self._log.save()
+        except OSError as error:
+            raise Unavailable(f"cannot write the log as text: {error}") from error
+        return bourse_pb2.SaveResponse(replica_id=self._replica_id, last_number=last_number)
+
+    def SyncOrderRequest(
+        self, request: bourse_pb2.OrderDBItem, context: grpc.ServicerContext
+    ) -> bourse_pb2.SyncResponse:
+        return self.SyncOrderBatch(bourse_pb2.OrderBatch(rows=[request]), context)
+
+    def SyncOrderBatch(
+        self, request: bourse_pb2.OrderBatch, context: grpc.ServicerContext
+    ) -> bourse_pb2.SyncResponse:
+        if request.leader_id:
+            self._hear_of(request.leader_id, request.epoch)
+        try:
+            self._stream_announcer.announce(self._ledger.append(orders_from_items(request.rows)))
+        except Gap:
+            logger.info("rows up to %d are missing here", request.rows[0].number - 1)
+        except AppendFailed as failure:
+            raise Unavailable(f"cannot append: {failure}") from failure
+        return bourse_pb2.SyncResponse(
+            replica_id=self._replica_id, last_number=self._node.view().position
+        )
+
+    def SyncOrderDB(
+        self, request: bourse_pb2.SyncRequest, context: grpc.ServicerContext
+    ) -> Iterator[bourse_pb2.OrderDBItem]:
+        left = request.limit if request.limit > 0 else None
+        with _slot(self._stream_slots, "too many streams at once"):
+            for rows in self._log.chunks(max(0, request.last_number)):
+                for row in rows[:left]:
+                    yield order_to_item(row)
+                if left is not None and (left := left - len(rows)) <= 0:
+                    return
+
+    def StreamDBUpdates(
+        self, request: bourse_pb2.Empty, context: grpc.ServicerContext
+    ) -> Iterator[bourse_pb2.CacheInvalidateRequest]:
+        with (
+            _slot(self._stream_slots, "too many streams at once"),
+            self._hub.subscribe() as stream,
+        ):
+            while context.is_active() and not self._is_stopping():
+                if (change := stream.take()) is not None:
+                    yield bourse_pb2.CacheInvalidateRequest(name=change[0], version=change[1])
+
+    # ------------------------------------------------------------ leadership
+
+    def IsAlive(
+        self, request: bourse_pb2.Empty, context: grpc.ServicerContext
+    ) -> bourse_pb2.AliveResponse:
+        return bourse_pb2.AliveResponse(
+            replica_id=self._replica_id, last_number=self._node.view().position
+        )
+
+    def GetLeader(
+        self, request: bourse_pb2.Empty, context: grpc.ServicerContext
+    ) -> bourse_pb2.GetLeaderResponse:
+        view = self._node.view()
+        return bourse_pb2.GetLeaderResponse(
+            replica_id=self._replica_id, leader_id=view.leader_id, epoch=view.epoch
+        )
+
+    def SetLeader(
+        self, request: bourse_pb2.SetLeaderRequest, context: grpc.ServicerContext
+    ) -> bourse_pb2.SetLeaderResponse:
+        if request.leader_id == self._replica_id:
+            self._office.take(request.epoch)
+        else:
+            self._hear_of(request.leader_id, request.epoch)
+        view = self._node.view()
+        return bourse_pb2.SetLeaderResponse(
+            replica_id=self._replica_id, leader_id=view.leader_id, epoch=view.epoch
+        )
+
+    def Status(
+        self, request: bourse_pb2.Empty, context: grpc.ServicerContext
+    ) -> bourse_pb2.StatusResponse:
+        view = self._node.view()
+        return bourse_pb2.StatusResponse(
+            replica_id=view.replica_id,
+            role=view.role.value,
+            epoch=view.epoch,
+            leader_id=view.leader_id,
+            last_number=view.position,
+            digest=view.digest,
+            in_sync=self._replicator.in_sync(),
+            ready=self._is_ready(),
+        )
+
+    def _hear_of(self, leader_id: int, epoch: int) -> None:
+        self._node.step(
+            lambda replica: replica.hear_of(leader_id, epoch), f"replica {leader_id} leads"
+        )
+
+
+def _trade(request: bourse_pb2.TradeRequest) -> trades.Trade | None:
+    """The trade asked for; None if there can be no such trade."""
+    request_id = request.request_id or str(uuid.uuid4())
+    is_valid = (
+        is_valid_request_id(request_id)
+        and is_valid_name(request.name)
+        and is_valid_quantity(request.quantity)
+        and request.type in bourse_pb2.TradeType.values()
+    )
+    if not is_valid:
+        return None
+    return trades.Trade(
+        request_id, request.name, bourse_pb2.TradeType.Name(request.type), request.quantity
+    )
+
+
+def _time_left_s(context: grpc.ServicerContext) -> float:
+    time_left_s = context.time_remaining()
+    return _DEFAULT_DEADLINE_S if time_left_s is None else min(time_left_s, 60.0)
+
+
+@contextmanager
+def _slot(slots: threading.BoundedSemaphore, message: str) -> Iterator[None]:
+    """Takes one of a bounded number of places, or raises Busy."""
+    if not slots.acquire(blocking=False):
+        raise Busy(message)
+    try:
+        yield
+    finally:
+        slots.release()

@@ -1,0 +1,66 @@
+"""An order replica's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from common.settings import (
+    DEFAULT_REPLICAS,
+    Address,
+    Count,
+    Replicas,
+    RpcServiceSettings,
+    Seconds,
+)
+
+
+class OrderSettings(RpcServiceSettings):
+    order_id: Count = Field(description="this replica's id: one of ORDER_REPLICAS")
+    order_replicas: Replicas = Field(
+        default=dict(DEFAULT_REPLICAS), description="every order replica, as `id=host:port,…`"
+    )
+    order_threadpool_size: int = Field(
+        default=128, ge=32, le=1024, description="calls a replica serves at once"
+    )
+    data_dir: Path = Field(default=Path("data/order"), description="where the log is kept")
+    catalog_address: Address = Field(default="catalog:50051", description="the catalog")
+    redis_url: str = Field(
+        default="redis://redis:6379/0", description="where invalidations are published"
+    )
+    redis_timeout_s: Seconds = Field(default=0.2, description="one call to Redis")
+    commit_attempt_timeout_s: Seconds = Field(
+        default=0.5, description="one sending of a batch to the catalog"
+    )
+    commit_patience_s: Seconds = Field(
+        default=1.0, description="how long a leader goes without the catalog before it steps down"
+    )
+    fence_timeout_s: Seconds = Field(
+        default=0.5, description="a candidate's time to have its epoch registered"
+    )
+    replication_timeout_s: Seconds = Field(
+        default=0.25, description="how long a trade waits for a follower"
+    )
+    peer_timeout_s: Seconds = Field(
+        default=0.5, description="a call to a peer off the path of trades"
+    )
+    catch_up_interval_s: Seconds = Field(
+        default=0.5, description="how often a leader looks for followers that are behind"
+    )
+    pull_timeout_s: Seconds = Field(default=60.0, description="one pull of missing rows")
+
+    @model_validator(mode="after")
+    def _is_one_of_the_replicas(self) -> OrderSettings:
+        if self.order_id not in self.order_replicas:
+            raise ValueError(f"ORDER_ID {self.order_id} is not one of ORDER_REPLICAS")
+        return self
+
+    @property
+    def trade_limit(self) -> int:
+        """Trades in flight at once; the rest of the threads answers IsAlive and the like."""
+        return self.order_threadpool_size - self.stream_limit - 16
+
+    @property
+    def stream_limit(self) -> int:
+        return 8

