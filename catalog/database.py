@@ -1,4 +1,4 @@
-"""The SQLite database: one writer, a bounded set of readers, and what their errors mean."""
+"""The SQLite database: a directory of its own, one writer and a bounded set of readers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from catalog import schema
-from common.errors import Busy, Damaged, Unavailable
+from catalog.transactions import translated_errors
+from common.errors import Busy, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Database:
             directory.mkdir(parents=True, exist_ok=True)
             undo.callback(os.close, _lock(directory / _LOCK_NAME))
             self._writer = undo.enter_context(closing(_connect(path)))
+            undo.callback(_empty_log, self._writer)
             schema.prepare(self._writer, stocks_file)
             self._readers = undo.enter_context(closing(_ReaderPool(path, readers)))
             self._resources = undo.pop_all()
@@ -84,56 +86,9 @@ class Database:
 
     def close(self) -> None:
         """Moves what the write-ahead log holds into the database, and closes it."""
-        with self.writing() as connection:
+        with self.writing():
             self._closed = True
-            self._readers.close()
-            try:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            except sqlite3.Error:  # nothing is lost: the next start reads the log
-                logger.warning("cannot empty the write-ahead log", exc_info=True)
-        self._resources.close()
-
-
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """A write transaction: committed, and on disk, when the block is over; else rolled back.
-
-    Raises:
-        Unavailable: the storage failed. A failed COMMIT is told as this too: whether it is on
-            disk may only be known after a restart.
-        Damaged: the database contradicts itself.
-    """
-    with translated_errors():
-        _roll_back(connection)
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            connection.execute("COMMIT")
-        except BaseException:
-            _roll_back(connection)
-            raise
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    # A full disk or a failed write makes SQLite roll back by itself: then there is nothing to do.
-    # A ROLLBACK that fails leaves its transaction to the next one, which begins with it.
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")
-
-
-@contextmanager
-def translated_errors() -> Iterator[None]:
-    """Tells a failing disk and a damaged file from defects, which stay what they are."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        logger.error("storage failure: %s", error)
-        raise Unavailable(f"storage failure: {error}") from error
-    except sqlite3.DatabaseError as error:
-        if type(error) is not sqlite3.DatabaseError:
-            raise  # a broken constraint or a misuse
-        logger.critical("the database is damaged: %s", error)
-        raise Damaged(f"the catalog's database is damaged: {error}") from error
+            self._resources.close()
 
 
 class _ReaderPool:
@@ -183,6 +138,13 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _empty_log(connection: sqlite3.Connection) -> None:
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.Error:  # nothing is lost: the next start reads the log
+        logger.warning("cannot empty the write-ahead log", exc_info=True)
 
 
 def _lock(path: Path) -> int:

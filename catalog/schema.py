@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from catalog.stock import Stock
 from catalog.stock_file import read_stocks
+from catalog.transactions import transaction
 from common.records import EMPTY_DIGEST, Order
 
 VERSION = 1
@@ -87,13 +88,12 @@ def prepare(connection: sqlite3.Connection, stocks_file: Path) -> None:
     if found != 0 or tables != 0:
         raise OtherSchema(f"schema version {found}, but this catalog knows version {VERSION} only")
     stocks = read_stocks(stocks_file)
-    connection.execute("BEGIN IMMEDIATE")
-    for statement in _TABLES.split(";"):  # executescript() would commit on its own
-        connection.execute(statement)
-    for stock in stocks:
-        _insert_stock(connection, stock)
-    connection.execute(f"PRAGMA user_version = {VERSION}")
-    connection.execute("COMMIT")
+    with transaction(connection):
+        for statement in _TABLES.split(";"):  # executescript() would commit on its own
+            connection.execute(statement)
+        for stock in stocks:
+            _insert_stock(connection, stock)
+        connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def rows(connection: sqlite3.Connection, sql: str, *parameters: Any) -> list[Any]:

@@ -30,20 +30,20 @@ def read_stocks(path: Path) -> list[Stock]:
         MalformedStockFile: the file cannot be read, or one of its lines is wrong.
     """
     lines = _numbered_lines(path)
-    if len(lines) < 2:
-        raise MalformedStockFile(f"{path}: there is no stock in it")
-    (header_number, header), *rows = lines
-    with _in_line(path, header_number):
-        _check_header(header)
+    for number, fields in lines[:1]:
+        with _in_line(path, number):
+            _check_header(fields)
     line_of: dict[str, int] = {}
     stocks = []
-    for number, fields in rows:
+    for number, fields in lines[1:]:
         with _in_line(path, number):
             stock = _parse(fields)
             if stock.name in line_of:
                 raise ValueError(f"{stock.name!r} is already in line {line_of[stock.name]}")
         line_of[stock.name] = number
         stocks.append(stock)
+    if not stocks:
+        raise MalformedStockFile(f"{path}: there is no stock in it")
     return stocks
 
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from catalog import schema
-from catalog.database import Database, transaction
+from catalog.database import Database
 from catalog.decisions import Decision, Failure, OpenBatch, Trade
 from catalog.schema import Registration
 from catalog.stock import INVALID, Stock
+from catalog.transactions import transaction
 from common.errors import BourseError, InvalidRequest
 from common.records import MAX_ORDER_NUMBER, Order
 

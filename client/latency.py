@@ -35,6 +35,9 @@ class LatencyRecorder:
         self._latencies_s = array("d")
         self._slowest = (0.0, 0.0)  # latency, when it began
 
+    def __len__(self) -> int:
+        return len(self._latencies_s)
+
     def record(self, began_at_s: float, latency_s: float) -> None:
         self._latencies_s.append(latency_s)
         self._slowest = max(self._slowest, (latency_s, began_at_s))

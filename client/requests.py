@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 KEY_HEADER = "Idempotency-Key"
 JSON_HEADERS = MappingProxyType({"Content-Type": "application/json"})
-# The limit on what `__str__` shows of a body.
-_SHOWN_BYTES = 160
+# What `__str__` shows at most of a body or a header.
+_SHOWN_CHARACTERS = 120
 
 
 class TradeType(StrEnum):
@@ -40,13 +40,14 @@ class Request:
     def __str__(self) -> str:
         shown = [f"{self.method} {self.path}"]
         if self.body is not None:
-            text = self.body[:_SHOWN_BYTES].decode("utf-8", "replace")
-            more = len(self.body) - _SHOWN_BYTES
-            shown.append(f"{text}… ({more} bytes more)" if more > 0 else text)
-        shown += [
-            f"{name}: {value}" for name, value in self.headers.items() if name != "Content-Type"
-        ]
+            shown.append(_shortened(self.body.decode("utf-8", "replace")))
+        shown += [f"{name}: {_shortened(value)}" for name, value in self.headers.items()]
         return "  ".join(shown)
+
+
+def _shortened(text: str) -> str:
+    more = len(text) - _SHOWN_CHARACTERS
+    return f"{text[:_SHOWN_CHARACTERS]}… ({more} more)" if more > 0 else text
 
 
 def hello(name: str) -> Request:

@@ -76,6 +76,7 @@ class Trader:
 
     def __init__(
         self,
+        *,
         number: int,
         client: BourseClient,
         plan: Plan,
@@ -150,7 +151,9 @@ class Trader:
             self.findings.refused += 1
             return
         settled_at_s = NEVER_S
-        number = answer and self._order_number(answer, f"{type} {quantity} {name} under {key}")
+        number = None
+        if answer is not None:
+            number = self._order_number(answer, f"{type} {quantity} {name} under key {key}")
         if number is not None:
             settled_at_s = self._elapsed_s()
             order = Order(number, name, type, quantity)

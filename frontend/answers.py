@@ -22,10 +22,6 @@ def data_answer(data: Mapping[str, object]) -> Response:
 
 def error_answer(error: BourseError) -> Response:
     """The answer that the error table gives for an error."""
-    if error.http_status == Internal.http_status:
-        # A defect, here or behind us. What it says is for the log, not for the caller.
-        logger.error("%s: %s", type(error).__name__, error.message)
-        error = Internal()
     answer = Response(error_body(error.http_status, error.message), status=error.http_status)
     answer.mimetype = "application/json"
     if error.http_status == Unavailable.http_status:
@@ -39,15 +35,25 @@ def error_body(code: int, message: str) -> str:
 
 def register_error_answers(app: Flask) -> None:
     """Gives every error that leaves a route its JSON answer."""
-    app.register_error_handler(BourseError, error_answer)
+    app.register_error_handler(BourseError, _foreseen_error_answer)
     app.register_error_handler(HTTPException, _http_error_answer)
     app.register_error_handler(Exception, _unexpected_error_answer)
+
+
+def _foreseen_error_answer(error: BourseError) -> Response:
+    if error.http_status != Internal.http_status:
+        return error_answer(error)
+    # A defect behind us. What it says is for the log, not for the caller.
+    logger.error("%s: %s", type(error).__name__, error.message)
+    return error_answer(Internal())
 
 
 def _http_error_answer(error: HTTPException) -> Response:
     """Flask's and Werkzeug's own errors; their headers (`Allow`) stay."""
     code = error.code or Internal.http_status
-    answer = Response(error_body(code, error.description or error.name), status=code)
+    is_generic = error.description is type(error).description  # prose for browsers
+    message = error.name if is_generic else str(error.description)
+    answer = Response(error_body(code, message), status=code)
     for name, value in error.get_headers():
         answer.headers[name] = value
     answer.mimetype = "application/json"

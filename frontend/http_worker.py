@@ -23,13 +23,14 @@ from gunicorn.http.errors import (
 )
 from gunicorn.workers.gthread import ThreadWorker
 
+from common.errors import Internal
 from frontend.answers import error_body
 
 logger = logging.getLogger(__name__)
 
 # How long a client may stop in the middle of a request, or of reading an answer. gunicorn
 # has no such bound, and every client that stalls keeps a thread.
-_STALL_TIMEOUT_S = 10
+_STALL_TIMEOUT_S = 5
 
 _OUR_OWN_FAULTS = (ConfigurationProblem, InvalidResponseHeader, InvalidResponseHeaderName)
 _CLIENT_FAULTS = {
@@ -47,18 +48,18 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn is not typed
         """Answers a request that never reached the application, in the application's form."""
         if not isinstance(error, ParseException) or isinstance(error, _OUR_OWN_FAULTS):
             logger.error("unexpected error", exc_info=error)
-            status = HTTPStatus.INTERNAL_SERVER_ERROR
+            answer = _answer(Internal.http_status, Internal.default_message)
         else:
             logger.warning("refused a malformed request: %s", error)
-            status = _CLIENT_FAULTS.get(type(error), HTTPStatus.BAD_REQUEST)
+            answer = _answer(_CLIENT_FAULTS.get(type(error), HTTPStatus.BAD_REQUEST), str(error))
         try:
-            util.write_nonblock(client, _answer(status))
+            util.write_nonblock(client, answer)
         except OSError as broken:
             logger.debug("nobody to tell: %s", broken)
 
 
-def _answer(status: HTTPStatus) -> bytes:
-    body = error_body(status, status.phrase).encode()
+def _answer(status: HTTPStatus, message: str) -> bytes:
+    body = error_body(status, message).encode()
     head = (
         f"HTTP/1.1 {status.value} {status.phrase}",
         "Content-Type: application/json",

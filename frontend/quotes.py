@@ -116,6 +116,7 @@ def decode_quote(name: str, value: str) -> Quote:
         )
     except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"not a quote: {value[:200]!r}") from error
-    if quote.name != name or encode_quote(quote) != value:
+    kinds = [type(fields[key]) for key in ("price", "quantity", "version")]
+    if kinds != [str, int, int] or quote.name != name or not quote.price.is_finite():
         raise ValueError(f"not the quote of {name!r}: {value[:200]!r}")
     return quote

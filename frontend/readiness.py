@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from common import rpc
-from proto import bourse_pb2, bourse_pb2_grpc
+from common.errors import BourseError
+from common.replicas import ReplicaPeer, ask_all
+from proto import bourse_pb2
 
 _PROBE_TIMEOUT_S = 1.0
 
@@ -15,16 +16,14 @@ class ServiceReadiness:
 
     Args:
         catalog_is_reachable: asks the catalog.
-        replicas: a stub of every order replica.
+        peers: every order replica.
     """
 
     def __init__(
-        self,
-        catalog_is_reachable: Callable[[], bool],
-        replicas: Iterable[bourse_pb2_grpc.OrderServiceStub],
+        self, catalog_is_reachable: Callable[[], bool], peers: Iterable[ReplicaPeer]
     ) -> None:
         self._catalog_is_reachable = catalog_is_reachable
-        self._replicas = tuple(replicas)
+        self._peers = tuple(peers)
 
     def reason_not_ready(self) -> str | None:
         if not self._catalog_is_reachable():
@@ -34,11 +33,5 @@ class ServiceReadiness:
         return None
 
     def _a_replica_is_alive(self) -> bool:
-        # All are asked before any is waited for.
-        calls = [
-            replica.IsAlive.future(
-                bourse_pb2.Empty(), timeout=_PROBE_TIMEOUT_S, metadata=rpc.call_metadata()
-            )
-            for replica in self._replicas
-        ]
-        return any(call.exception() is None for call in calls)
+        answers = ask_all(self._peers, "IsAlive", bourse_pb2.Empty(), _PROBE_TIMEOUT_S)
+        return any(not isinstance(answer, BourseError) for _, answer in answers)

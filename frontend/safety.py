@@ -74,7 +74,8 @@ class AnswerSafety:
             attempt.result()  # raises if the attempt met a defect
 
     def close(self) -> None:
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        """Call it after the last request; returns when the last try has ended."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _invalidate(self, name: str, version: int, lease_end: float) -> None:
         """Tries until it succeeds or the lease has run out."""

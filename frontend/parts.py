@@ -1,0 +1,78 @@
+"""What each worker of the frontend is made of. Here alone are its objects put together."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from common import rpc
+from common.replicas import ReplicaPeer
+from frontend.breaker import CircuitBreaker
+from frontend.cache import LRUCache
+from frontend.catalog_client import CatalogClient
+from frontend.election import Election
+from frontend.leader import LeaderClient
+from frontend.model import Quotes
+from frontend.order_reads import OrderReads
+from frontend.quotes import CachedQuotes, UncachedQuotes
+from frontend.readiness import ServiceReadiness
+from frontend.redis_client import connect_redis
+from frontend.routes import Parts
+from frontend.safety import AnswerSafety
+from frontend.settings import FrontendSettings
+from frontend.subscriber import InvalidationSubscriber
+from frontend.trades import AcknowledgedTrades
+
+
+def build_parts(settings: FrontendSettings, resources: ExitStack) -> Parts:
+    """The parts of one worker, with its own connections and threads.
+
+    Args:
+        resources: gets what has to be closed when the worker ends.
+    """
+    catalog = _open_catalog(settings, resources)
+    peers = _open_replicas(settings, resources)
+    cache = _open_cache(settings, resources)
+    safety = AnswerSafety(cache, threads=settings.web_threads)
+    resources.callback(safety.close)
+    election = Election(peers, settings.probe_timeout_s, settings.election_timeout_s)
+    leader = LeaderClient(election, settings.trade_attempt_timeout_s, settings.decision_timeout_s)
+    return Parts(
+        trades=AcknowledgedTrades(leader, safety),
+        quotes=_quotes(settings, catalog, cache),
+        orders=OrderReads(list(peers.values()), catalog, settings.trade_attempt_timeout_s),
+        readiness=ServiceReadiness(catalog.is_reachable, peers.values()),
+    )
+
+
+def _open_catalog(settings: FrontendSettings, resources: ExitStack) -> CatalogClient:
+    channel = rpc.open_channel(settings.catalog_address)
+    resources.callback(channel.close)
+    return CatalogClient(channel, settings.lookup_timeout_s)
+
+
+def _open_replicas(settings: FrontendSettings, resources: ExitStack) -> dict[int, ReplicaPeer]:
+    peers: dict[int, ReplicaPeer] = {}
+    for replica_id, address in settings.order_replicas.items():
+        peers[replica_id] = ReplicaPeer(replica_id, address)
+        resources.callback(peers[replica_id].close)
+    return peers
+
+
+def _open_cache(settings: FrontendSettings, resources: ExitStack) -> LRUCache:
+    # Each thread may read, or wait for a trade to be safe; the subscriber keeps one for itself.
+    client = connect_redis(
+        settings.redis_url, settings.redis_timeout_s, 2 * settings.web_threads + 2
+    )
+    resources.callback(client.close)
+    cache = LRUCache(client, settings.cache_size)
+    if settings.enable_cache:
+        subscriber = InvalidationSubscriber(client, cache)
+        subscriber.start()
+        resources.callback(subscriber.stop)
+    return cache
+
+
+def _quotes(settings: FrontendSettings, catalog: CatalogClient, cache: LRUCache) -> Quotes:
+    if not settings.enable_cache:
+        return UncachedQuotes(catalog)
+    return CachedQuotes(catalog, cache, CircuitBreaker("the cache"))

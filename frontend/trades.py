@@ -1,0 +1,41 @@
+"""A trade, start to end: decided by the leader, then safe to acknowledge."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from frontend.model import Decision, Trade
+
+_DONE = 1
+
+
+class Leader(Protocol):
+    def decide(self, trade: Trade) -> Decision:
+        """How the trade was decided; raises what `frontend.model.Trades` raises."""
+
+
+class Safety(Protocol):
+    def wait_until_safe(self, name: str, version: int, lease_ms: int, answered_at: float) -> None:
+        """Returns once no lookup can find the stock as it was before `version`."""
+
+
+class AcknowledgedTrades:
+    """Every trade that was done, a repeat too, waits for the cache before it is acknowledged."""
+
+    def __init__(
+        self, leader: Leader, safety: Safety, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._leader = leader
+        self._safety = safety
+        self._clock = clock
+
+    def trade(self, trade: Trade) -> Decision:
+        decision = self._leader.decide(trade)
+        if decision.status == _DONE:
+            answered_at = self._clock()
+            self._safety.wait_until_safe(
+                trade.name, decision.version, decision.lease_ms, answered_at
+            )
+        return decision

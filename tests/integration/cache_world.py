@@ -1,0 +1,162 @@
+"""A catalog in memory and workers around a real Redis: what the cache's tests have in common."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
+
+import pytest
+import redis
+
+import frontend.cache
+from catalog.leases import Leases
+from common.records import LEASE_MS
+from frontend.breaker import CircuitBreaker
+from frontend.cache import Hit, LRUCache, Miss, PutOutcome, Token
+from frontend.model import Quote
+from frontend.quotes import CachedQuotes
+from frontend.redis_client import connect_redis
+from frontend.safety import AnswerSafety
+
+
+class CatalogInMemory:
+    """Stocks that are only a version, under leases as the catalog grants them.
+
+    `before_answer` runs between the reading of a value and the answer that carries it.
+    """
+
+    def __init__(self, names: Iterable[str], lease_ms: int) -> None:
+        self._lock = threading.Lock()
+        self._versions = dict.fromkeys(names, 1)
+        self._speed = LEASE_MS / lease_ms
+        self.before_answer: Callable[[], None] = lambda: None
+        self.restart()
+
+    def restart(self) -> None:
+        # The real leases on a clock so fast that one of theirs is as short as the test's.
+        leases = Leases(lambda: time.monotonic() * self._speed)
+        with self._lock:
+            self._leases = leases
+
+    def lookup(self, name: str, will_fill: bool) -> Quote:
+        with self._lock:
+            if will_fill:
+                self._leases.grant(name)
+            version = self._versions[name]
+        self.before_answer()
+        return Quote(name, Decimal("25.78"), quantity=100, version=version)
+
+    def trade(self, name: str) -> tuple[int, int]:
+        """The version after the trade, and what is left of the stock's lease in ms."""
+        with self._lock:
+            self._versions[name] += 1
+            left_ms = self._leases.remaining_ms(name) / self._speed
+            return self._versions[name], math.ceil(left_ms)
+
+
+class CuttableCache:
+    """The cache as one worker reaches it, or does not."""
+
+    def __init__(self, connected: LRUCache, cut_off: LRUCache) -> None:
+        self._connected = connected
+        self._cut_off = cut_off
+        self.is_cut_off = False
+        self.outcomes: list[PutOutcome] = []
+
+    def get(self, name: str) -> Hit | Miss:
+        return self._reached.get(name)
+
+    def put(self, name: str, value: str, version: int, token: Token) -> PutOutcome:
+        outcome = self._reached.put(name, value, version, token)
+        self.outcomes.append(outcome)
+        return outcome
+
+    def invalidate(self, versions: Sequence[tuple[str, int]]) -> None:
+        self._reached.invalidate(versions)
+
+    def remove(self, name: str) -> None:
+        self._reached.remove(name)
+
+    @property
+    def _reached(self) -> LRUCache:
+        return self._cut_off if self.is_cut_off else self._connected
+
+
+class Worker:
+    """A frontend worker's parts, wired as in the service; close it."""
+
+    def __init__(
+        self,
+        catalog: CatalogInMemory,
+        url: str,
+        closed_port: int,
+        lease_ms: int,
+        redis_timeout_s: float = 2.0,
+    ) -> None:
+        self._catalog = catalog
+        self._clients = [
+            connect_redis(address, redis_timeout_s, max_connections=32)
+            for address in (url, f"redis://127.0.0.1:{closed_port}/0")
+        ]
+        self.cache = CuttableCache(
+            *(LRUCache(client, size=3, lease_ms=lease_ms) for client in self._clients)
+        )
+        breaker = CircuitBreaker("Redis", retry_after_s=0.05)
+        self.quotes = CachedQuotes(catalog, self.cache, breaker)
+        self.safety = AnswerSafety(self.cache, threads=8)
+
+    def trade(self, name: str) -> int:
+        """The version of the trade, once it may be acknowledged."""
+        version, lease_ms = self._catalog.trade(name)
+        self.safety.wait_until_safe(name, version, lease_ms, time.monotonic())
+        return version
+
+    def version(self, name: str) -> int:
+        """As a lookup that starts now answers it."""
+        quote, _result = self.quotes.quote(name)
+        assert quote is not None
+        return quote.version
+
+    def close(self) -> None:
+        self.safety.close()
+        for client in self._clients:
+            client.close()
+
+
+# What keeps a lookup from being stale, and how each is taken out: script, old text, new text.
+_IN_SCRIPTS = {
+    "floor": ("put", "floor > tonumber(version)", "false"),
+    "generation": ("put", "redis.call('GET', GENERATION) ~= generation", "false"),
+    "token expiry": ("put", "tonumber(ARGV[5])", "now_ms()"),
+}
+MECHANISMS = [*_IN_SCRIPTS, "lease wait"]
+
+
+def take_out(mechanism: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Builds the cache without one mechanism, for caches and workers made from now on."""
+    if mechanism == "lease wait":
+        monkeypatch.setattr(AnswerSafety, "wait_until_safe", _try_once)
+        return
+    script, old, new = _IN_SCRIPTS[mechanism]
+    original = frontend.cache.script_text
+
+    def crippled(name: str) -> str:
+        text = original(name)
+        if name != script:
+            return text
+        assert text.count(old) == 1, f"{old!r} is not in {name}.lua"
+        return text.replace(old, new)
+
+    monkeypatch.setattr(frontend.cache, "script_text", crippled)
+
+
+def _try_once(
+    safety: AnswerSafety, name: str, version: int, lease_ms: int, answered_at: float
+) -> None:
+    try:
+        safety._cache.invalidate([(name, version)])
+    except redis.RedisError:
+        del lease_ms, answered_at

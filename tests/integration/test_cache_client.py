@@ -1,0 +1,108 @@
+"""The Redis client of the request path: what is slow or gone costs little time."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from frontend.redis_client import connect_redis
+from tests.integration.redis_server import RedisServer, closed_port, running_redis
+
+TIMEOUT_S = 0.2
+# Nothing here may take the seconds of a default; a busy machine gets some slack.
+SOON_S = 2.5
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with running_redis() as running:
+        yield running
+
+
+def connected(server: RedisServer, max_connections: int = 2) -> redis.Redis:
+    return connect_redis(server.url, TIMEOUT_S, max_connections)
+
+
+def test_a_restart_is_not_noticed(server: RedisServer) -> None:
+    with connected(server) as client:
+        client.set("key", "value")
+        server.restart()
+        assert client.get("key") is None
+
+
+def test_a_refusing_port_fails_at_once() -> None:
+    with closed_port() as port:
+        started_at = time.monotonic()
+        with (
+            connect_redis(f"redis://127.0.0.1:{port}/0", 60, 2) as client,
+            pytest.raises(redis.ConnectionError),
+        ):
+            client.ping()
+        assert time.monotonic() - started_at < SOON_S
+
+
+@pytest.mark.parametrize("warm", [True, False], ids=["connected", "connecting"])
+def test_a_paused_server_costs_the_timeout_once(server: RedisServer, warm: bool) -> None:
+    with connected(server) as client:
+        if warm:
+            client.ping()
+        server.pause()
+        started_at = time.monotonic()
+        with pytest.raises(redis.TimeoutError):
+            client.ping()
+        assert time.monotonic() - started_at < SOON_S
+        server.resume()
+        client.ping()
+
+
+def test_a_name_that_does_not_resolve_in_time_is_a_timeout(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve, resolver_answers = socket.getaddrinfo, threading.Event()
+
+    def resolve_late(*arguments: object) -> object:
+        assert resolver_answers.wait(30)
+        return resolve(*arguments)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_late)
+    with connected(server) as client:
+        started_at = time.monotonic()
+        with pytest.raises(redis.TimeoutError):
+            client.ping()
+        assert time.monotonic() - started_at < SOON_S
+        resolver_answers.set()
+        client.ping()
+
+
+def test_no_more_connections_than_allowed(server: RedisServer) -> None:
+    with connected(server, max_connections=1) as client, client.pubsub() as holder:
+        holder.subscribe("a channel")
+        started_at = time.monotonic()
+        with pytest.raises(redis.ConnectionError, match="Too many connections"):
+            client.ping()
+        assert time.monotonic() - started_at < SOON_S
+
+
+def test_connecting_sends_nothing_but_the_command(server: RedisServer) -> None:
+    with server.client() as watcher:
+        watcher.config_resetstat()
+        with connected(server) as client:
+            client.echo("hello")
+        seen = set(watcher.info("commandstats"))
+    assert seen <= {"cmdstat_config", "cmdstat_config|resetstat", "cmdstat_echo", "cmdstat_info"}
+
+
+def test_bytes_that_are_no_text_are_read_all_the_same(server: RedisServer) -> None:
+    with connected(server) as client:
+        client.set("key", b"\xff{}")
+        assert client.get("key") == "\ufffd{}"
+
+
+def test_a_url_of_another_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="redis://"):
+        connect_redis("http://redis:6379", TIMEOUT_S, 1)

@@ -1,0 +1,155 @@
+"""The subscriber against a real Redis: it applies what arrives and outlives every fault."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+import redis
+
+from frontend.redis_client import connect_redis
+from frontend.subscriber import (
+    INVALIDATION_CHANNEL,
+    InvalidationSubscriber,
+    decode_invalidations,
+)
+from tests.integration.redis_server import RedisServer, running_redis
+
+
+class Recorder:
+    """A cache that keeps what it is told to invalidate."""
+
+    def __init__(self) -> None:
+        self.applied: list[tuple[str, int]] = []
+        self.error: Exception | None = None
+        self.failures = 0
+
+    def invalidate(self, versions: Sequence[tuple[str, int]]) -> None:
+        if self.error is not None:
+            self.failures += 1
+            raise self.error
+        self.applied += versions
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with running_redis() as running:
+        yield running
+
+
+@pytest.fixture
+def cache() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def subscriber(server: RedisServer, cache: Recorder) -> Iterator[InvalidationSubscriber]:
+    with connect_redis(server.url, timeout_s=0.5, max_connections=2) as client:
+        running = InvalidationSubscriber(client, cache, silence_s=0.1)
+        running.start()
+        yield running
+        running.stop()
+
+
+def wait_for(condition: Callable[[], bool], what: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, f"last seen: {what()}"
+        time.sleep(0.01)
+
+
+def publish(server: RedisServer, message: str | bytes) -> None:
+    """Published until somebody listened: a subscriber may be about to reconnect."""
+    with server.client() as client:
+        wait_for(
+            lambda: client.publish(INVALIDATION_CHANNEL, message) > 0,
+            lambda: client.pubsub_numsub(INVALIDATION_CHANNEL),
+        )
+
+
+def expect(cache: Recorder, *versions: tuple[str, int]) -> None:
+    wait_for(lambda: set(versions) <= set(cache.applied), lambda: cache.applied)
+
+
+pytestmark = pytest.mark.usefixtures("subscriber")
+
+
+def test_applies_what_is_published(server: RedisServer, cache: Recorder) -> None:
+    publish(server, json.dumps([["stock1", 7], ["stock2", 3]]))
+    expect(cache, ("stock1", 7), ("stock2", 3))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "",
+        "no json",
+        b"\xff\xfe",
+        "7",
+        "{}",
+        '[["stock1"]]',
+        '[["stock1", 0]]',
+        '[["stock1", true]]',
+        '[["stock1", 1.5]]',
+        '[["stock1", "1"]]',
+        '[["stock1", 9007199254740992]]',
+        '[["", 1]]',
+        "[" * 100_000,
+    ],
+)
+def test_survives_a_malformed_message(
+    server: RedisServer, cache: Recorder, caplog: pytest.LogCaptureFixture, message: str | bytes
+) -> None:
+    publish(server, message)
+    publish(server, '[["stock1", 1]]')
+    expect(cache, ("stock1", 1))
+    assert all(len(record.getMessage()) < 500 for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    "error", [redis.TimeoutError("slow"), ZeroDivisionError("a defect")], ids=["slow", "defect"]
+)
+def test_survives_a_cache_that_fails(
+    server: RedisServer, cache: Recorder, error: Exception
+) -> None:
+    cache.error = error
+    publish(server, '[["stock1", 1]]')
+    wait_for(lambda: cache.failures > 0, lambda: cache.applied)
+    cache.error = None
+    publish(server, '[["stock1", 2]]')
+    expect(cache, ("stock1", 2))
+
+
+def test_reconnects_after_a_restart(server: RedisServer, cache: Recorder) -> None:
+    publish(server, '[["stock1", 1]]')
+    server.kill()
+    time.sleep(0.5)
+    server.start()
+    publish(server, '[["stock1", 2]]')
+    expect(cache, ("stock1", 2))
+
+
+def test_a_silent_connection_is_given_up_and_said_so_once(
+    server: RedisServer, cache: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    publish(server, '[["stock1", 1]]')
+    server.pause()
+    wait_for(lambda: "not listening" in caplog.text, lambda: caplog.text)
+    time.sleep(0.5)
+    server.resume()
+    wait_for(lambda: "again" in caplog.text, lambda: caplog.text)
+    publish(server, '[["stock1", 2]]')
+    expect(cache, ("stock1", 2))
+    assert caplog.text.count("not listening") == 1
+
+
+def test_stops_while_redis_is_away(server: RedisServer, subscriber: InvalidationSubscriber) -> None:
+    server.kill()
+    subscriber.stop()
+
+
+def test_decodes_names_and_versions() -> None:
+    assert decode_invalidations('[["stock1", 7]]') == [("stock1", 7)]

@@ -1,0 +1,227 @@
+"""The error table, and a real gRPC server that answers by it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from common import errors, logs, rpc
+from common.errors import (
+    BourseError,
+    Busy,
+    Internal,
+    OutcomeUnknown,
+    Unavailable,
+    from_rpc_error,
+)
+from proto import bourse_pb2, bourse_pb2_grpc
+
+KINDS = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, BourseError) and kind is not BourseError
+]
+
+
+class ScriptedCatalog(bourse_pb2_grpc.CatalogServiceServicer):
+    """`Lookup` and, after its first answer, `Journal` do what the test says."""
+
+    def __init__(self) -> None:
+        self.act: Callable[[], object] = lambda: None
+        self.seen_ids: list[str] = []
+
+    def Lookup(self, _request: Any, _context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
+        self.seen_ids.append(logs.request_id.get())
+        self.act()
+        return bourse_pb2.LookupResponse(name="answer")
+
+    def Journal(self, _request: Any, _context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
+        self.seen_ids.append(logs.request_id.get())
+        yield bourse_pb2.OrderBatch(epoch=1)
+        self.act()
+        self.seen_ids.append(logs.request_id.get())
+
+    def will_raise(self, error: Exception) -> None:
+        def act() -> None:
+            raise error
+
+        self.act = act
+
+
+@pytest.fixture
+def catalog() -> ScriptedCatalog:
+    return ScriptedCatalog()
+
+
+@pytest.fixture
+def server(catalog: ScriptedCatalog) -> Iterator[rpc.RpcServer]:
+    server = rpc.RpcServer("127.0.0.1:0", threads=2, queue_limit=1)
+    bourse_pb2_grpc.add_CatalogServiceServicer_to_server(catalog, server.grpc_server)
+    yield server
+    server.stop(0)
+
+
+@pytest.fixture
+def stub(server: rpc.RpcServer) -> Iterator[bourse_pb2_grpc.CatalogServiceStub]:
+    port = server.start(["bourse.v1.CatalogService"])
+    with rpc.open_channel(f"127.0.0.1:{port}") as channel:
+        yield bourse_pb2_grpc.CatalogServiceStub(channel)
+
+
+Call = Callable[[bourse_pb2_grpc.CatalogServiceStub, float], object]
+
+
+def lookup(stub: bourse_pb2_grpc.CatalogServiceStub, timeout_s: float = 10) -> object:
+    return rpc.call(stub.Lookup, bourse_pb2.LookupRequest(name="stock1"), timeout_s)
+
+
+def journal(stub: bourse_pb2_grpc.CatalogServiceStub, timeout_s: float = 10) -> object:
+    metadata = rpc.call_metadata()
+    try:
+        return list(stub.Journal(bourse_pb2.SyncRequest(), timeout=timeout_s, metadata=metadata))
+    except grpc.RpcError as error:
+        raise from_rpc_error(error) from None
+
+
+BOTH = pytest.mark.parametrize("call", [lookup, journal])
+
+
+def test_the_table_has_one_error_for_each_grpc_status() -> None:
+    assert len({kind.grpc_status for kind in KINDS}) == len(KINDS) >= 10
+
+
+def test_every_error_has_a_message_of_its_own() -> None:
+    assert len({kind.default_message for kind in KINDS}) == len(KINDS)
+    assert Busy().message == Busy.default_message
+    assert Busy("full").message == str(Busy("full")) == "full"
+
+
+@BOTH
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_error_crosses_the_wire_as_itself(
+    stub: bourse_pb2_grpc.CatalogServiceStub,
+    catalog: ScriptedCatalog,
+    call: Call,
+    kind: type[BourseError],
+) -> None:
+    catalog.will_raise(kind("of its own: ünïcode"))
+    with pytest.raises(kind) as raised:
+        call(stub, 10)
+    assert type(raised.value) is kind
+    assert raised.value.message == "of its own: ünïcode"
+
+
+@BOTH
+def test_an_unexpected_exception_is_told_to_the_log_only(
+    stub: bourse_pb2_grpc.CatalogServiceStub,
+    catalog: ScriptedCatalog,
+    caplog: pytest.LogCaptureFixture,
+    call: Call,
+) -> None:
+    catalog.will_raise(RuntimeError("the secret of the house"))
+    with pytest.raises(Internal) as raised:
+        call(stub, 10)
+    assert raised.value.message == "internal error"
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "the secret of the house"
+
+
+@BOTH
+def test_a_deadline_leaves_the_outcome_unknown(
+    stub: bourse_pb2_grpc.CatalogServiceStub, catalog: ScriptedCatalog, call: Call
+) -> None:
+    answered = threading.Event()
+    catalog.act = lambda: answered.wait(10)
+    with pytest.raises(OutcomeUnknown):
+        call(stub, 0.1)
+    answered.set()
+
+
+@BOTH
+def test_a_peer_that_is_away_is_unavailable(call: Call) -> None:
+    with (
+        rpc.open_channel("127.0.0.1:1") as channel,
+        pytest.raises(Unavailable),
+    ):
+        call(bourse_pb2_grpc.CatalogServiceStub(channel), 10)
+
+
+@BOTH
+def test_a_server_that_stops_meanwhile_is_unavailable(
+    stub: bourse_pb2_grpc.CatalogServiceStub,
+    server: rpc.RpcServer,
+    catalog: ScriptedCatalog,
+    call: Call,
+) -> None:
+    called, stopped = threading.Event(), threading.Event()
+
+    def act() -> None:
+        called.set()
+        stopped.wait(10)
+
+    def stop() -> None:
+        called.wait(10)
+        server.stop(0)
+
+    catalog.act = act
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    with pytest.raises(Unavailable):
+        call(stub, 10)
+    stopped.set()
+    stopper.join()
+
+
+def test_calls_beyond_the_bound_are_refused_at_once(
+    stub: bourse_pb2_grpc.CatalogServiceStub, catalog: ScriptedCatalog
+) -> None:
+    answered = threading.Event()
+    catalog.act = lambda: answered.wait(10)
+    request = bourse_pb2.LookupRequest()
+    bound = [stub.Lookup.future(request, timeout=10) for _ in range(3)]  # two served, one waits
+    while len(catalog.seen_ids) < 2:
+        threading.Event().wait(0.01)
+    with pytest.raises(Busy):
+        lookup(stub)
+    answered.set()
+    assert [call.result().name for call in bound] == ["answer"] * 3
+
+
+@BOTH
+def test_the_request_id_goes_with_the_call_and_no_further(
+    stub: bourse_pb2_grpc.CatalogServiceStub, catalog: ScriptedCatalog, call: Call
+) -> None:
+    before = logs.request_id.set("key-1")
+    call(stub, 10)
+    logs.request_id.reset(before)
+    assert set(catalog.seen_ids) == {"key-1"}
+    catalog.seen_ids.clear()
+    for _ in range(4):  # every thread of the server
+        call(stub, 10)
+    assert set(catalog.seen_ids) == {"-"}
+
+
+def test_a_status_that_no_service_sends_is_internal() -> None:
+    class Foreign(grpc.RpcError):
+        def code(self) -> grpc.StatusCode:
+            return grpc.StatusCode.UNIMPLEMENTED
+
+        def details(self) -> str:
+            return "no such method"
+
+    assert type(from_rpc_error(Foreign())) is Internal
+
+
+def test_an_address_that_is_taken_cannot_be_served() -> None:
+    first = rpc.RpcServer("127.0.0.1:0", threads=1, queue_limit=1)
+    port = first.start([])
+    second = rpc.RpcServer(f"127.0.0.1:{port}", threads=1, queue_limit=1)
+    with pytest.raises(Unavailable, match="cannot listen"):
+        second.start([])
+    first.stop(0)

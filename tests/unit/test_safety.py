@@ -1,0 +1,139 @@
+"""When a trade may be acknowledged: the clock is the test's, and so is what Redis says."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+
+import pytest
+import redis
+
+from frontend.safety import AnswerSafety
+
+ANSWERED_AT = 100.0
+
+
+class World:
+    """A clock that moves when somebody sleeps, and a Redis that answers as it is told."""
+
+    def __init__(self) -> None:
+        self.now_s = ANSWERED_AT
+        self.tries: list[float] = []
+        self.slept_s: list[float] = []
+        self.answer: Callable[[], None] = lambda: None
+        self.waits = 0
+
+    def invalidate(self, versions: Sequence[tuple[str, int]]) -> None:
+        assert list(versions) == [("stock1", 7)]
+        self.tries.append(self.now_s)
+        self.answer()
+
+    def clock(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.slept_s.append(seconds)
+        self.now_s += seconds
+
+
+def fail() -> None:
+    raise redis.TimeoutError("slow")
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def safety(world: World) -> Iterator[AnswerSafety]:
+    made = AnswerSafety(world, threads=1, clock=world.clock, sleep=world.sleep)
+    yield made
+    made.close()
+
+
+def test_a_confirmed_invalidation_is_enough(world: World, safety: AnswerSafety) -> None:
+    safety.wait_until_safe("stock1", 7, 5_000, ANSWERED_AT)
+    assert world.tries == [ANSWERED_AT]
+
+
+@pytest.mark.parametrize("late_s", [0.0, 3.0])
+def test_with_nothing_left_of_the_lease_redis_is_not_asked(
+    world: World, safety: AnswerSafety, late_s: float
+) -> None:
+    world.now_s += late_s
+    safety.wait_until_safe("stock1", 7, int(late_s * 1000), ANSWERED_AT)
+    assert world.tries == []
+
+
+def test_it_tries_until_redis_confirms(world: World, safety: AnswerSafety) -> None:
+    def fail_twice() -> None:
+        if len(world.tries) <= 2:
+            fail()
+
+    world.answer = fail_twice
+    safety.wait_until_safe("stock1", 7, 5_000, ANSWERED_AT)
+    assert len(world.tries) == 3
+    assert world.now_s < ANSWERED_AT + 1
+
+
+def test_it_tries_until_the_lease_has_run_out(world: World, safety: AnswerSafety) -> None:
+    world.answer = fail
+    safety.wait_until_safe("stock1", 7, 5_000, ANSWERED_AT)
+    assert world.now_s == pytest.approx(ANSWERED_AT + 5)
+    assert world.slept_s[0] < 0.1
+    assert max(world.slept_s) <= 0.25
+    assert 20 <= len(world.tries) <= 50
+
+
+def test_the_lease_counts_from_the_leaders_answer(world: World, safety: AnswerSafety) -> None:
+    world.answer = fail
+    world.now_s += 4.5
+    safety.wait_until_safe("stock1", 7, 5_000, ANSWERED_AT)
+    assert world.now_s == pytest.approx(ANSWERED_AT + 5)
+
+
+def test_a_try_that_hangs_does_not_hold_the_answer(world: World) -> None:
+    hanging = threading.Event()
+    world.answer = lambda: None if hanging.wait(30) else pytest.fail("nobody let it go")
+
+    def let_time_pass(_attempt: Future[None], seconds: float) -> None:
+        world.waits += 1
+        world.now_s += seconds / 2 + 0.001  # woken early: it must wait for the rest
+
+    safety = AnswerSafety(
+        world, threads=1, clock=world.clock, sleep=world.sleep, wait_for=let_time_pass
+    )
+    safety.wait_until_safe("stock1", 7, 5_000, ANSWERED_AT)
+    assert ANSWERED_AT + 5 <= world.now_s < ANSWERED_AT + 5.1
+    assert world.waits > 1
+    hanging.set()
+    safety.close()
+
+
+def test_a_defect_is_not_taken_for_safety(world: World, safety: AnswerSafety) -> None:
+    def break_down() -> None:
+        raise ZeroDivisionError("a defect")
+
+    world.answer = break_down
+    with pytest.raises(ZeroDivisionError):
+        safety.wait_until_safe("stock1", 7, 5_000, ANSWERED_AT)
+
+
+def test_more_trades_than_threads_wait_no_longer_than_their_lease(world: World) -> None:
+    hanging = threading.Event()
+    world.answer = lambda: None if hanging.wait(30) else pytest.fail("nobody let it go")
+
+    def let_time_pass(attempt: Future[None], seconds: float) -> None:
+        wait([attempt], timeout=0)
+        world.now_s += seconds
+
+    safety = AnswerSafety(
+        world, threads=1, clock=world.clock, sleep=world.sleep, wait_for=let_time_pass
+    )
+    safety.wait_until_safe("stock1", 7, 1_000, ANSWERED_AT)
+    safety.wait_until_safe("stock1", 7, 3_000, ANSWERED_AT)
+    assert world.now_s == pytest.approx(ANSWERED_AT + 3)
+    hanging.set()
+    safety.close()
