@@ -19,7 +19,7 @@ help: ## list these targets
 		while IFS='|' read -r target text; do printf '%-12s %s\n' "$$target" "$$text"; done
 
 up: ## build the images, start everything in containers, wait until it is healthy
-	docker compose up --build --wait
+	docker compose up --build --wait || { docker compose logs --tail 10; exit 1; }
 
 down: ## stop and remove the containers; the volumes stay
 	docker compose down

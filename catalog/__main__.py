@@ -57,7 +57,9 @@ def serve(settings: CatalogSettings, database: Database, stopping: threading.Eve
     port = server.start([_SERVICE_NAME])
     server.set_serving(True)
     logger.info("serving on port %d, data in %s", port, settings.data_dir)
-    stopping.wait()
+    # A signal that arrives just before the wait begins does not interrupt it: look again.
+    while not stopping.wait(timeout=1):
+        pass
     logger.info("stopping")
     server.stop(settings.shutdown_grace_s)
 

@@ -6,10 +6,13 @@ defect: the caller gets a generic INTERNAL or 500, the log gets the traceback.
 
 from __future__ import annotations
 
+import logging
 from http import HTTPStatus
 from typing import ClassVar
 
 import grpc
+
+logger = logging.getLogger(__name__)
 
 
 class BourseError(Exception):
@@ -126,4 +129,8 @@ def from_rpc_error(error: grpc.RpcError) -> BourseError:
     A status that no service of ours sends (a proxy's, or gRPC's own UNKNOWN) is Internal.
     """
     kind = _BY_GRPC_STATUS.get(error.code(), Internal)
+    if kind is Internal:
+        # What went wrong over there is for the logs, not for whoever is told of it.
+        logger.error("%s from the other side: %s", error.code(), error.details())
+        return Internal()
     return kind(error.details() or None)

@@ -35,11 +35,23 @@ class _Context(logging.Filter):
         return True
 
 
+# Control characters, and what Unicode counts as ends of lines.
+_UNSAFE = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+_UNSAFE |= {0x2028: "\\u2028", 0x2029: "\\u2029"}
+
+
 class _OneLine(logging.Formatter):
-    """Keeps a message on its line, so that no input can forge a line of the log."""
+    """Keeps a message on its line, so that no input can forge a line of the log.
+
+    A traceback has lines of its own; none of them begins like a line of the log.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        return super().formatMessage(record).replace("\r", "\\r").replace("\n", "\\n")
+        return super().formatMessage(record).translate(_UNSAFE)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        lines = super().formatException(ei).splitlines()
+        return "\n".join("  | " + line.translate(_UNSAFE) for line in lines)
 
 
 def logging_config(service: str, settings: ServiceSettings) -> dict[str, Any]:

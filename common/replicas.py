@@ -16,6 +16,8 @@ from proto import bourse_pb2_grpc
 
 logger = logging.getLogger(__name__)
 
+_GRACE_S = 0.1
+
 
 class ReplicaPeer:
     """One order replica, by id, wherever its name leads now.
@@ -45,9 +47,11 @@ class ReplicaPeer:
 
     def start(self, method: str, request: Any, timeout_s: float) -> PendingAnswer:
         """Starts a call without waiting for it, so that several peers work at once."""
-        future = getattr(self._stub, method).future(
-            request, timeout=timeout_s, metadata=rpc.call_metadata()
-        )
+        start = getattr(self._stub, method).future
+        try:
+            future = start(request, timeout=timeout_s, metadata=rpc.call_metadata())
+        except ValueError as error:  # grpc's way to say that the channel was closed here
+            raise Unavailable(f"this side is stopping: {error}") from error
         return PendingAnswer(self, future)
 
     def stream(self, method: str, request: Any, timeout_s: float) -> Iterator[Any]:
@@ -98,22 +102,26 @@ class PendingAnswer:
         self._future.add_done_callback(lambda _future: arrived.put(self))
 
 
-Answers = dict[int, Any]
-
-
 def ask_all(
     peers: Iterable[ReplicaPeer], method: str, request: Any, timeout_s: float
 ) -> Iterator[tuple[ReplicaPeer, Any | BourseError]]:
     """Asks all peers at once and yields (peer, answer or error) as they come."""
     arrived: queue.SimpleQueue[PendingAnswer] = queue.SimpleQueue()
-    waiting = 0
+    silent = {}
     for peer in peers:
         peer.start(method, request, timeout_s).when_done(arrived)
-        waiting += 1
-    give_up_at = time.monotonic() + 2 * timeout_s
-    for _ in range(waiting):
-        pending = arrived.get(timeout=max(0.001, give_up_at - time.monotonic()))
+        silent[peer.replica_id] = peer
+    # The calls end by their own deadline; on a busy machine that can take a little longer.
+    give_up_at = time.monotonic() + timeout_s + _GRACE_S
+    while silent:
+        try:
+            pending = arrived.get(timeout=max(0.0, give_up_at - time.monotonic()))
+        except queue.Empty:
+            break
+        del silent[pending.peer.replica_id]
         try:
             yield pending.peer, pending.answer()
         except BourseError as error:
             yield pending.peer, error
+    for peer in silent.values():
+        yield peer, Unavailable(f"{peer}: no answer in time")

@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 REQUEST_ID_KEY = "x-request-id"
 
+# The health and reflection services answer by their own rules. None of ours streams requests.
+_OUR_METHODS = "/bourse."
+
 # A restarted peer must be found again within half a second, at its new address if it has one;
 # gRPC's own defaults are patient (reconnect after up to two minutes, resolve every 30 s).
 _CHANNEL_OPTIONS = [
@@ -65,6 +68,8 @@ def call(method: Callable[..., Answer], request: Any, timeout_s: float) -> Answe
         return method(request, timeout=timeout_s, metadata=call_metadata())
     except grpc.RpcError as error:
         raise from_rpc_error(error) from None
+    except ValueError as error:  # grpc's way to say that the channel was closed here
+        raise Unavailable(f"this side is stopping: {error}") from error
 
 
 def call_metadata() -> tuple[tuple[str, str | bytes], ...]:
@@ -78,7 +83,7 @@ class _ErrorTable(grpc.ServerInterceptor):
 
     def intercept_service(self, continuation: Any, details: Any) -> Any:
         handler = continuation(details)
-        if handler is None or handler.request_streaming:
+        if handler is None or not details.method.startswith(_OUR_METHODS):
             return handler
         identifier = dict(details.invocation_metadata).get(REQUEST_ID_KEY, "-")
         if handler.response_streaming:
@@ -110,8 +115,6 @@ def _answering(context: grpc.ServicerContext, identifier: str) -> Iterator[None]
     except BourseError as error:
         _abort(context, error)
     except Exception:
-        if not context.is_active():
-            raise  # the caller is gone, or the call was aborted: there is nobody to tell
         logger.exception("unexpected error")
         _abort(context, Internal())
     finally:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -49,7 +50,33 @@ def _check_address(value: Any) -> Any:
     return value
 
 
+def _check_redis_url(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if not _is_redis_url(value):
+        raise ValueError("not of the form redis://host:port/database")
+    return value
+
+
+def _is_redis_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        # Reading the port checks it.
+        has_address = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    if parts.scheme == "unix":
+        return bool(parts.path)
+    database = parts.path.strip("/")
+    return (
+        parts.scheme in ("redis", "rediss")
+        and has_address
+        and (not database or database.isdecimal())
+    )
+
+
 Address = Annotated[str, BeforeValidator(_check_address)]
+RedisUrl = Annotated[str, BeforeValidator(_check_redis_url)]
 Replicas = Annotated[dict[int, str], NoDecode, BeforeValidator(_parse_replicas)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]

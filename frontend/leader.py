@@ -1,4 +1,4 @@
-"""The leader as the frontend sees it: one call that gets a trade decided, whoever dies meanwhile."""
+"""The leader as the frontend sees it: one call that gets a trade decided, whoever dies."""
 
 from __future__ import annotations
 

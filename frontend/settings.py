@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from common.settings import (
     DEFAULT_REPLICAS,
     Address,
     Count,
+    RedisUrl,
     Replicas,
     Seconds,
     ServiceSettings,
@@ -24,7 +27,7 @@ class FrontendSettings(ServiceSettings):
     order_replicas: Replicas = Field(
         default=dict(DEFAULT_REPLICAS), description="every order replica, as `id=host:port,…`"
     )
-    redis_url: str = Field(default="redis://redis:6379/0", description="the cache")
+    redis_url: RedisUrl = Field(default="redis://redis:6379/0", description="the cache")
     enable_cache: bool = Field(default=True, description="whether lookups use the cache")
     cache_size: Count = Field(default=5, description="stocks the cache holds at most")
     redis_timeout_s: Seconds = Field(default=0.2, description="one call to Redis")
@@ -32,8 +35,9 @@ class FrontendSettings(ServiceSettings):
     trade_attempt_timeout_s: Seconds = Field(
         default=0.75, description="one attempt of a trade, before the leader is doubted"
     )
-    decision_timeout_s: Seconds = Field(
-        default=4.5, le=4.5, description="a trade's decision, with its repeats and elections"
+    # With a lease's 5 s on top, an answer is still safe within the 10 s that every request gets.
+    decision_timeout_s: Annotated[float, Field(gt=0, le=4.5, allow_inf_nan=False)] = Field(
+        default=4.5, description="a trade's decision, with its repeats and elections"
     )
     probe_timeout_s: Seconds = Field(
         default=0.15, description="`IsAlive` and `GetLeader`, asked twice"

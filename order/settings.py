@@ -10,6 +10,7 @@ from common.settings import (
     DEFAULT_REPLICAS,
     Address,
     Count,
+    RedisUrl,
     Replicas,
     RpcServiceSettings,
     Seconds,
@@ -26,7 +27,7 @@ class OrderSettings(RpcServiceSettings):
     )
     data_dir: Path = Field(default=Path("data/order"), description="where the log is kept")
     catalog_address: Address = Field(default="catalog:50051", description="the catalog")
-    redis_url: str = Field(
+    redis_url: RedisUrl = Field(
         default="redis://redis:6379/0", description="where invalidations are published"
     )
     redis_timeout_s: Seconds = Field(default=0.2, description="one call to Redis")

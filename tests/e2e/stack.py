@@ -119,9 +119,8 @@ class Stack:
                 container.unpause()
             self.reconnect(service)
             container.start()  # does nothing to one that runs
-        for service in SERVICES[1:]:
+        for service in SERVICES:
             self.wait_healthy(service)
-        # Asked directly: its own health check would take a while to notice that all is well.
         wait_for(self.is_ready, 30, lambda: f"{self.url}/readyz says ready\n{self.logs()}")
 
     def logs(self, since_s: float | None = None, lines: int = 200) -> str:
@@ -204,9 +203,20 @@ class Stack:
         state = self.container(service).attrs["State"]
         return str(state.get("Health", {}).get("Status", "none")) if state["Running"] else "down"
 
+    def passes_its_check(self, service: str) -> bool:
+        """Runs the container's own health check now, not when the engine would next do so."""
+        container = self.container(service)
+        kind, *command = container.attrs["Config"]["Healthcheck"]["Test"]
+        shell = ["sh", "-c"] if kind == "CMD-SHELL" else []
+        try:
+            return bool(container.exec_run([*shell, *command]).exit_code == 0)
+        except docker.errors.APIError:
+            return False  # nothing runs in a container that is down or paused
+
     def wait_healthy(self, service: str, timeout_s: float = _HEALTHY_TIMEOUT_S) -> None:
+        # The engine calls a container unhealthy that was paused, until its next regular check.
         wait_for(
-            lambda: self.health(service) == "healthy",
+            lambda: self.health(service) == "healthy" or self.passes_its_check(service),
             timeout_s,
             lambda: f"{service} healthy, it is {self.health(service)}\n{self.logs(lines=50)}",
         )

@@ -161,6 +161,19 @@ def test_parts_stop_gracefully_and_come_back(stack: Stack) -> None:
     assert stack.get("/readyz")[0] == 200
 
 
+def test_stack_is_healed_whatever_was_done_to_it(stack: Stack) -> None:
+    stack.pause("order-1")
+    stack.cut_off("order-2")
+    stack.kill("order-3")
+    stack.wipe("order-3")
+    stack.cut_off("catalog")
+    stack.kill("redis")
+    assert stack.get("/readyz")[0] == 503
+    stack.heal()
+    trade = {"name": "stock1", "quantity": 1, "type": "BUY"}
+    assert stack.request("POST", "/orders", trade)[0] == 200
+
+
 # A replica that stops at once, whatever is tried, and no Redis at all.
 BROKEN = """
 services:

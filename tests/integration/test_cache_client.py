@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -65,9 +66,9 @@ def test_a_name_that_does_not_resolve_in_time_is_a_timeout(
 ) -> None:
     resolve, resolver_answers = socket.getaddrinfo, threading.Event()
 
-    def resolve_late(*arguments: object) -> object:
+    def resolve_late(*arguments: Any) -> object:
         assert resolver_answers.wait(30)
-        return resolve(*arguments)  # type: ignore[call-overload]
+        return resolve(*arguments)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve_late)
     with connected(server) as client:

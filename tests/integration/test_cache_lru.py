@@ -322,7 +322,7 @@ def evalsha_calls(
     with server.client() as marker:
         marker.echo("that is all")
     while True:
-        seen = monitor.next_command()
+        seen = monitor.next_command()  # type: ignore[no-untyped-call] # redis-py's
         if seen["command"] == "ECHO that is all":
             return
         if seen["command"].startswith("EVALSHA "):

@@ -42,8 +42,8 @@ def run(bourse: FakeBourse, capsys: pytest.CaptureFixture[str]) -> Callable[...,
     """Runs a session; the exit code and the report."""
 
     def run(*arguments: str) -> tuple[int, dict[str, Any]]:
-        argv = ["session", "--url", bourse.url, "--json", "--probability", "1", *arguments]
-        code = main(argv, impatient)
+        argv = ["session", "--url", bourse.url, "--json", "--probability", "1", "--seed", "1"]
+        code = main([*argv, *arguments], impatient)
         return code, json.loads(capsys.readouterr().out)
 
     return run

@@ -207,15 +207,30 @@ def test_the_request_id_goes_with_the_call_and_no_further(
     assert set(catalog.seen_ids) == {"-"}
 
 
-def test_a_status_that_no_service_sends_is_internal() -> None:
-    class Foreign(grpc.RpcError):
-        def code(self) -> grpc.StatusCode:
-            return grpc.StatusCode.UNIMPLEMENTED
+class ForeignError(grpc.RpcError):
+    def __init__(self, status: grpc.StatusCode) -> None:
+        super().__init__()
+        self._status = status
 
-        def details(self) -> str:
-            return "no such method"
+    def code(self) -> grpc.StatusCode:
+        return self._status
 
-    assert type(from_rpc_error(Foreign())) is Internal
+    def details(self) -> str:
+        return "not one of ours"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (grpc.StatusCode.UNIMPLEMENTED, Internal),
+        (grpc.StatusCode.UNKNOWN, Internal),
+        (grpc.StatusCode.CANCELLED, Unavailable),  # a channel that was closed meanwhile
+    ],
+)
+def test_statuses_that_no_service_of_ours_sends(
+    status: grpc.StatusCode, kind: type[BourseError]
+) -> None:
+    assert type(from_rpc_error(ForeignError(status))) is kind
 
 
 def test_an_address_that_is_taken_cannot_be_served() -> None:

@@ -111,12 +111,15 @@ def test_a_failing_cache_is_passed_by_without_a_lease(
 
 
 def test_a_fill_that_fails_changes_nothing(
-    parts: FakeParts, quotes: CachedQuotes, breaker: CircuitBreaker
+    parts: FakeParts,
+    quotes: CachedQuotes,
+    breaker: CircuitBreaker,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(*_arguments: object) -> PutOutcome:
+    def fail_to_put(*_arguments: object) -> PutOutcome:
         raise redis.TimeoutError("slow")
 
-    parts.put = fail  # type: ignore[method-assign]
+    monkeypatch.setattr(parts, "put", fail_to_put)
     assert quotes.quote("stock1") == (QUOTE, CacheResult.MISS)
     assert breaker.failures == 1
 

@@ -1,0 +1,181 @@
+"""Many workers, trades and Redis faults at random: no lookup is older than an acknowledged trade.
+
+The same run without one of the mechanisms must find what that mechanism prevents.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+import pytest
+
+from frontend.model import CacheResult
+from tests.integration.cache_world import MECHANISMS, CatalogInMemory, Worker, take_out
+from tests.integration.redis_server import RedisServer, closed_port, running_redis
+
+LEASE_MS = 300
+LEASE_S = LEASE_MS / 1000
+REDIS_TIMEOUT_S = 0.05
+STOCKS = [f"stock{number}" for number in range(1, 7)]
+WORKERS = 3
+
+
+class History:
+    """The newest acknowledged version of each stock, and every lookup that was older."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._acknowledged = dict.fromkeys(STOCKS, 1)
+        self.stale: list[str] = []
+        self.trades = 0
+        self.results: Counter[CacheResult] = Counter()
+
+    def acknowledged(self, name: str) -> int:
+        with self._lock:
+            return self._acknowledged[name]
+
+    def acknowledge(self, name: str, version: int) -> None:
+        with self._lock:
+            self.trades += 1
+            self._acknowledged[name] = max(self._acknowledged[name], version)
+
+    def looked_up(self, name: str, version: int, at_least: int, result: CacheResult) -> None:
+        with self._lock:
+            self.results[result] += 1
+            if version < at_least:
+                self.stale.append(f"{name}: {result} v{version}, v{at_least} was acknowledged")
+
+
+class Run:
+    """Threads that look up, trade and break things until told to stop."""
+
+    def __init__(
+        self, server: RedisServer, workers: list[Worker], catalog: CatalogInMemory
+    ) -> None:
+        self.history = History()
+        self._server = server
+        self._workers = workers
+        self._catalog = catalog
+        self._stopping = threading.Event()
+        self._errors: list[BaseException] = []
+        # Unseeded: the threads make each run another one anyway.
+        self._random = random.Random()  # noqa: S311 - guards nothing
+
+    def until_stale(self, longest_s: float) -> list[str]:
+        """Ends at the first stale lookup, or after so long; returns what was stale."""
+        threads = [
+            threading.Thread(target=self._repeat, args=(activity,), daemon=True)
+            for activity in self._activities()
+        ]
+        self._catalog.before_answer = self._delay_answer
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + longest_s
+        while not (self.history.stale or self._errors) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self._stopping.set()
+        for thread in threads:
+            thread.join()
+        if self._errors:
+            raise self._errors[0]
+        return self.history.stale
+
+    def _activities(self) -> Iterator[Callable[[], None]]:
+        yield self._break_things
+        for worker in self._workers:
+            for _ in range(3):
+                yield partial(self._look_up, worker)
+            for _ in range(2):
+                yield partial(self._trade, worker)
+
+    def _repeat(self, activity: Callable[[], None]) -> None:
+        try:
+            while not self._stopping.is_set():
+                activity()
+        except BaseException as error:  # the test's own thread raises it
+            self._errors.append(error)
+
+    def _look_up(self, worker: Worker) -> None:
+        name = self._random.choice(STOCKS)
+        at_least = self.history.acknowledged(name)
+        quote, result = worker.quotes.quote(name)
+        assert quote is not None
+        self.history.looked_up(name, quote.version, at_least, result)
+
+    def _trade(self, worker: Worker) -> None:
+        name = self._random.choice(STOCKS)
+        self.history.acknowledge(name, worker.trade(name))
+        time.sleep(self._random.uniform(0, LEASE_S / 4))
+
+    def _delay_answer(self) -> None:
+        """Mostly short; sometimes long enough to be overtaken by a trade, or by the lease."""
+        kind = self._random.random()
+        if kind < 0.1:
+            time.sleep(self._random.uniform(1, 2) * LEASE_S)
+        elif kind < 0.5:
+            time.sleep(self._random.uniform(0, LEASE_S / 4))
+
+    def _break_things(self) -> None:
+        faults = [self._pause, self._restart, self._cut_off, self._catalog.restart]
+        faults += [self._flush] * 4  # it takes no time, and has to hit a fill under way
+        self._random.shuffle(faults)
+        for fault in faults:
+            if not self._stopping.is_set():
+                fault()
+                time.sleep(self._random.uniform(0, LEASE_S / 2))
+
+    def _pause(self) -> None:
+        self._server.pause()
+        time.sleep(self._random.uniform(0, 2) * LEASE_S)
+        self._server.resume()
+
+    def _restart(self) -> None:
+        self._server.kill()
+        time.sleep(self._random.choice([0, LEASE_S]))
+        self._server.start()
+
+    def _flush(self) -> None:
+        self._server.flush()
+
+    def _cut_off(self) -> None:
+        worker = self._random.choice(self._workers)
+        worker.cache.is_cut_off = True
+        time.sleep(self._random.uniform(0, 2) * LEASE_S)
+        worker.cache.is_cut_off = False
+
+
+@contextmanager
+def workers_around_redis() -> Iterator[Run]:
+    with ExitStack() as stack:
+        server = stack.enter_context(running_redis())
+        unused_port = stack.enter_context(closed_port())
+        catalog = CatalogInMemory(STOCKS, LEASE_MS)
+        workers = [
+            Worker(catalog, server.url, unused_port, LEASE_MS, REDIS_TIMEOUT_S)
+            for _ in range(WORKERS)
+        ]
+        for worker in workers:
+            stack.callback(worker.close)
+        yield Run(server, workers, catalog)
+
+
+def test_no_lookup_is_older_than_an_acknowledged_trade() -> None:
+    with workers_around_redis() as run:
+        assert run.until_stale(longest_s=150) == []
+    assert run.history.trades > 0
+    assert all(run.history.results[result] for result in CacheResult)
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_without_one_mechanism_some_lookup_is(
+    mechanism: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_out(mechanism, monkeypatch)
+    with workers_around_redis() as run:
+        assert run.until_stale(longest_s=60), run.history.results

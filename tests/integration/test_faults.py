@@ -1,0 +1,312 @@
+"""Real processes, killed and paused under load: the promises hold, and clients do not notice."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+
+from client.answers import Answer
+from client.api import BourseClient
+from client.requests import Request
+from client.retry import RetryPolicy
+from proto import bourse_pb2
+from tests.integration.cluster import REPLICAS, Cluster, running_cluster, wait_for
+from tests.integration.load import Load
+
+CLIENTS = 8
+
+
+def run_load(cluster: Cluster, disturb: Callable[[Load], None]) -> Load:
+    """Load before, during and after the disturbance; nobody may have noticed it."""
+    load = Load(cluster.url, CLIENTS)
+    with load.running():
+        let_pass(load, 100)
+        disturb(load)
+        let_pass(load, 100)
+    assert load.problems == []
+    assert load.traffic.server_errors == 0
+    return load
+
+
+def let_pass(load: Load, trades: int) -> None:
+    wanted = load.count + trades
+    wait_for(lambda: load.count >= wanted, 30, lambda: f"{load.count} of {wanted} trades; {load}")
+
+
+def test_the_leader_is_killed_again_and_again(cluster: Cluster) -> None:
+    def disturb(load: Load) -> None:
+        for _ in range(3):
+            victim = f"order-{cluster.leader_id()}"
+            cluster.kill(victim)
+            let_pass(load, 50)
+            cluster.start(victim)
+            let_pass(load, 50)
+
+    load = run_load(cluster, disturb)
+    cluster.check_promises(load.acknowledged)
+
+
+def test_one_survivor_of_three_serves(cluster: Cluster) -> None:
+    def disturb(load: Load) -> None:
+        cluster.kill("order-3", "order-2")
+        let_pass(load, 100)
+        assert cluster.leader_id() == 1
+        cluster.start("order-3")
+        cluster.start("order-2")
+
+    load = run_load(cluster, disturb)
+    cluster.check_promises(load.acknowledged)
+
+
+def test_a_paused_leader_is_deposed_and_steps_down(cluster: Cluster) -> None:
+    with BourseClient(cluster.url) as client:
+        client.trade("stock5", 1, "BUY", str(uuid.uuid4()))
+    old = cluster.leader_id()
+
+    def disturb(load: Load) -> None:
+        cluster.pause(f"order-{old}")
+        let_pass(load, 100)
+        cluster.resume(f"order-{old}")
+
+    load = run_load(cluster, disturb)
+    # What reaches the old leader now is refused, by itself or by the catalog.
+    with cluster.replica(old) as replica, pytest.raises(grpc.RpcError) as refusal:
+        replica.call("Trade", bourse_pb2.TradeRequest(name="stock5", quantity=1))
+    assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert cluster.leader_id() != old
+    status = cluster.status(old)
+    assert status is not None
+    assert status.role == "follower"
+    cluster.check_promises(load.acknowledged)
+
+
+def test_a_paused_follower_leaves_the_in_sync_set_and_returns(cluster: Cluster) -> None:
+    with BourseClient(cluster.url) as client:
+        client.trade("stock5", 1, "BUY", str(uuid.uuid4()))
+    leader = cluster.leader_id()
+    follower = next(replica_id for replica_id in REPLICAS if replica_id != leader)
+
+    def in_sync() -> list[int]:
+        status = cluster.status(leader)
+        return list(status.in_sync) if status else []
+
+    def disturb(load: Load) -> None:
+        wait_for(lambda: follower in in_sync(), 10, in_sync)
+        cluster.pause(f"order-{follower}")
+        let_pass(load, 100)
+        assert follower not in in_sync()
+        cluster.resume(f"order-{follower}")
+        wait_for(lambda: follower in in_sync(), 10, in_sync)
+
+    load = run_load(cluster, disturb)
+    cluster.check_promises(load.acknowledged)
+
+
+@pytest.mark.parametrize("fault", ["kill", "pause", "flush"])
+def test_redis_fails_under_load(cluster: Cluster, fault: str) -> None:
+    def disturb(load: Load) -> None:
+        if fault == "kill":
+            cluster.kill("redis")
+            let_pass(load, 100)  # one lease later at most, trades no longer wait
+            cluster.start("redis")
+        elif fault == "pause":
+            cluster.pause("redis")
+            let_pass(load, 100)
+            cluster.resume("redis")
+        else:
+            cluster.flush_redis()
+
+    load = run_load(cluster, disturb)
+    cluster.check_promises(load.acknowledged)
+
+
+def test_the_catalog_is_killed_and_comes_back(cluster: Cluster) -> None:
+    with BourseClient(cluster.url, retry=RetryPolicy(attempts=1)) as client:
+        number = int(client.trade("stock6", 1, "BUY", str(uuid.uuid4())).data["transaction_number"])
+        cluster.kill("catalog")
+        key = str(uuid.uuid4())
+        refused = client.trade("stock6", 1, "BUY", key)
+        assert refused.status == 503
+        assert refused.headers["Retry-After"] is not None
+        # Orders that a log has are still found; of one that none has, nobody can tell.
+        assert client.order(number).status == 200
+        assert client.order(number + 1000).status == 503
+        assert client.order(-1).status == 404
+        ready = client.send(Request("GET", "/readyz"))
+        assert ready.status == 503
+        cluster.start("catalog")
+        first = _eventually_ok(client, key)
+        again = client.trade("stock6", 1, "BUY", key)
+    assert again.data == first.data
+    cluster.check_promises({key: int(first.data["transaction_number"])})
+
+
+def test_everything_is_killed_at_once(cluster: Cluster) -> None:
+    load = Load(cluster.url, CLIENTS)
+    with load.running():
+        let_pass(load, 200)
+        cluster.kill(*cluster.parts)
+        seen = dict(load.acknowledged)
+        cluster.heal()
+        let_pass(load, 100)
+    # Clients do notice this; what they were told must hold all the same.
+    assert not [problem for problem in load.problems if "stale" in problem]
+    assert seen.items() <= load.acknowledged.items()
+    cluster.check_promises(load.acknowledged)
+
+
+@pytest.mark.parametrize("damage", ["wiped", "scribbled"])
+def test_a_lost_order_log_is_rebuilt(cluster: Cluster, damage: str) -> None:
+    with BourseClient(cluster.url) as client:
+        client.trade("stock7", 3, "SELL", str(uuid.uuid4()))
+    leader = f"order-{cluster.leader_id()}"
+
+    def disturb(load: Load) -> None:
+        cluster.kill(leader)
+        if damage == "wiped":
+            cluster.wipe(leader)
+        else:
+            database = cluster.data(leader) / "orders.db"
+            content = bytearray(database.read_bytes())
+            content[len(content) // 2 :] = b"\xaa" * (len(content) - len(content) // 2)
+            database.write_bytes(content)
+        cluster.start(leader)
+
+    load = run_load(cluster, disturb)
+    if damage == "scribbled":
+        assert "the log is damaged, rebuilding it" in cluster.log(leader)
+    cluster.check_promises(load.acknowledged)
+
+
+def test_all_order_logs_are_lost(cluster: Cluster) -> None:
+    with BourseClient(cluster.url) as client:
+        key = str(uuid.uuid4())
+        number = int(client.trade("stock8", 2, "BUY", key).data["transaction_number"])
+        names = [f"order-{replica_id}" for replica_id in REPLICAS]
+        cluster.kill(*names)
+        for name in names:
+            cluster.wipe(name)
+        for name in names:
+            cluster.start(name)
+        assert client.order(number).status == 200
+        assert client.trade("stock8", 2, "BUY", key).data == {"transaction_number": number}
+    cluster.check_promises({key: number})
+
+
+# ---------------------------------------------------------------- the instant of a leader's death
+
+
+@pytest.fixture
+def slow_replication(tmp_path: Path) -> Cluster:
+    """A leader that waits long for its followers, so that there is time to kill it meanwhile."""
+    with running_cluster(tmp_path, {"REPLICATION_TIMEOUT_S": "3"}) as cluster:
+        yield cluster
+
+
+def trade_in_background(cluster: Cluster, key: str) -> Future[Answer]:
+    def trade() -> Answer:
+        with BourseClient(cluster.url) as client:
+            return client.trade("stock9", 5, "BUY", key)
+
+    executor = ThreadPoolExecutor(1)
+    future = executor.submit(trade)
+    executor.shutdown(wait=False)
+    return future
+
+
+def test_the_leader_dies_before_the_commit(cluster: Cluster) -> None:
+    """Its trade never reached the catalog: the next leader executes it, once."""
+    with BourseClient(cluster.url) as client:
+        client.trade("stock9", 1, "SELL", str(uuid.uuid4()))
+    leader = f"order-{cluster.leader_id()}"
+    before = len(cluster.journal())
+    cluster.pause(leader)  # takes the trade in, and goes no further
+    key = str(uuid.uuid4())
+    answer = trade_in_background(cluster, key)
+    time.sleep(0.2)  # on its way, well before the frontend doubts the leader
+    cluster.kill(leader)
+    assert answer.result(timeout=15).data == {"transaction_number": before + 1}
+    cluster.start(leader)
+    journal = cluster.check_promises({key: before + 1})
+    assert len(journal) == before + 1
+
+
+def test_the_leader_dies_after_the_commit(slow_replication: Cluster) -> None:
+    """The catalog has the trade, nobody else: the next leader finds it, under the same number."""
+    cluster = slow_replication
+    with BourseClient(cluster.url) as client:
+        client.trade("stock9", 1, "SELL", str(uuid.uuid4()))
+    leader = cluster.leader_id()
+    followers = [f"order-{replica_id}" for replica_id in REPLICAS if replica_id != leader]
+
+    def all_in_sync() -> bool:
+        status = cluster.status(leader)
+        return status is not None and len(status.in_sync) == len(followers)
+
+    wait_for(all_in_sync, 10, cluster.statuses)
+    cluster.pause(*followers)
+    key = str(uuid.uuid4())
+    answer = trade_in_background(cluster, key)
+    wait_for(lambda: len(cluster.journal()) == 2, 10, cluster.statuses)
+    cluster.kill(f"order-{leader}")
+    cluster.resume(*followers)
+    assert answer.result(timeout=15).data == {"transaction_number": 2}
+    cluster.start(f"order-{leader}")
+    journal = cluster.check_promises({key: 2})
+    assert len(journal) == 2
+
+
+def test_the_catalog_pauses_with_a_batch_in_flight(cluster: Cluster) -> None:
+    """The leader sends the batch again, then gives up its office; copies arrive late, and twice."""
+    with BourseClient(cluster.url) as client:
+        client.trade("stock9", 1, "SELL", str(uuid.uuid4()))
+    before = len(cluster.journal())
+    keys = [str(uuid.uuid4()) for _ in range(4)]
+    cluster.pause("catalog")
+    answers = [trade_in_background(cluster, key) for key in keys]
+    time.sleep(2.5)  # past the leader's patience
+    cluster.resume("catalog")
+    numbers = [int(answer.result(timeout=15).data["transaction_number"]) for answer in answers]
+    assert sorted(numbers) == list(range(before + 1, before + 5))
+    journal = cluster.check_promises(dict(zip(keys, numbers, strict=True)))
+    assert len(journal) == before + 4
+
+
+# ---------------------------------------------------------------- stopping
+
+
+def test_sigterm_ends_each_part_cleanly(tmp_path: Path) -> None:
+    with running_cluster(tmp_path) as cluster:
+        load = Load(cluster.url, 4)
+        with load.running():
+            let_pass(load, 50)
+            stopper = threading.Thread(target=lambda: codes.append(cluster.stop("frontend")))
+            codes: list[int] = []
+            stopper.start()
+            stopper.join()
+        for name in ("order-1", "order-2", "order-3", "catalog"):
+            codes.append(cluster.stop(name))
+            assert "stopped" in cluster.log(name)
+            assert not list(cluster.data(name).glob("*-wal")), f"{name} left a write-ahead log"
+        assert codes == [0, 0, 0, 0, 0]
+        for name in cluster.parts:
+            assert "Traceback" not in cluster.log(name)
+        cluster.heal()
+        cluster.check_promises(load.acknowledged)
+
+
+def _eventually_ok(client: BourseClient, key: str) -> Answer:
+    def attempt() -> Answer | None:
+        answer = client.trade("stock6", 1, "BUY", key)
+        return answer if answer.status == 200 else None
+
+    answer = wait_for(attempt, 20, "the trade is done")
+    assert answer is not None
+    return answer
