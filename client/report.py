@@ -53,8 +53,8 @@ def as_json(result: SessionResult) -> str:
 def _lines(result: SessionResult) -> Iterator[str]:
     plan, found, traffic = result.settings.plan, result.findings, result.traffic
     yield (
-        f"session with {result.url}: {result.settings.clients} clients of {plan.requests} "
-        f"lookups each, trades with probability {plan.probability:g}, seed {result.settings.seed}"
+        f"session with {result.url}: clients {result.settings.clients}, lookups of each "
+        f"{plan.requests}, trade probability {plan.probability:g}, seed {result.settings.seed}"
     )
     if result.interrupted:
         yield "interrupted: what was made until then is verified and reported"
@@ -111,7 +111,7 @@ def _summary_as_json(summary: LatencySummary) -> dict[str, float]:
 
 
 def _counts(counter: Any) -> str:
-    return ", ".join(f"{count} of {name}" for name, count in sorted(counter.items())) or "none"
+    return ", ".join(f"{name} x{count}" for name, count in sorted(counter.items())) or "none"
 
 
 def _rate(result: SessionResult) -> int:

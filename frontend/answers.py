@@ -66,4 +66,5 @@ def _unexpected_error_answer(error: Exception) -> Response:
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))
+    # The newline keeps the next prompt of a shell on its own line.
+    return json.dumps(value, separators=(",", ":")) + "\n"

@@ -116,7 +116,7 @@ class Run:
     def _delay_answer(self) -> None:
         """Mostly short; sometimes long enough to be overtaken by a trade, or by the lease."""
         kind = self._random.random()
-        if kind < 0.1:
+        if kind < 0.2:
             time.sleep(self._random.uniform(1, 2) * LEASE_S)
         elif kind < 0.5:
             time.sleep(self._random.uniform(0, LEASE_S / 4))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -113,7 +112,8 @@ def test_an_error_crosses_the_wire_as_itself(
     with pytest.raises(kind) as raised:
         call(stub, 10)
     assert type(raised.value) is kind
-    assert raised.value.message == "of its own: ünïcode"
+    if kind is not Internal:  # whose message stays in the logs
+        assert raised.value.message == "of its own: ünïcode"
 
 
 @BOTH
@@ -127,7 +127,7 @@ def test_an_unexpected_exception_is_told_to_the_log_only(
     with pytest.raises(Internal) as raised:
         call(stub, 10)
     assert raised.value.message == "internal error"
-    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    (record,) = [record for record in caplog.records if record.exc_info]
     assert record.exc_info is not None
     assert str(record.exc_info[1]) == "the secret of the house"
 

@@ -102,7 +102,6 @@ def test_a_traceback_is_logged(log_format: LogFormat) -> None:
     assert "RuntimeError: a defect" in output.getvalue()
 
 
-@pytest.mark.xfail(strict=True, reason="only the message is kept on its line")
 def test_a_traceback_cannot_forge_a_line() -> None:
     output = configured(LogFormat.TEXT)
     try:
