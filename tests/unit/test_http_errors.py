@@ -27,7 +27,7 @@ def client(fakes: Fakes) -> FlaskClient:
 @pytest.mark.parametrize("path", ["/", "/nothing", "/orders/", "//orders", "/hello/user", "/HELLO"])
 def test_unknown_paths(client: FlaskClient, path: str) -> None:
     answer = client.get(path)
-    assert answer.text == '{"error":{"code":404,"message":"Not Found"}}'
+    assert answer.text == '{"error":{"code":404,"message":"Not Found"}}\n'
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_an_unexpected_exception_is_told_to_the_log_only(
 ) -> None:
     fakes.quotes.error = RuntimeError("the secret of the house")
     answer = client.get("/stocks?stockname=stock1")
-    assert answer.text == '{"error":{"code":500,"message":"internal error"}}'
+    assert answer.text == '{"error":{"code":500,"message":"internal error"}}\n'
     assert answer.status_code == 500
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert record.exc_info is not None
@@ -100,7 +100,7 @@ def test_a_defect_elsewhere_is_told_to_the_log_only(
 ) -> None:
     fakes.quotes.error = kind("the secret of the house")
     answer = client.get("/stocks?stockname=stock1")
-    assert answer.text == '{"error":{"code":500,"message":"internal error"}}'
+    assert answer.text == '{"error":{"code":500,"message":"internal error"}}\n'
     assert "the secret of the house" in caplog.text
 
 

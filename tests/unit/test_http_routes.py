@@ -45,7 +45,7 @@ def test_stock(client: FlaskClient, fakes: Fakes, cache_result: CacheResult) -> 
     fakes.quotes.cache_result = cache_result
     answer = client.get("/stocks?stockname=stock1")
     assert answer.status_code == 200
-    assert answer.text == '{"data":{"name":"stock1","price":25.78,"quantity":10}}'
+    assert answer.text == '{"data":{"name":"stock1","price":25.78,"quantity":10}}\n'
     assert answer.headers["X-Cache"] == cache_result.value
     assert answer.mimetype == "application/json"
     assert fakes.quotes.calls == ["stock1"]
@@ -61,14 +61,14 @@ def test_a_price_is_a_number_of_exact_value(client: FlaskClient, fakes: Fakes, p
 def test_a_stock_that_does_not_exist(client: FlaskClient) -> None:
     answer = client.get("/stocks?stockname=nothing")
     assert answer.status_code == 404
-    assert answer.text == '{"error":{"code":404,"message":"stock not found"}}'
+    assert answer.text == '{"error":{"code":404,"message":"stock not found"}}\n'
     assert answer.headers["X-Cache"] == "MISS"
 
 
 def test_trade(client: FlaskClient, fakes: Fakes) -> None:
     answer = client.post("/orders", json=TRADE)
     assert answer.status_code == 200
-    assert answer.text == '{"data":{"transaction_number":3}}'
+    assert answer.text == '{"data":{"transaction_number":3}}\n'
     assert answer.headers["Location"] == "/orders?order-number=3"
     assert "Idempotency-Replayed" not in answer.headers
     (trade,) = fakes.trades.calls
@@ -165,7 +165,7 @@ def test_order(client: FlaskClient, fakes: Fakes) -> None:
     answer = client.get("/orders?order-number=1")
     assert answer.status_code == 200
     expected = '{"data":{"number":1,"name":"stock3","type":"SELL","quantity":25}}'
-    assert answer.text == expected
+    assert answer.text == expected + "\n"
     assert fakes.orders.calls == [1]
 
 
@@ -184,7 +184,7 @@ def test_an_order_number_may_have_leading_zeros(
 @pytest.mark.parametrize("number", ["2", str(MAX_ORDER_NUMBER)])
 def test_an_order_that_does_not_exist(client: FlaskClient, fakes: Fakes, number: str) -> None:
     answer = client.get(f"/orders?order-number={number}")
-    assert answer.text == '{"error":{"code":404,"message":"order not found"}}'
+    assert answer.text == '{"error":{"code":404,"message":"order not found"}}\n'
     assert fakes.orders.calls == [int(number)]
 
 
