@@ -122,6 +122,7 @@ class Run:
             time.sleep(self._random.uniform(0, LEASE_S / 4))
 
     def _break_things(self) -> None:
+        """Several faults close together, then a calm in which a very late fill finds its cache."""
         faults = [self._pause, self._restart, self._cut_off, self._catalog.restart]
         faults += [self._flush] * 4  # it takes no time, and has to hit a fill under way
         self._random.shuffle(faults)
@@ -129,6 +130,7 @@ class Run:
             if not self._stopping.is_set():
                 fault()
                 time.sleep(self._random.uniform(0, LEASE_S / 2))
+        self._stopping.wait(self._random.uniform(2, 5) * LEASE_S)
 
     def _pause(self) -> None:
         self._server.pause()
