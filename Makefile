@@ -34,7 +34,6 @@ lint: venv ## check style, formatting and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/mypy -p scripts
 
 proto: venv ## regenerate the gRPC stubs
 	$(call protoc,.)

@@ -50,7 +50,6 @@ class Database:
             directory.mkdir(parents=True, exist_ok=True)
             undo.callback(os.close, _lock(directory / _LOCK_NAME))
             self._writer = undo.enter_context(closing(_connect(path)))
-            undo.callback(_empty_log, self._writer)
             schema.prepare(self._writer, stocks_file)
             self._readers = undo.enter_context(closing(_ReaderPool(path, readers)))
             self._resources = undo.pop_all()
@@ -85,7 +84,7 @@ class Database:
             yield connection
 
     def close(self) -> None:
-        """Moves what the write-ahead log holds into the database, and closes it."""
+        """Closes everything; the last connection leaves the write-ahead log empty."""
         with self.writing():
             self._closed = True
             self._resources.close()
@@ -138,13 +137,6 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def _empty_log(connection: sqlite3.Connection) -> None:
-    try:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    except sqlite3.Error:  # nothing is lost: the next start reads the log
-        logger.warning("cannot empty the write-ahead log", exc_info=True)
 
 
 def _lock(path: Path) -> int:

@@ -170,10 +170,10 @@ def insert_refusal(
 
 
 def delete_refusals(connection: sqlite3.Connection, until_s: float, limit: int) -> int:
-    """Deletes the oldest refusals up to that time, at most `limit`; returns how many."""
+    """Deletes refusals from up to that time, at most `limit`; returns how many."""
     return connection.execute(
         "DELETE FROM refusals WHERE request_id IN (SELECT request_id FROM refusals"
-        " WHERE refused_at_s <= ? ORDER BY refused_at_s LIMIT ?)",
+        " WHERE refused_at_s <= ? LIMIT ?)",
         (until_s, limit),
     ).rowcount
 

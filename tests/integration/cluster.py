@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +18,7 @@ import redis
 from common.records import EMPTY_DIGEST, Order, next_digest, orders_from_items
 from proto import bourse_pb2, bourse_pb2_grpc
 from scripts.local import ROOT, Part, find_redis, redis_part, redis_port, service_parts
+from tests.ports import free_ports
 
 REPLICAS = (1, 2, 3)
 _START_TIMEOUT_S = 60.0
@@ -50,7 +50,7 @@ class Cluster:
 
     def __init__(self, directory: Path, settings: Mapping[str, str] | None = None) -> None:
         self.directory = directory
-        first_port = _free_ports(len(REPLICAS) + 3)
+        first_port = free_ports(len(REPLICAS) + 3)
         http_port = first_port + len(REPLICAS) + 2
         self.url = f"http://127.0.0.1:{http_port}"
         executable, _ = find_redis()
@@ -273,19 +273,3 @@ def _clean_environment() -> dict[str, str]:
     """Without the settings that a person may have set for their own service."""
     kept = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV")
     return {name: os.environ[name] for name in kept if name in os.environ}
-
-
-def _free_ports(count: int) -> int:
-    """The first of so many free ports in a row."""
-    for _ in range(100):
-        with ExitStack() as held:
-            first = held.enter_context(socket.socket())
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-            try:
-                for offset in range(1, count):
-                    held.enter_context(socket.socket()).bind(("127.0.0.1", port + offset))
-            except (OSError, OverflowError):
-                continue
-            return port
-    raise AssertionError(f"no {count} free ports in a row")

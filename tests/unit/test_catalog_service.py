@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
-from catalog import store as store_module
+from catalog import schema
 from catalog.database import Database
 from catalog.leases import Leases
 from catalog.service import CatalogService
@@ -64,7 +65,7 @@ class Client:
         request = bourse_pb2.FenceRequest(epoch=epoch, leader_id=leader_id)
         return self._stub.Fence(request, timeout=TIMEOUT_S)
 
-    def journal(self, last_number: int = 0, limit: int = 0) -> grpc.UnaryStreamMultiCallable:
+    def journal(self, last_number: int = 0, limit: int = 0) -> Any:
         request = bourse_pb2.SyncRequest(last_number=last_number, limit=limit)
         return self._stub.Journal(request, timeout=TIMEOUT_S)
 
@@ -395,7 +396,7 @@ def test_a_stream_that_fails_gives_its_slot_back(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_module.schema, "orders_above", broken)
+        patch.setattr(schema, "orders_above", broken)
         for _ in range(MAX_STREAMS + 1):
             assert_refused(grpc.StatusCode.INTERNAL, lambda: next(leading.journal()))
     wait_until_streamable(leading)

@@ -57,7 +57,7 @@ def test_what_is_left_is_rounded_up(leases: Leases, clock: Clock) -> None:
     assert leases.remaining_ms("stock1") == 1
 
 
-@pytest.mark.parametrize("uptime_s", [0.1, 12_345.678_9, 9_999_999.987])
+@pytest.mark.parametrize("uptime_s", [0.1, 2**20 - 2**-33, 2**20 - 3 * 2**-33])
 def test_no_lease_is_longer_than_the_protocol_says(uptime_s: float) -> None:
     clock = Clock(uptime_s)
     leases = Leases(clock)
@@ -101,6 +101,16 @@ def test_expired_leases_leave_memory(leases: Leases, clock: Clock) -> None:
         leases.grant(f"stock{number}")
         clock.now_s += 1
     assert len(leases._expires_s) == LEASE_S
+
+
+def test_a_lease_renewed_all_the_time_keeps_no_others_in_memory(
+    leases: Leases, clock: Clock
+) -> None:
+    for number in range(100):
+        leases.grant("hot")
+        leases.grant(f"stock{number}")
+        clock.now_s += 1
+    assert len(leases._expires_s) == LEASE_S + 1
 
 
 def test_beyond_the_limit_one_lease_covers_every_stock(clock: Clock) -> None:

@@ -1,0 +1,161 @@
+"""Containers killed and paused under sessions that verify every answer: nobody notices."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from client.api import BourseClient
+from tests.e2e.inside import digests, leader, statuses
+from tests.e2e.stack import ROOT, Stack
+
+CLIENTS = 8
+
+
+def session(stack: Stack, disturb: Callable[[], None], requests: int = 250) -> dict[str, Any]:
+    """A session with a disturbance in its middle; its report, which must be without a flaw."""
+    arguments = ["--clients", CLIENTS, "--requests", requests, "--probability", 0.5]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "client", "session", "--url", stack.url, "--json", "--alone"]
+        + [str(argument) for argument in arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        time.sleep(2)
+        assert running.poll() is None, "the session was over before it was disturbed"
+        disturb()
+        output, errors = running.communicate(timeout=240)
+    finally:
+        running.kill()
+        running.wait()
+    assert running.returncode == 0, output + errors
+    report: dict[str, Any] = json.loads(output)
+    assert report["answers_5xx"] == 0, output
+    assert report["orders_verified"] == report["trades_done"] > 0
+    return report
+
+
+def first_trade(stack: Stack) -> None:
+    """Has a leader elected."""
+    trade = {"name": "stock9", "quantity": 1, "type": "SELL"}
+    assert stack.request("POST", "/orders", trade)[0] == 200
+
+
+def test_the_leader_then_the_next_are_killed(stack: Stack) -> None:
+    first_trade(stack)
+
+    def disturb() -> None:
+        victim = leader(stack)
+        stack.kill(victim)
+        time.sleep(2)
+        second = leader(stack)
+        assert second != victim
+        stack.start(victim)
+        time.sleep(2)
+        stack.kill(second)
+        time.sleep(1)
+        stack.start(second)
+
+    session(stack, disturb, requests=400)
+    digests(stack)
+
+
+def test_two_replicas_are_killed(stack: Stack) -> None:
+    first_trade(stack)
+
+    def disturb() -> None:
+        stack.kill("order-3")
+        stack.kill("order-2")
+        time.sleep(2)
+        assert leader(stack) == "order-1"
+        stack.start("order-3")
+        stack.start("order-2")
+
+    session(stack, disturb, requests=400)
+    digests(stack)
+
+
+def test_the_leader_is_paused(stack: Stack) -> None:
+    first_trade(stack)
+    victim = leader(stack)
+
+    def disturb() -> None:
+        stack.pause(victim)
+        time.sleep(5)
+        stack.unpause(victim)
+
+    session(stack, disturb, requests=400)
+    assert statuses(stack)[victim]["role"] == "follower"
+    digests(stack)
+
+
+@pytest.mark.parametrize("fault", ["kill", "pause"])
+def test_redis_fails(stack: Stack, fault: str) -> None:
+    def disturb() -> None:
+        (stack.kill if fault == "kill" else stack.pause)("redis")
+        time.sleep(3)
+        (stack.start if fault == "kill" else stack.unpause)("redis")
+
+    session(stack, disturb)
+
+
+def test_everything_is_killed_and_comes_back(stack: Stack) -> None:
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    trade = {"name": "stock4", "quantity": 3, "type": "BUY"}
+    number = stack.request("POST", "/orders", trade, key)[2]["data"]["transaction_number"]
+    quote = stack.get("/stocks?stockname=stock4")[2]
+    before = digests(stack)
+    stack.compose("kill")
+    stack.compose("up", "--wait", "--wait-timeout", "120")
+    assert digests(stack) == before
+    assert stack.get("/stocks?stockname=stock4")[2] == quote
+    status, headers, body = stack.request("POST", "/orders", trade, key)
+    assert (status, body) == (200, {"data": {"transaction_number": number}})
+    assert headers["idempotency-replayed"] == "true"
+
+
+def test_the_catalog_is_killed(stack: Stack) -> None:
+    number = stack.request("POST", "/orders", {"name": "stock5", "quantity": 1, "type": "SELL"})[2][
+        "data"
+    ]["transaction_number"]
+    stack.kill("catalog")
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    trade = {"name": "stock5", "quantity": 1, "type": "BUY"}
+    status, headers, _ = stack.request("POST", "/orders", trade, key)
+    assert status == 503
+    assert "retry-after" in headers
+    assert stack.get(f"/orders?order-number={number}")[0] == 200
+    assert stack.get(f"/orders?order-number={number + 1_000_000}")[0] == 503
+    assert stack.get("/readyz")[0] == 503
+    assert stack.get("/healthz")[0] == 200
+    stack.start("catalog")
+    stack.wait_healthy("catalog")
+    assert stack.request("POST", "/orders", trade, key)[0] == 200
+
+
+def test_three_frontends_share_the_truth() -> None:
+    """A trade through one is seen through all, from the first lookup on."""
+    stack = Stack(frontends=3)
+    try:
+        stack.up()
+        clients = [BourseClient(f"http://127.0.0.1:{stack.port + index}") for index in range(3)]
+        quantity = clients[0].lookup("stock6").data["quantity"]
+        for turn in range(60):
+            for client in clients:  # each worker behind each of them may have it cached now
+                assert client.lookup("stock6").data["quantity"] == quantity
+            assert clients[turn % 3].trade("stock6", 1, "SELL").status == 200
+            quantity += 1
+        for client in clients:
+            client.close()
+    finally:
+        stack.down()

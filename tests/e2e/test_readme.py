@@ -1,0 +1,43 @@
+"""The README's tour, pasted line by line into a fresh stack, gives what is printed there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.stack import ROOT, Stack
+
+PORT = 26111
+
+
+def tour() -> Iterator[tuple[str, str]]:
+    """Each command of the tour and what the README prints below it."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
+        for part in block.split("$ ")[1:]:
+            command, _, printed = part.partition("\n")
+            yield command, printed
+
+
+@pytest.fixture(scope="module")
+def fresh_stack() -> Iterator[Stack]:
+    stack = Stack()
+    try:
+        stack.up()
+        yield stack
+    finally:
+        stack.down()
+
+
+def test_the_tour_gives_what_it_prints(fresh_stack: Stack) -> None:
+    steps = list(tour())
+    assert len(steps) >= 9
+    for command, printed in steps:
+        assert f"localhost:{PORT}" in command
+        words = shlex.split(command.replace(f"localhost:{PORT}", f"127.0.0.1:{fresh_stack.port}"))
+        done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=True)
+        assert done.stdout == printed, command
