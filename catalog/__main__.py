@@ -18,7 +18,7 @@ from catalog.store import CatalogStore
 from common.errors import BourseError
 from common.logs import logging_config
 from common.rpc import RpcServer
-from common.runtime import stop_event
+from common.runtime import stop_event, wait_until_stopped
 from common.settings import load_settings
 from proto import bourse_pb2, bourse_pb2_grpc
 
@@ -57,9 +57,7 @@ def serve(settings: CatalogSettings, database: Database, stopping: threading.Eve
     port = server.start([_SERVICE_NAME])
     server.set_serving(True)
     logger.info("serving on port %d, data in %s", port, settings.data_dir)
-    # A signal that arrives just before the wait begins does not interrupt it: look again.
-    while not stopping.wait(timeout=1):
-        pass
+    wait_until_stopped(stopping)
     logger.info("stopping")
     server.stop(settings.shutdown_grace_s)
 

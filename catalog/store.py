@@ -63,7 +63,7 @@ class CatalogStore:
 
     def journal(self, after: int, limit: int = MAX_CHUNK) -> list[Order]:
         """The first orders numbered above `after`, at most `limit` and at most MAX_CHUNK."""
-        if after >= MAX_ORDER_NUMBER:
+        if after >= MAX_ORDER_NUMBER or limit < 1:  # SQLite takes a negative limit for none
             return []
         with self._database.reading() as connection:
             return schema.orders_above(connection, max(0, after), min(limit, MAX_CHUNK))
@@ -93,7 +93,9 @@ class CatalogStore:
             except BourseError:
                 raise
             except Exception:
-                logger.exception("a batch of %d failed; each trade gets its own", len(trades))
+                # Should the storage fail from here on, the trades already decided stay decided,
+                # and say so when the batch is sent again.
+                logger.exception("a batch of %d failed; deciding each trade alone", len(trades))
                 decisions = [self._decide_alone(connection, epoch, trade) for trade in trades]
             self._purge_refusals(connection)
         return decisions

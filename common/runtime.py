@@ -17,3 +17,13 @@ def stop_event() -> threading.Event:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     return stopping
+
+
+def wait_until_stopped(stopping: threading.Event) -> None:
+    """Waits in the main thread for the event.
+
+    It looks again each second: a handler runs only between two steps of this thread, and a
+    signal taken by another thread, or just before the wait begins, would not interrupt it.
+    """
+    while not stopping.wait(timeout=1.0):
+        pass

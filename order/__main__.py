@@ -16,7 +16,7 @@ from common import rpc
 from common.errors import BourseError, Damaged
 from common.logs import logging_config
 from common.replicas import ReplicaPeer
-from common.runtime import stop_event
+from common.runtime import stop_event, wait_until_stopped
 from common.settings import load_settings
 from order.catalog_client import CatalogClient
 from order.catchup import catch_up
@@ -185,7 +185,7 @@ def main() -> int:
     except (BourseError, OSError, ValueError) as error:
         logger.critical("cannot start: %s", error)
         return 1
-    stopping.wait()
+    wait_until_stopped(stopping)
     logger.info("stopping")
     service.stop()
     logger.info("stopped, last number %d", log.last_number)

@@ -23,18 +23,11 @@ from catalog.store import MAX_BATCH, MAX_CHUNK, CatalogStore
 from common.records import LEASE_MS
 from common.rpc import RpcServer, open_channel
 from proto import bourse_pb2, bourse_pb2_grpc
+from tests.unit.catalog_support import Clock
 
 TIMEOUT_S = 10
 MAX_STREAMS = 2
 Result = bourse_pb2.UpdateResponse
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 class Client:

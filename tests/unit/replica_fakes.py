@@ -1,0 +1,242 @@
+"""Order replicas that play a script, each behind a real gRPC server of this process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+
+from common import rpc
+from common.replicas import ReplicaPeer
+from proto import bourse_pb2, bourse_pb2_grpc
+
+SERVICE = bourse_pb2.DESCRIPTOR.services_by_name["OrderService"].full_name
+PATIENCE_S = 10.0  # far more than anything here takes, on a busy machine too
+_POLL_S = 0.005
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call as the replica saw it come."""
+
+    method: str
+    request: Any
+    metadata: dict[str, str | bytes]
+    timeout_s: float
+    is_active: Callable[[], bool]  # whether the caller still waits
+
+
+# What a replica does with one call: returns the answer, or raises.
+Act = Callable[[Call], Any]
+
+
+class FakeReplica(bourse_pb2_grpc.OrderServiceServicer):
+    """Alive, a follower and well, save for what its script says.
+
+    A script is made of acts: `will` adds some for the next calls of a method, one for each;
+    `always` gives the act for all calls after them.
+    """
+
+    def __init__(self, replica_id: int) -> None:
+        self.replica_id = replica_id
+        self.leader_id = 0
+        self.epoch = 0
+        self.last_number = 0
+        self.orders: dict[int, bourse_pb2.OrderLookupResponse] = {}
+        self.calls: list[Call] = []
+        self._next: dict[str, deque[Act]] = {}
+        self._always: dict[str, Act] = {}
+        self._changing = threading.Lock()
+        self._released = threading.Event()
+
+    # ------------------------------------------------------------ the script
+
+    def will(self, method: str, *acts: Act) -> None:
+        self._next.setdefault(method, deque()).extend(acts)
+
+    def always(self, method: str, act: Act) -> None:
+        self._always[method] = act
+
+    def leads(self, epoch: int) -> None:
+        self.leader_id, self.epoch = self.replica_id, epoch
+
+    def says(self, leader_id: int, epoch: int) -> None:
+        """It takes another replica for the leader."""
+        self.leader_id, self.epoch = leader_id, epoch
+
+    def silent(self, call: Call) -> Any:
+        """An act: the usual answer, but not before `release`."""
+        self._released.wait(60)
+        return self.usual(call)
+
+    def release(self) -> None:
+        """Ends the silence, for good."""
+        self._released.set()
+
+    def seen(self, method: str) -> list[Any]:
+        """The requests of a method, in the order in which they came."""
+        return [call.request for call in self.calls_of(method)]
+
+    def calls_of(self, method: str) -> list[Call]:
+        with self._changing:
+            return [call for call in self.calls if call.method == method]
+
+    # ------------------------------------------------------------ what it is asked
+
+    def Trade(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
+        return self._play("Trade", request, context)
+
+    def OrderLookup(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
+        return self._play("OrderLookup", request, context)
+
+    def IsAlive(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
+        return self._play("IsAlive", request, context)
+
+    def GetLeader(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
+        return self._play("GetLeader", request, context)
+
+    def SetLeader(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
+        return self._play("SetLeader", request, context)
+
+    def SyncOrderDB(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
+        yield from self._play("SyncOrderDB", request, context)
+
+    def _play(self, method: str, request: Any, context: grpc.ServicerContext) -> Any:
+        metadata = dict(context.invocation_metadata())
+        call = Call(method, request, metadata, context.time_remaining(), context.is_active)
+        with self._changing:
+            self.calls.append(call)
+            acts = self._next.get(method)
+            act = acts.popleft() if acts else self._always.get(method, self.usual)
+        return act(call)
+
+    def usual(self, call: Call) -> Any:
+        """An act: what a replica answers that is well."""
+        if call.method == "Trade":
+            return bourse_pb2.TradeResponse(
+                status=1, transaction_number=1, version=2, replica_id=self.replica_id
+            )
+        if call.method == "OrderLookup":
+            return self._order(call.request.number)
+        if call.method == "IsAlive":
+            return bourse_pb2.AliveResponse(
+                replica_id=self.replica_id, last_number=self.last_number
+            )
+        if call.method == "GetLeader":
+            return bourse_pb2.GetLeaderResponse(
+                replica_id=self.replica_id, leader_id=self.leader_id, epoch=self.epoch
+            )
+        if call.method == "SetLeader":
+            return self._set_leader(call.request)
+        return iter(())
+
+    def _order(self, number: int) -> Any:
+        answer = bourse_pb2.OrderLookupResponse(number=number)
+        answer.CopyFrom(self.orders.get(number, answer))
+        answer.replica_id = self.replica_id
+        return answer
+
+    def _set_leader(self, request: Any) -> Any:
+        """Takes office, or hears of it, unless it knows of one as new."""
+        if request.epoch > self.epoch:
+            self.says(request.leader_id, request.epoch)
+        return bourse_pb2.SetLeaderResponse(
+            replica_id=self.replica_id, leader_id=self.leader_id, epoch=self.epoch
+        )
+
+
+def fails(error: Exception) -> Act:
+    """An act: the call ends with an error."""
+
+    def act(_call: Call) -> Any:
+        raise error
+
+    return act
+
+
+def answers(message: Any) -> Act:
+    """An act: this and nothing else, whoever it is asked of."""
+    return lambda _call: message
+
+
+@contextmanager
+def serving(replica: FakeReplica, address: str = "127.0.0.1:0") -> Iterator[int]:
+    """Runs the replica's server; gives its port."""
+    server = rpc.RpcServer(address, threads=48, queue_limit=16)
+    bourse_pb2_grpc.add_OrderServiceServicer_to_server(replica, server.grpc_server)
+    port = server.start([SERVICE])
+    try:
+        yield port
+    finally:
+        replica.release()
+        server.stop(0)
+
+
+class Replicas:
+    """Three scripted replicas and a peer to each. `close` ends them all."""
+
+    def __init__(self) -> None:
+        self._servers: dict[int, ExitStack] = {}
+        self.peers: dict[int, ReplicaPeer] = {}
+        self._by_id = {replica_id: FakeReplica(replica_id) for replica_id in (1, 2, 3)}
+        for replica_id, replica in self._by_id.items():
+            self._servers[replica_id] = ExitStack()
+            port = self._servers[replica_id].enter_context(serving(replica))
+            self.peers[replica_id] = ReplicaPeer(replica_id, f"127.0.0.1:{port}")
+
+    def __getitem__(self, replica_id: int) -> FakeReplica:
+        return self._by_id[replica_id]
+
+    def __iter__(self) -> Iterator[FakeReplica]:
+        return iter(self._by_id.values())
+
+    def kill(self, replica_id: int) -> None:
+        """Its port refuses connections from now on."""
+        self._servers[replica_id].close()
+
+    def seen(self, method: str) -> dict[int, list[Any]]:
+        """The requests of a method, by the replica that they reached; without those it did not."""
+        return {one.replica_id: seen for one in self if (seen := one.seen(method))}
+
+    def close(self) -> None:
+        for peer in self.peers.values():
+            peer.close()
+        for server in self._servers.values():
+            server.close()
+
+
+class Clock:
+    """Time that passes only when it is told to; for more than one thread."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+        self._changing = threading.Lock()
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_by(self, duration_s: float) -> None:
+        with self._changing:
+            self.now += duration_s
+
+    def pause(self, duration_s: float) -> None:
+        self.pauses.append(duration_s)
+        self.pass_by(duration_s)
+
+
+def eventually(condition: Callable[[], Value], what: str, timeout_s: float = PATIENCE_S) -> Value:
+    """Waits until another thread has brought about something true, and gives it."""
+    give_up_at = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < give_up_at, f"not within {timeout_s:g} s: {what}"
+        time.sleep(_POLL_S)
+    return value

@@ -1,0 +1,491 @@
+"""Finding the leader and electing one, against real servers that play order replicas."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from common.errors import BourseError, Internal, NotLeader, Unavailable
+from frontend import election as election_module
+from frontend.election import MAX_LAG, Election, Leadership, order_candidates
+from proto import bourse_pb2
+from tests.unit.replica_fakes import (
+    PATIENCE_S,
+    Call,
+    FakeReplica,
+    Replicas,
+    answers,
+    eventually,
+    fails,
+)
+
+# Long where nobody is silent: then nothing waits for it, on a busy machine neither.
+LONG_S = PATIENCE_S
+SHORT_S = 0.4
+
+DROPPED = fails(Unavailable("connection reset"))
+
+
+@pytest.fixture
+def replicas() -> Iterator[Replicas]:
+    replicas = Replicas()
+    yield replicas
+    replicas.close()
+
+
+@pytest.fixture
+def election(replicas: Replicas) -> Election:
+    return Election(replicas.peers, probe_timeout_s=LONG_S, candidate_timeout_s=LONG_S)
+
+
+def office(leadership: Leadership) -> tuple[int, int]:
+    return leadership.peer.replica_id, leadership.epoch
+
+
+def leadership(replicas: Replicas, replica_id: int, epoch: int) -> Leadership:
+    return Leadership(replicas.peers[replica_id], epoch)
+
+
+def asked_to_lead(replicas: Replicas) -> dict[int, list[int]]:
+    """The epochs with which each replica was asked to take office itself."""
+    requests = replicas.seen("SetLeader")
+    own = {
+        replica_id: [one.epoch for one in seen if one.leader_id == replica_id]
+        for replica_id, seen in requests.items()
+    }
+    return {replica_id: epochs for replica_id, epochs in own.items() if epochs}
+
+
+# ---------------------------------------------------------------- who leads
+
+
+def test_who_names_itself_is_adopted(replicas: Replicas, election: Election) -> None:
+    replicas[1].says(2, 5)
+    replicas[2].leads(5)
+    assert office(election.find(None, LONG_S)) == (2, 5)
+    assert replicas.seen("SetLeader") == {}
+
+
+def test_hearsay_is_not_believed(replicas: Replicas, election: Election) -> None:
+    """Two replicas take the third for the leader of a newer office; it has lost its memory."""
+    for replica_id in (1, 2):
+        replicas[replica_id].says(3, 9)
+    assert office(election.find(None, LONG_S)) == (3, 10)
+    assert asked_to_lead(replicas) == {3: [10]}
+
+
+def test_the_newest_office_counts_among_several(replicas: Replicas, election: Election) -> None:
+    for replica_id, epoch in ((1, 7), (2, 12), (3, 9)):
+        replicas[replica_id].leads(epoch)
+    assert office(election.find(None, LONG_S)) == (2, 12)
+
+
+def test_hearsay_does_not_outbid_who_names_itself(replicas: Replicas, election: Election) -> None:
+    replicas[1].leads(4)
+    replicas[2].says(3, 9)
+    assert office(election.find(None, LONG_S)) == (1, 4)
+
+
+def test_what_is_known_is_not_asked_again(replicas: Replicas, election: Election) -> None:
+    replicas[2].leads(5)
+    assert election.current() is None
+    found = election.find(None, LONG_S)
+    assert election.current() is found
+    assert election.find(None, LONG_S) is found
+    assert election.find(leadership(replicas, 1, 4), LONG_S) is found
+    assert len(replicas[2].seen("GetLeader")) == 1
+
+
+def test_a_leader_that_still_holds_is_adopted_again(replicas: Replicas, election: Election) -> None:
+    replicas[2].leads(5)
+    doubted = election.find(None, LONG_S)
+    again = election.find(doubted, LONG_S)
+    assert office(again) == office(doubted)
+    assert election.current() is again
+    assert len(replicas[2].seen("GetLeader")) == 2
+    assert replicas.seen("SetLeader") == {}
+
+
+def test_a_newer_office_ends_the_asking(replicas: Replicas, election: Election) -> None:
+    replicas[2].leads(6)
+    for replica_id in (1, 3):
+        replicas[replica_id].always("GetLeader", replicas[replica_id].silent)
+    started = time.monotonic()
+    assert office(election.find(leadership(replicas, 3, 5), LONG_S)) == (2, 6)
+    assert time.monotonic() - started < LONG_S / 2
+
+
+def test_an_office_no_newer_than_the_failed_one_does_not_end_the_asking(
+    replicas: Replicas, election: Election
+) -> None:
+    """The one that failed says it leads still; its successor takes longer to answer."""
+    replicas[3].leads(5)
+
+    def once_the_other_has_answered(call: Call) -> Any:
+        eventually(lambda: replicas[3].seen("GetLeader"), "the old leader was asked")
+        return replicas[2].usual(call)
+
+    replicas[2].leads(6)
+    replicas[2].will("GetLeader", once_the_other_has_answered)
+    assert office(election.find(leadership(replicas, 3, 5), LONG_S)) == (2, 6)
+
+
+# ---------------------------------------------------------------- asking twice
+
+
+def test_a_leader_that_drops_the_first_call_is_not_passed_over(
+    replicas: Replicas, election: Election
+) -> None:
+    replicas[1].leads(5)
+    replicas[1].will("GetLeader", DROPPED)
+    assert office(election.find(None, LONG_S)) == (1, 5)
+    assert replicas.seen("SetLeader") == {}
+    asked = {replica_id: len(seen) for replica_id, seen in replicas.seen("GetLeader").items()}
+    assert asked == {1: 2, 2: 1, 3: 1}
+
+
+def test_a_leader_that_keeps_the_first_call_waiting_is_not_passed_over(replicas: Replicas) -> None:
+    election = Election(replicas.peers, probe_timeout_s=SHORT_S, candidate_timeout_s=LONG_S)
+    replicas[1].leads(5)
+    replicas[1].will("GetLeader", replicas[1].silent)
+    assert office(election.find(None, LONG_S)) == (1, 5)
+
+
+def test_nobody_is_asked_more_than_twice(replicas: Replicas, election: Election) -> None:
+    replicas[3].leads(5)
+    replicas[3].always("GetLeader", DROPPED)
+    assert office(election.find(None, LONG_S)) == (2, 1)
+    assert len(replicas[3].seen("GetLeader")) == 2
+    assert replicas[3].seen("IsAlive") == []
+
+
+@pytest.mark.parametrize(("is_gone", "times"), [(True, 1), (False, 2)])
+def test_only_a_replica_just_gone_is_not_asked_again(
+    replicas: Replicas, election: Election, is_gone: bool, times: int
+) -> None:
+    for replica_id in (1, 3):
+        replicas[replica_id].always("GetLeader", DROPPED)
+    election.find(leadership(replicas, 3, 5), LONG_S, is_gone=is_gone)
+    assert len(replicas[3].seen("GetLeader")) == times
+    assert len(replicas[1].seen("GetLeader")) == 2
+
+
+def test_a_replica_just_gone_is_adopted_if_it_says_that_it_leads(
+    replicas: Replicas, election: Election
+) -> None:
+    replicas[3].leads(5)
+    found = election.find(leadership(replicas, 3, 5), LONG_S, is_gone=True)
+    assert office(found) == (3, 5)
+
+
+# ---------------------------------------------------------------- electing
+
+
+@pytest.mark.parametrize(
+    ("last_numbers", "expected"),
+    [
+        ({}, []),
+        ({1: 0, 3: 0, 2: 0}, [3, 2, 1]),
+        ({1: 9, 2: 7, 3: 0}, [3, 2, 1]),
+        ({1: 5_000, 2: 5_000, 3: 5_000 - MAX_LAG}, [3, 2, 1]),
+        ({1: 5_000, 2: 5_000, 3: 5_000 - MAX_LAG - 1}, [2, 1, 3]),
+        ({1: 5_000, 2: 0, 3: 1}, [1, 3, 2]),
+        ({1: 0, 2: 0, 3: 5_000}, [3, 2, 1]),
+        ({10: 1, 9: 1, 11: 1}, [11, 10, 9]),
+    ],
+)
+def test_the_order_of_candidates(last_numbers: dict[int, int], expected: list[int]) -> None:
+    assert order_candidates(last_numbers) == expected
+
+
+def test_the_highest_live_id_is_elected(replicas: Replicas, election: Election) -> None:
+    replicas.kill(3)
+    assert office(election.find(None, LONG_S)) == (2, 1)
+    assert asked_to_lead(replicas) == {2: [1]}
+
+
+def test_the_only_survivor_is_elected(replicas: Replicas, election: Election) -> None:
+    replicas.kill(3)
+    replicas.kill(2)
+    assert office(election.find(None, LONG_S)) == (1, 1)
+
+
+def test_one_far_behind_leads_when_nobody_else_can(replicas: Replicas, election: Election) -> None:
+    for replica_id in (1, 2):
+        replicas[replica_id].last_number = 5_000
+    assert office(election.find(None, LONG_S)) == (2, 1)
+    for replica_id in (1, 2):
+        replicas[replica_id].says(0, 1)
+        replicas[replica_id].always("SetLeader", fails(Unavailable("cannot reach the catalog")))
+    assert office(election.find(election.current(), LONG_S)) == (3, 2)
+
+
+def test_one_that_does_not_say_it_is_alive_is_no_candidate(
+    replicas: Replicas, election: Election
+) -> None:
+    replicas[3].always("IsAlive", DROPPED)
+    assert office(election.find(None, LONG_S)) == (2, 1)
+
+
+def test_the_epoch_suggested_is_the_highest_known_and_one(
+    replicas: Replicas, election: Election
+) -> None:
+    replicas[1].says(0, 8)
+    replicas[2].says(3, 3)
+    assert office(election.find(None, LONG_S)) == (3, 9)
+    assert asked_to_lead(replicas) == {3: [9]}
+
+
+def test_the_epoch_registered_counts_whatever_was_suggested(
+    replicas: Replicas, election: Election
+) -> None:
+    """The fence may have seen offices that no replica remembers."""
+    replicas[3].will(
+        "SetLeader",
+        answers(bourse_pb2.SetLeaderResponse(replica_id=3, leader_id=3, epoch=41)),
+    )
+    assert office(election.find(None, LONG_S)) == (3, 41)
+
+
+CANNOT_LEAD = {
+    "cannot fence": lambda _replica: fails(Unavailable("cannot reach the catalog")),
+    "defect": lambda _replica: fails(Internal()),
+    "lost it at once": lambda replica: answers(
+        bourse_pb2.SetLeaderResponse(replica_id=replica.replica_id, leader_id=0, epoch=2)
+    ),
+    "answered by another": lambda _replica: answers(
+        bourse_pb2.SetLeaderResponse(replica_id=9, leader_id=9, epoch=2)
+    ),
+}
+
+
+@pytest.mark.parametrize("why", CANNOT_LEAD)
+def test_a_candidate_that_cannot_take_office_is_passed_over(
+    replicas: Replicas, election: Election, why: str
+) -> None:
+    replicas[3].always("SetLeader", CANNOT_LEAD[why](replicas[3]))
+    assert office(election.find(None, LONG_S)) == (2, 1)
+    assert asked_to_lead(replicas) == {3: [1], 2: [1]}
+
+
+def test_a_silent_candidate_costs_one_timeout(replicas: Replicas) -> None:
+    election = Election(replicas.peers, probe_timeout_s=LONG_S, candidate_timeout_s=SHORT_S)
+    replicas[3].always("SetLeader", replicas[3].silent)
+    started = time.monotonic()
+    assert office(election.find(None, LONG_S)) == (2, 1)
+    assert SHORT_S * 0.9 < time.monotonic() - started < LONG_S / 2
+
+
+def test_no_candidate_can_take_office(replicas: Replicas, election: Election) -> None:
+    for replica in replicas:
+        replica.always("SetLeader", fails(Unavailable("cannot reach the catalog")))
+    with pytest.raises(Unavailable, match="no order replica can take office"):
+        election.find(None, LONG_S)
+    assert asked_to_lead(replicas) == {3: [1], 2: [1], 1: [1]}
+
+
+def test_nobody_is_left(replicas: Replicas, election: Election) -> None:
+    for replica_id in (1, 2, 3):
+        replicas.kill(replica_id)
+    with pytest.raises(Unavailable):
+        election.find(None, LONG_S)
+    assert election.current() is None
+
+
+def test_replicas_that_are_too_slow_to_name_the_leader_may_still_be_elected(
+    replicas: Replicas,
+) -> None:
+    election = Election(replicas.peers, probe_timeout_s=SHORT_S, candidate_timeout_s=LONG_S)
+    for replica in replicas:
+        replica.will("GetLeader", DROPPED, DROPPED)
+    assert office(election.find(None, LONG_S)) == (3, 1)
+
+
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="a call that nobody waits for is cancelled at once"
+)
+def test_the_others_are_told(replicas: Replicas, election: Election) -> None:
+    failed: Leadership | None = None
+    for epoch in range(1, 6):
+        for replica in replicas:
+            replica.leader_id = 0
+        failed = election.find(failed, LONG_S)
+        assert office(failed) == (3, epoch)
+        for replica_id in (1, 2):
+            eventually(
+                lambda told=replicas[replica_id], epoch=epoch: (
+                    (told.leader_id, told.epoch) == (3, epoch)
+                ),
+                f"replica {replica_id} was told of epoch {epoch}",
+                timeout_s=1.0,
+            )
+
+
+def test_one_that_cannot_be_told_changes_nothing(replicas: Replicas, election: Election) -> None:
+    replicas.kill(1)
+    replicas[2].always("SetLeader", fails(NotLeader()))
+    assert office(election.find(None, LONG_S)) == (3, 1)
+
+
+# ---------------------------------------------------------------- several threads
+
+
+class Crowd:
+    """Threads that look for a leader while a round is under way; counts those that have joined."""
+
+    def __init__(self, election: Election, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._election = election
+        self._executor = ThreadPoolExecutor(16)
+        self._joined = 0
+        original = election_module._wait_for
+
+        def count(running: Future[Leadership], timeout_s: float) -> Leadership:
+            self._joined += 1
+            return original(running, timeout_s)
+
+        monkeypatch.setattr(election_module, "_wait_for", count)
+
+    def look(self, count: int, timeout_s: float = LONG_S) -> list[Future[Leadership]]:
+        """One of them asks, the others have joined it when this returns."""
+        looking = [
+            self._executor.submit(self._election.find, None, timeout_s) for _ in range(count)
+        ]
+        eventually(lambda: self._joined == count - 1, "all but one have joined")
+        self._joined = 0
+        return looking
+
+    def close(self) -> None:
+        self._executor.shutdown()
+
+
+@pytest.fixture
+def crowd(
+    replicas: Replicas, election: Election, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Crowd]:
+    crowd = Crowd(election, monkeypatch)
+    yield crowd
+    for replica in replicas:
+        replica.release()
+    crowd.close()
+
+
+def test_threads_share_one_round(replicas: Replicas, crowd: Crowd) -> None:
+    replicas[3].will("GetLeader", replicas[3].silent)
+    looking = crowd.look(8)
+    replicas[3].release()
+    found = {id(one.result(PATIENCE_S)) for one in looking}
+    assert len(found) == 1
+    assert asked_to_lead(replicas) == {3: [1]}
+    assert all(len(replica.seen("GetLeader")) == 1 for replica in replicas)
+
+
+def test_the_error_of_a_round_reaches_all_and_the_next_starts_afresh(
+    replicas: Replicas, election: Election, crowd: Crowd
+) -> None:
+    failure = fails(Unavailable("cannot reach the catalog"))
+    for replica in replicas:
+        replica.will("SetLeader", failure)
+    replicas[3].will("GetLeader", replicas[3].silent)
+    looking = crowd.look(8)
+    replicas[3].release()
+    errors = [one.exception(PATIENCE_S) for one in looking]
+    assert all(isinstance(error, Unavailable) for error in errors)
+    assert election.current() is None
+    assert office(election.find(None, LONG_S)) == (3, 1)
+
+
+@pytest.mark.parametrize("outcome", ["found", "failed"])
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="the result is out before the round is over"
+)
+def test_a_round_is_over_before_those_who_joined_hear_of_it(
+    replicas: Replicas, election: Election, monkeypatch: pytest.MonkeyPatch, outcome: str
+) -> None:
+    """Else one of them could come back at once and join the round that it has just been in."""
+    for replica in replicas:
+        if outcome == "failed":
+            replica.will("SetLeader", fails(Unavailable("cannot reach the catalog")))
+    second: list[Leadership | BourseError] = []
+
+    def come_back() -> None:
+        try:
+            second.append(election.find(None, 0.0))
+        except BourseError as error:
+            second.append(error)
+
+    class Result(Future[Leadership]):
+        def set_result(self, result: Leadership) -> None:
+            super().set_result(result)
+            second.append(election.current() or Unavailable("nothing known"))
+
+        def set_exception(self, exception: BaseException | None) -> None:
+            super().set_exception(exception)
+            monkeypatch.undo()
+            come_back()
+
+    monkeypatch.setattr(election_module, "Future", Result)
+    try:
+        election.find(None, LONG_S)
+    except Unavailable:
+        assert outcome == "failed"
+    (heard,) = second
+    assert isinstance(heard, Leadership)
+
+
+def test_who_joins_waits_no_longer_than_it_may(
+    replicas: Replicas, election: Election, crowd: Crowd
+) -> None:
+    replicas[3].will("GetLeader", replicas[3].silent)
+    crowd.look(2)
+    started = time.monotonic()
+    with pytest.raises(Unavailable, match="no leader was found in time"):
+        election.find(None, 0.05)
+    assert time.monotonic() - started < PATIENCE_S / 2
+
+
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="who runs the round waits for all its steps"
+)
+def test_who_runs_the_round_waits_no_longer_than_it_may(replicas: Replicas) -> None:
+    election = Election(replicas.peers, probe_timeout_s=SHORT_S, candidate_timeout_s=SHORT_S)
+    for replica in replicas:
+        replica.always("SetLeader", replica.silent)
+    started = time.monotonic()
+    with pytest.raises(Unavailable):
+        election.find(None, timeout_s=0.1)
+    assert time.monotonic() - started < 2 * SHORT_S
+
+
+def test_workers_that_elect_at_once_agree(replicas: Replicas) -> None:
+    """Each has an election of its own; the candidate has them join one attempt."""
+    workers = [Election(replicas.peers, LONG_S, LONG_S) for _ in range(4)]
+    everybody = threading.Barrier(len(workers))
+
+    def look(worker: Election) -> tuple[int, int]:
+        everybody.wait(PATIENCE_S)
+        return office(worker.find(None, LONG_S))
+
+    with ThreadPoolExecutor(len(workers)) as executor:
+        found = list(executor.map(look, workers))
+    assert set(found) == {(3, 1)}
+
+
+def test_what_is_no_error_of_the_family_ends_a_round_too(
+    replicas: Replicas, election: Election, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defect(_numbers: object) -> list[int]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(election_module, "order_candidates", defect)
+    with pytest.raises(ZeroDivisionError):
+        election.find(None, LONG_S)
+    monkeypatch.undo()
+    assert office(election.find(None, LONG_S)) == (3, 1)
+
+
+_ = Callable, FakeReplica
