@@ -20,6 +20,7 @@ MAX_QUANTITY = 1_000_000_000
 MAX_NAME_LENGTH = 64
 MAX_REQUEST_ID_LENGTH = 255
 MAX_ORDER_NUMBER = 2**63 - 1
+MAX_EPOCH = 2**62  # leaves room to count on from any epoch that a message can name
 
 # How long a stock's cached value may live: the lease the catalog grants (Gray and Cheriton,
 # "Leases", 1989). A constant of the protocol, not a setting: catalog and cache must agree.

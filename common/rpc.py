@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from common import logs
-from common.errors import BourseError, Internal, Unavailable, from_rpc_error
+from common.errors import BourseError, Busy, Internal, Unavailable, from_rpc_error
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,8 @@ _OUR_METHODS = "/bourse."
 
 # A restarted peer must be found again within half a second, at its new address if it has one;
 # gRPC's own defaults are patient (reconnect after up to two minutes, resolve every 30 s).
+_REFLECTION_STREAMS = 2
+
 _CHANNEL_OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 500),  # also the limit of one attempt to connect
@@ -76,6 +79,30 @@ def call_metadata() -> tuple[tuple[str, str | bytes], ...]:
     """What goes with every call: the id of the request being served."""
     identifier = logs.request_id.get()
     return () if identifier == "-" else ((REQUEST_ID_KEY, identifier),)
+
+
+class _FewReflections(grpc.ServerInterceptor):
+    """Bounds the reflection streams: each keeps a thread for as long as its caller likes."""
+
+    def __init__(self, limit: int) -> None:
+        self._slots = threading.BoundedSemaphore(limit)
+
+    def intercept_service(self, continuation: Any, details: Any) -> Any:
+        handler = continuation(details)
+        if handler is None or not details.method.startswith("/grpc.reflection."):
+            return handler
+        return handler._replace(stream_stream=self._bounded(handler.stream_stream))
+
+    def _bounded(self, handler: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
+        def bounded(requests: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            if not self._slots.acquire(blocking=False):
+                _abort(context, Busy("too many reflection streams at once"))
+            try:
+                yield from handler(requests, context)
+            finally:
+                self._slots.release()
+
+        return bounded
 
 
 class _ErrorTable(grpc.ServerInterceptor):
@@ -138,7 +165,7 @@ class RpcServer:
         self._address = address
         self._server = grpc.server(
             futures.ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
-            interceptors=[_ErrorTable()],
+            interceptors=[_ErrorTable(), _FewReflections(_REFLECTION_STREAMS)],
             options=_SERVER_OPTIONS,
             maximum_concurrent_rpcs=threads + queue_limit,
         )

@@ -67,6 +67,8 @@ def _is_redis_url(text: str) -> bool:
         return False
     if parts.scheme == "unix":
         return bool(parts.path)
+    if parts.query:
+        return False  # it could undo the timeouts that answers in time rest on
     database = parts.path.strip("/")
     return (
         parts.scheme in ("redis", "rediss")

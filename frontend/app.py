@@ -10,10 +10,15 @@ from uuid import uuid4
 from flask import Flask, Response, g, request
 
 from common import logs
+from common.errors import Unavailable
+from frontend import arrival
 from frontend.answers import register_error_answers
 from frontend.routes import Parts, create_routes
 
 logger = logging.getLogger(__name__)
+
+# A request that waited longer for a thread could no longer be answered within 10 s.
+_LONGEST_WAIT_S = 5.0
 
 
 def create_app(parts: Parts) -> Flask:
@@ -31,6 +36,8 @@ def _begin() -> None:
     g.started_s = time.perf_counter()
     # A trade takes its own request id instead, as soon as it is known.
     logs.request_id.set(str(uuid4()))
+    if arrival.waited_s.get() > _LONGEST_WAIT_S:
+        raise Unavailable("too many requests are waiting")
 
 
 def _finish(answer: Response) -> Response:

@@ -20,6 +20,7 @@ from common.errors import (
     Unavailable,
     from_rpc_error,
 )
+from frontend.breaker import CircuitBreaker, CircuitOpen
 from frontend.model import OrderView, Quote
 from proto import bourse_pb2, bourse_pb2_grpc
 
@@ -29,6 +30,7 @@ _MIN_PAUSE_S = 0.02
 _MAX_PAUSE_S = 0.1
 
 _PROBE_TIMEOUT_S = 1.0
+_RETRY_AFTER_S = 0.25
 
 Answer = TypeVar("Answer")
 
@@ -51,6 +53,7 @@ class CatalogClient:
         self._stub = bourse_pb2_grpc.CatalogServiceStub(channel)
         self._health = health_pb2_grpc.HealthStub(channel)
         self._timeout_s = timeout_s
+        self._breaker = CircuitBreaker("the catalog", retry_after_s=_RETRY_AFTER_S, clock=clock)
         self._clock = clock
         self._sleep = sleep
 
@@ -108,6 +111,17 @@ class CatalogClient:
             raise from_rpc_error(error) from None
 
     def _repeated(self, read: Callable[[float], Answer]) -> Answer:
+        """A read with its repeats, if the catalog has not been away for longer than that.
+
+        Once it has, one read at a time finds out whether it is back, and the others keep no
+        thread from those that can be answered without it.
+        """
+        try:
+            return self._breaker.call(lambda: self._until_answered(read))
+        except CircuitOpen:
+            raise Unavailable("the catalog is unavailable") from None
+
+    def _until_answered(self, read: Callable[[float], Answer]) -> Answer:
         """Calls `read` with the time that is left, again and again while the catalog is away."""
         deadline_s = self._clock() + self._timeout_s
         while True:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import logging
+import queue
 import threading
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from common.errors import BourseError, Unavailable
-from common.replicas import ReplicaPeer, ask_all
+from common.records import MAX_EPOCH
+from common.replicas import PendingAnswer, ReplicaPeer, ask_all
 from proto import bourse_pb2
 
 logger = logging.getLogger(__name__)
 
 # A candidate further behind the best one than this is asked last: it would promote for long.
 MAX_LAG = 1_000
+# How long nobody tries to have a leader elected after it was seen that there can be none.
+_HOPELESS_FOR_S = 0.5
+
+
+class CatalogDown(Unavailable):
+    """Nobody leads, and nobody can: the catalog is not to be reached."""
+
+    default_message = "the catalog cannot be reached"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +47,19 @@ class Election:
     """
 
     def __init__(
-        self, peers: Mapping[int, ReplicaPeer], probe_timeout_s: float, candidate_timeout_s: float
+        self,
+        peers: Mapping[int, ReplicaPeer],
+        probe_timeout_s: float,
+        candidate_timeout_s: float,
+        catalog_is_reachable: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._peers = dict(peers)
         self._probe_timeout_s = probe_timeout_s
         self._candidate_timeout_s = candidate_timeout_s
+        self._catalog_is_reachable = catalog_is_reachable
+        self._clock = clock
+        self._hopeless_until = clock()
         self._sharing = threading.Lock()
         self._current: Leadership | None = None
         self._round: Future[Leadership] | None = None
@@ -49,34 +68,43 @@ class Election:
         return self._current
 
     def find(
-        self, failed: Leadership | None, timeout_s: float, *, is_gone: bool = False
+        self, failed: Leadership | None, give_up_at: float, *, is_gone: bool = False
     ) -> Leadership:
         """A leadership other than the one that failed, or that one if it still holds.
 
         Args:
             failed: the leadership the caller has just had no luck with.
+            give_up_at: when the caller has no more use for one, on this object's clock.
             is_gone: its connection broke, so it is not asked a second time.
 
         Raises:
             Unavailable: nobody leads and no candidate could take office.
+            CatalogDown: nor can anyone, for the catalog cannot be reached from here either.
         """
         with self._sharing:
             if self._current is not None and self._current is not failed:
                 return self._current
             self._current = None
+            if self._clock() < self._hopeless_until:
+                raise CatalogDown
             running, mine = self._round, Future[Leadership]()
             if running is None:
                 self._round = mine
         if running is not None:
-            return _wait_for(running, timeout_s)
-        return self._run_round(mine, failed, is_gone)
+            return _wait_for(running, give_up_at - self._clock())
+        return self._run_round(mine, failed, give_up_at, is_gone)
 
     def _run_round(
-        self, mine: Future[Leadership], failed: Leadership | None, is_gone: bool
+        self,
+        mine: Future[Leadership],
+        failed: Leadership | None,
+        give_up_at: float,
+        is_gone: bool,
     ) -> Leadership:
         found: Leadership | None = None
+        gone_id = failed.peer.replica_id if failed and is_gone else 0
         try:
-            found = self._find(failed, failed.peer.replica_id if failed and is_gone else 0)
+            found = self._find(failed, gone_id, give_up_at)
             mine.set_result(found)
         except BaseException as error:
             mine.set_exception(error)
@@ -86,7 +114,7 @@ class Election:
                 self._current, self._round = found, None
         return found
 
-    def _find(self, failed: Leadership | None, gone_id: int) -> Leadership:
+    def _find(self, failed: Leadership | None, gone_id: int, give_up_at: float) -> Leadership:
         answers = self._ask_who_leads(failed, gone_id)
         named = [answer for answer in answers.values() if answer.leader_id == answer.replica_id]
         if named:
@@ -94,7 +122,9 @@ class Election:
             logger.info("replica %d leads epoch %d", newest.replica_id, newest.epoch)
             return Leadership(self._peers[newest.replica_id], newest.epoch)
         known_epoch = max((int(answer.epoch) for answer in answers.values()), default=0)
-        return self._elect(answers.keys() or self._peers.keys(), known_epoch + 1)
+        # The fence corrects whatever is suggested; it only has to fit into a message.
+        suggested = min(known_epoch, MAX_EPOCH - 1) + 1
+        return self._elect(answers.keys() or self._peers.keys(), suggested, give_up_at)
 
     def _ask_who_leads(self, failed: Leadership | None, gone_id: int) -> dict[int, Any]:
         """`GetLeader` of everybody; twice of those that do not answer, save the one just gone."""
@@ -104,21 +134,28 @@ class Election:
         silent = self._peers.keys() - answers.keys() - {gone_id}
         return answers | self._probe("GetLeader", silent, failed)
 
-    def _elect(self, candidates: Iterable[int], epoch: int) -> Leadership:
+    def _elect(self, candidates: Iterable[int], epoch: int, give_up_at: float) -> Leadership:
         alive = self._probe("IsAlive", candidates, None)
         for candidate_id in order_candidates(
             {replica_id: int(answer.last_number) for replica_id, answer in alive.items()}
         ):
-            leadership = self._propose(self._peers[candidate_id], epoch)
+            timeout_s = min(self._candidate_timeout_s, give_up_at - self._clock())
+            if timeout_s <= 0:
+                break
+            leadership = self._propose(self._peers[candidate_id], epoch, timeout_s)
             if leadership is not None:
                 self._broadcast(leadership)
                 return leadership
+        if not self._catalog_is_reachable():
+            # Whoever asks now need not wait in vain, and keep a thread from others.
+            self._hopeless_until = self._clock() + _HOPELESS_FOR_S
+            raise CatalogDown
         raise Unavailable("no order replica can take office now")
 
-    def _propose(self, candidate: ReplicaPeer, epoch: int) -> Leadership | None:
+    def _propose(self, candidate: ReplicaPeer, epoch: int, timeout_s: float) -> Leadership | None:
         request = bourse_pb2.SetLeaderRequest(leader_id=candidate.replica_id, epoch=epoch)
         try:
-            answer = candidate.call("SetLeader", request, self._candidate_timeout_s)
+            answer = candidate.call("SetLeader", request, timeout_s)
         except BourseError as error:
             logger.warning("%s passed over: %s", candidate, error.message)
             return None
@@ -130,12 +167,14 @@ class Election:
 
     def _broadcast(self, leadership: Leadership) -> None:
         """Tells the others; who does not hear of it learns it from the new leader."""
+        answers: queue.SimpleQueue[PendingAnswer] = queue.SimpleQueue()
         request = bourse_pb2.SetLeaderRequest(
             leader_id=leadership.peer.replica_id, epoch=leadership.epoch
         )
         for peer in self._peers.values():
             if peer is not leadership.peer:
-                peer.start("SetLeader", request, self._probe_timeout_s)
+                # Nobody reads the answer, but a call that nobody holds is cancelled.
+                peer.start("SetLeader", request, self._probe_timeout_s).when_done(answers)
 
     def _probe(self, method: str, ids: Iterable[int], failed: Leadership | None) -> dict[int, Any]:
         """The answers in time, by id; stops early at a leadership newer than the failed one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import struct
+import time
 from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
@@ -21,9 +22,10 @@ from gunicorn.http.errors import (
     ParseException,
     UnsupportedTransferCoding,
 )
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
 from common.errors import Internal
+from frontend import arrival
 from frontend.answers import error_body
 
 logger = logging.getLogger(__name__)
@@ -42,6 +44,18 @@ _CLIENT_FAULTS = {
 
 
 class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn is not typed
+    def enqueue_req(self, conn: Any) -> None:
+        conn.enqueued_at = time.monotonic()
+        super().enqueue_req(conn)
+
+    def handle(self, conn: Any) -> Any:
+        """Serves a connection that has sent something; any other goes back to the poller at
+        once. gunicorn's own patience with a silent one keeps a thread for seconds."""
+        if not conn.initialized and not conn.wait_for_data(0):
+            return _DEFER
+        arrival.waited_s.set(time.monotonic() - conn.enqueued_at)
+        return super().handle(conn)
+
     def handle_error(
         self, _request: Any, client: socket.socket, _address: Any, error: Exception
     ) -> None:

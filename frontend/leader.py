@@ -17,7 +17,7 @@ from common.errors import (
     OutcomeUnknown,
     Unavailable,
 )
-from frontend.election import Election, Leadership
+from frontend.election import CatalogDown, Election, Leadership
 from frontend.model import Decision, Trade
 from proto import bourse_pb2
 
@@ -52,8 +52,11 @@ class LeaderClient:
         self._clock = clock
         self._pause = pause
 
-    def decide(self, trade: Trade) -> Decision:
+    def decide(self, trade: Trade, waited_s: float = 0.0) -> Decision:
         """The catalog's decision on the trade.
+
+        Args:
+            waited_s: how much of the time for it has passed already.
 
         Raises:
             KeyReused: the request id was decided for another trade.
@@ -61,20 +64,25 @@ class LeaderClient:
             OutcomeUnknown: the time is over; a copy may have been executed, or may yet be.
             Unavailable: the time is over; no copy was executed.
         """
-        give_up_at = self._clock() + self._decision_timeout_s
+        give_up_at = self._clock() + self._decision_timeout_s - waited_s
         failed: Leadership | None = None
         is_gone = in_doubt = False
         attempt = 0
-        while (remaining_s := give_up_at - self._clock()) > 0:
+        while self._clock() < give_up_at:
             try:
-                leader = self._leader(failed, remaining_s, is_gone)
+                leader = self._leader(failed, give_up_at, is_gone)
+            except CatalogDown:
+                break
             except Unavailable as error:
                 logger.info("no leader: %s", error.message)
-                self._back_off(attempt, remaining_s)
+                self._back_off(attempt, give_up_at)
                 attempt += 1
                 continue
+            timeout_s = min(self._attempt_timeout_s, give_up_at - self._clock())
+            if timeout_s <= 0:
+                break
             try:
-                return self._send(leader, trade, min(self._attempt_timeout_s, remaining_s))
+                return self._send(leader, trade, timeout_s)
             except _FINAL:
                 raise
             except BourseError as error:
@@ -83,17 +91,17 @@ class LeaderClient:
                 is_gone = isinstance(error, Unavailable)
                 failed = None if isinstance(error, Busy) else leader
                 if isinstance(error, _NOT_EXECUTED):
-                    self._back_off(attempt, remaining_s)
+                    self._back_off(attempt, give_up_at)
                 attempt += 1
         if in_doubt:
             raise OutcomeUnknown
         raise Unavailable("no order replica can take trades now; this one was not executed")
 
-    def _leader(self, failed: Leadership | None, timeout_s: float, is_gone: bool) -> Leadership:
+    def _leader(self, failed: Leadership | None, give_up_at: float, is_gone: bool) -> Leadership:
         current = self._election.current()
         if current is not None and current is not failed:
             return current
-        return self._election.find(failed, timeout_s, is_gone=is_gone)
+        return self._election.find(failed, give_up_at, is_gone=is_gone)
 
     def _send(self, leader: Leadership, trade: Trade, timeout_s: float) -> Decision:
         request = bourse_pb2.TradeRequest(
@@ -111,7 +119,8 @@ class LeaderClient:
             replayed=answer.replayed,
         )
 
-    def _back_off(self, attempt: int, remaining_s: float) -> None:
+    def _back_off(self, attempt: int, give_up_at: float) -> None:
         """Full jitter, so that the workers of all frontends do not come back at once."""
         longest_s = min(_LONGEST_PAUSE_S, _PAUSE_S * 2**attempt)
-        self._pause(min(remaining_s, random.uniform(0, longest_s)))  # noqa: S311 - not a secret
+        pause_s = random.uniform(0, longest_s)  # noqa: S311 - not a secret
+        self._pause(max(0.0, min(pause_s, give_up_at - self._clock())))

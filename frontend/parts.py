@@ -34,7 +34,9 @@ def build_parts(settings: FrontendSettings, resources: ExitStack) -> Parts:
     cache = _open_cache(settings, resources)
     safety = AnswerSafety(cache, threads=settings.web_threads)
     resources.callback(safety.close)
-    election = Election(peers, settings.probe_timeout_s, settings.election_timeout_s)
+    election = Election(
+        peers, settings.probe_timeout_s, settings.election_timeout_s, catalog.is_reachable
+    )
     leader = LeaderClient(election, settings.trade_attempt_timeout_s, settings.decision_timeout_s)
     return Parts(
         trades=AcknowledgedTrades(leader, safety),

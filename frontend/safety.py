@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Protocol
 
 import redis
+
+from common.errors import OutcomeUnknown
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +24,7 @@ class Invalidations(Protocol):
         """Returns once no older version can be read. Raises `redis.RedisError`."""
 
 
-def _wait(attempt: Future[None], timeout_s: float) -> None:
+def _wait(attempt: Future[bool], timeout_s: float) -> None:
     wait([attempt], timeout=timeout_s)
 
 
@@ -49,7 +52,7 @@ class AnswerSafety:
         threads: int,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
-        wait_for: Callable[[Future[None], float], None] = _wait,
+        wait_for: Callable[[Future[bool], float], None] = _wait,
     ) -> None:
         self._cache = cache
         self._clock = clock
@@ -57,36 +60,54 @@ class AnswerSafety:
         self._wait_for = wait_for
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="invalidate")
 
-    def wait_until_safe(self, name: str, version: int, lease_ms: int, answered_at: float) -> None:
+    def wait_until_safe(
+        self,
+        name: str,
+        version: int,
+        lease_ms: int,
+        answered_at: float,
+        give_up_at: float = math.inf,
+    ) -> None:
         """Returns when the trade that made `version` of the stock may be acknowledged.
 
         Args:
             lease_ms: what was left of the stock's lease, as the leader answered.
             answered_at: when that answer came, on this object's clock.
+            give_up_at: when the caller's time is over, on this object's clock.
+
+        Raises:
+            OutcomeUnknown: the caller's time is over, and the lease is not.
         """
         lease_end = answered_at + lease_ms / 1000
         if self._clock() >= lease_end:
             return
-        attempt = self._executor.submit(self._invalidate, name, version, lease_end)
-        while not attempt.done() and (left_s := lease_end - self._clock()) > 0:
+        until = min(lease_end, give_up_at)
+        attempt = self._executor.submit(self._invalidate, name, version, until)
+        while not attempt.done() and (left_s := until - self._clock()) > 0:
             self._wait_for(attempt, left_s)
-        if attempt.done():
-            attempt.result()  # raises if the attempt met a defect
+        is_confirmed = attempt.done() and attempt.result()
+        if not is_confirmed and self._clock() < lease_end:
+            raise OutcomeUnknown
 
     def close(self) -> None:
-        """Call it after the last request; returns when the last try has ended."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def _invalidate(self, name: str, version: int, lease_end: float) -> None:
-        """Tries until it succeeds or the lease has run out."""
+    def _invalidate(self, name: str, version: int, until: float) -> bool:
+        """Tries until it succeeds or the time is over; whether it succeeded."""
         backoff_s = _FIRST_BACKOFF_S
-        while (left_s := lease_end - self._clock()) > 0:
+        while (left_s := until - self._clock()) > 0:
             try:
                 self._cache.invalidate([(name, version)])
             except redis.RedisError as error:
                 logger.debug("%s v%d is not invalidated yet: %s", name, version, error)
-                self._sleep(min(backoff_s, left_s))
-                backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
+            except Exception:
+                # The trade is done and the end of the lease makes its answer right all the same.
+                logger.exception("unexpected error while invalidating")
+                self._sleep(left_s)
+                return False
             else:
-                return
-        logger.info("%s v%d: Redis did not confirm, the lease ran out", name, version)
+                return True
+            self._sleep(min(backoff_s, left_s))
+            backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
+        logger.info("%s v%d: Redis did not confirm in time", name, version)
+        return False

@@ -85,6 +85,10 @@ def _options(settings: FrontendSettings) -> dict[str, Any]:
         "graceful_timeout": math.ceil(settings.shutdown_grace_s) + _STOP_MARGIN_S,
         "worker_tmp_dir": str(_SHARED_MEMORY) if _SHARED_MEMORY.is_dir() else None,
         "control_socket_disable": True,
+        # No proxy is trusted with more than any client: its headers are not read.
+        "forwarded_allow_ips": "",
+        "forwarder_headers": "",
+        "secure_scheme_headers": {},
         "logger_class": _ServerLogger,
         "logconfig_dict": logging,
         "when_ready": bound_stalls,

@@ -6,19 +6,27 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from frontend import arrival
 from frontend.model import Decision, Trade
 
 _DONE = 1
 
 
+# With it a trade that was decided is answered within 10 s, or not as done.
+_SAFE_WITHIN_S = 9.5
+
+
 class Leader(Protocol):
-    def decide(self, trade: Trade) -> Decision:
+    def decide(self, trade: Trade, waited_s: float) -> Decision:
         """How the trade was decided; raises what `frontend.model.Trades` raises."""
 
 
 class Safety(Protocol):
-    def wait_until_safe(self, name: str, version: int, lease_ms: int, answered_at: float) -> None:
-        """Returns once no lookup can find the stock as it was before `version`."""
+    def wait_until_safe(
+        self, name: str, version: int, lease_ms: int, answered_at: float, give_up_at: float
+    ) -> None:
+        """Returns once no lookup can find the stock as it was before `version`; raises
+        OutcomeUnknown if that takes too long."""
 
 
 class AcknowledgedTrades:
@@ -32,10 +40,12 @@ class AcknowledgedTrades:
         self._clock = clock
 
     def trade(self, trade: Trade) -> Decision:
-        decision = self._leader.decide(trade)
+        waited_s = arrival.waited_s.get()
+        give_up_at = self._clock() - waited_s + _SAFE_WITHIN_S
+        decision = self._leader.decide(trade, waited_s)
         if decision.status == _DONE:
             answered_at = self._clock()
             self._safety.wait_until_safe(
-                trade.name, decision.version, decision.lease_ms, answered_at
+                trade.name, decision.version, decision.lease_ms, answered_at, give_up_at
             )
         return decision

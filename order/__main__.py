@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import logging.config
+import os
 import sys
 import threading
 import time
@@ -36,6 +37,7 @@ from proto import bourse_pb2, bourse_pb2_grpc
 logger = logging.getLogger("order")
 
 _BATCH_LIMIT = 256
+_JOIN_TIMEOUT_S = 5.0
 _SERVICE = bourse_pb2.DESCRIPTOR.services_by_name["OrderService"].full_name
 
 
@@ -87,6 +89,7 @@ class Service:
             ledger=self._ledger,
             followers=self._replicator,
             announcer=announcer,
+            resign=office.resign,
             attempt_timeout_s=settings.commit_attempt_timeout_s,
             patience_s=settings.commit_patience_s,
             halt=self.halt,
@@ -104,6 +107,8 @@ class Service:
                 ledger=self._ledger,
                 queue=self._queue,
                 office=office,
+                batch_age_s=pipeline.batch_age_s,
+                replica_ids=settings.order_replicas,
                 replicator=self._replicator,
                 hub=hub,
                 stream_announcer=self._stream_announcer,
@@ -146,21 +151,31 @@ class Service:
                 peer_timeout_s=self._settings.peer_timeout_s,
                 pull_timeout_s=self._settings.pull_timeout_s,
                 announce=self._stream_announcer.announce,
+                is_stopping=self._stopping.is_set,
             )
         except Damaged as error:
             self.halt(error.message)
 
-    def stop(self) -> None:
-        """Lets trades in flight finish, then closes everything in the order of their way."""
+    def stop(self) -> bool:
+        """Lets trades in flight finish, then closes everything in the order of their way.
+
+        False if a batch does not end, because the disk hangs: then nothing is closed. What the
+        batch holds up is in the catalog's journal.
+        """
         self._server.stop(self._settings.shutdown_grace_s)
+        epoch = self._node.view().epoch
+        self._node.step(lambda replica: replica.step_down(epoch), "stopping")
         self._queue.close()
-        self._pipeline_thread.join()
+        self._pipeline_thread.join(_JOIN_TIMEOUT_S)
+        if self._pipeline_thread.is_alive():
+            return False
         self._replicator.stop()
         self._publisher.stop()
         for peer in self._peers:
             peer.close()
         self._channel.close()
         self._log.close()
+        return True
 
 
 def _publishing_client(settings: OrderSettings) -> redis.Redis:
@@ -187,7 +202,10 @@ def main() -> int:
         return 1
     wait_until_stopped(stopping)
     logger.info("stopping")
-    service.stop()
+    if not service.stop():
+        logger.critical("the last batch does not end, leaving without it")
+        logging.shutdown()
+        os._exit(1)  # an exit in good order would wait for the thread that hangs
     logger.info("stopped, last number %d", log.last_number)
     logging.shutdown()
     return 1 if service.failed else 0

@@ -9,10 +9,20 @@ from dataclasses import dataclass
 import grpc
 
 from common import rpc
-from common.errors import BourseError, Internal, KeyReused, from_rpc_error
+from common.errors import (
+    BourseError,
+    Damaged,
+    Internal,
+    KeyReused,
+    Unavailable,
+    from_rpc_error,
+)
 from common.records import Order, order_from_item, orders_from_items
 from order.trades import Decision, Trade
 from proto import bourse_pb2, bourse_pb2_grpc
+
+# Rows of one call of a pull.
+CHUNK = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +63,10 @@ class CatalogClient:
         request = bourse_pb2.UpdateBatchRequest(
             epoch=epoch, trades=[_trade_to_message(trade) for trade in trades]
         )
-        answer = rpc.call(self._stub.UpdateBatch, request, timeout_s)
+        try:
+            answer = rpc.call(self._stub.UpdateBatch, request, timeout_s)
+        except Damaged as error:
+            raise not_here(error) from error
         if len(answer.results) != len(trades):
             raise Internal(f"{len(answer.results)} results for {len(trades)} trades")
         now = self._clock()
@@ -65,16 +78,25 @@ class CatalogClient:
         return FenceAnswer(answer.accepted, answer.epoch, answer.leader_id)
 
     def journal(self, after: int) -> Iterator[list[Order]]:
-        """The rows above `after`, in order, in chunks."""
+        """The rows above `after`, in order, in chunks. Each chunk has the timeout to itself."""
+        while rows := self._journal_chunk(after):
+            yield rows
+            after = rows[-1].number
+
+    def _journal_chunk(self, after: int) -> list[Order]:
+        request = bourse_pb2.SyncRequest(last_number=after, limit=CHUNK)
         try:
-            for chunk in self._stub.Journal(
-                bourse_pb2.SyncRequest(last_number=after),
-                timeout=self._pull_timeout_s,
-                metadata=rpc.call_metadata(),
-            ):
-                yield orders_from_items(chunk.rows)
+            chunks = self._stub.Journal(
+                request, timeout=self._pull_timeout_s, metadata=rpc.call_metadata()
+            )
+            return [order for chunk in chunks for order in orders_from_items(chunk.rows)]
         except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
+            raise not_here(from_rpc_error(error)) from None
+
+
+def not_here(error: BourseError) -> BourseError:
+    """Damage that another part reports is its own; it says nothing of this replica's log."""
+    return Unavailable(error.message) if isinstance(error, Damaged) else error
 
 
 def _trade_to_message(trade: Trade) -> bourse_pb2.TradeRequest:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from common.errors import BourseError, Damaged
 from common.records import Order
@@ -26,6 +26,7 @@ def catch_up(
     peer_timeout_s: float,
     pull_timeout_s: float,
     announce: Callable[[Sequence[Order]], None],
+    is_stopping: Callable[[], bool],
 ) -> None:
     """Pulls the rows that the leader has and this log lacks.
 
@@ -39,13 +40,25 @@ def catch_up(
     if leader is None:
         logger.info("no leader found, starting with the log up to %d", node.view().position)
         return
+
+    def pull(after: int) -> Iterator[list[Order]]:
+        return pull_rows(leader, after, pull_timeout_s)
+
     try:
-        ledger.pull(lambda after: pull_rows(leader, after, pull_timeout_s), announce)
+        ledger.pull(lambda after: _until_stopped(pull(after), is_stopping), announce)
     except Damaged:
         raise
     except (BourseError, AppendFailed) as error:
         logger.warning("catching up from %s broke off: %s", leader, error)
-    logger.info("caught up with %s, last number %d", leader, node.view().position)
+    else:
+        logger.info("caught up with %s, last number %d", leader, node.view().position)
+
+
+def _until_stopped(
+    chunks: Iterator[list[Order]], is_stopping: Callable[[], bool]
+) -> Iterator[list[Order]]:
+    while not is_stopping() and (rows := next(chunks, None)):
+        yield rows
 
 
 def _find_leader(node: Node, peers: Sequence[ReplicaPeer], timeout_s: float) -> ReplicaPeer | None:

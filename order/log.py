@@ -93,12 +93,20 @@ class OrderLog:
         return rows[0] if rows and rows[0].number == number else None
 
     def rows(self, after: int, limit: int = _CHUNK) -> list[Order]:
-        """The rows above `after`, in order, at most `limit` of them."""
-        with self._reading:
-            found = self._reader.execute(
-                f"SELECT {_COLUMNS} FROM orders WHERE number > ? ORDER BY number LIMIT ?",  # noqa: S608 - a constant
-                (after, limit),
-            ).fetchall()
+        """The rows above `after`, in order, at most `limit` of them.
+
+        Raises:
+            Damaged: a page of the file is bad.
+            Unavailable: the disk does not let it be read.
+        """
+        try:
+            with self._reading:
+                found = self._reader.execute(
+                    f"SELECT {_COLUMNS} FROM orders WHERE number > ? ORDER BY number LIMIT ?",  # noqa: S608 - a constant
+                    (after, limit),
+                ).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise _classify(error, self._path) from error
         return [Order(*values) for values in found]
 
     def chunks(self, after: int) -> Iterator[list[Order]]:

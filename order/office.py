@@ -14,11 +14,16 @@ from common.records import Order
 from order.catalog_client import FenceAnswer
 from order.ledger import AppendFailed, Ledger
 from order.node import Node
-from order.replica import IN_OFFICE, IllegalTransition, Replica
+from order.replica import IN_OFFICE, IllegalTransition, Replica, Role
 
 logger = logging.getLogger(__name__)
 
 _RETRY_PAUSE_S = 0.05
+# After an office lost by its own fault. Short enough that a sole survivor is back within the time
+# that a frontend gives a trade.
+_REST_S = 2.0
+# More than a batch in doubt, an append and its replication may take.
+_STUCK_AFTER_S = 2.5
 
 
 class Registry(Protocol):
@@ -34,7 +39,11 @@ def _in_a_thread(work: Callable[[], None]) -> None:
 
 
 class Office:
-    """Takes office when asked to; callers that ask at once join one attempt."""
+    """Takes office when asked to; callers that ask at once join one attempt.
+
+    A replica that lost an office by its own fault (it does not reach the catalog, or its disk
+    fails) takes no other for a moment, so that the next one gets its turn.
+    """
 
     def __init__(
         self,
@@ -48,7 +57,7 @@ class Office:
         halt: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
-        spawn: Callable[[Callable[[], None]], None] = _in_a_thread,
+        spawn: Callable[[Callable[[], None]], object] = _in_a_thread,
     ) -> None:
         self._node = node
         self._registry = registry
@@ -62,44 +71,87 @@ class Office:
         self._spawn = spawn
         self._joining = threading.Lock()
         self._attempt: Future[int] | None = None
+        self._rests_until = clock()
+        self._resigned_because = ""
+        self._progress_at = clock()  # of the latest promotion
 
     def take(self, suggested_epoch: int) -> int:
         """Holds office when it returns: leading, or about to; returns the office's epoch.
 
-        Raises:
-            Unavailable: the fence could not be had in time, or the log takes no rows.
-        """
-        with self._joining:
-            view = self._node.view()
-            if view.role in IN_OFFICE:
-                return view.epoch
-            running = self._attempt
-            mine: Future[int] = Future()
-            if running is None:
-                self._attempt = mine
-        if running is not None:
-            return self._join(running)
-        return self._run(mine, suggested_epoch)
+        An attempt that takes longer goes on without its callers; if it succeeds, the replica
+        is found to lead when somebody next asks.
 
-    def _join(self, attempt: Future[int]) -> int:
+        Raises:
+            Unavailable: the fence was not had in time, or this replica rests.
+        """
         try:
-            return attempt.result(timeout=2 * self._fence_timeout_s)
+            return self.begin(suggested_epoch).result(timeout=self._fence_timeout_s)
         except TimeoutError:
             raise Unavailable("taking office takes too long") from None
 
-    def _run(self, attempt: Future[int], suggested_epoch: int) -> int:
+    def begin(self, suggested_epoch: int) -> Future[int]:
+        """The attempt that runs, or a new one; done at once if office is held already."""
+        attempt: Future[int] = Future()
+        with self._joining:
+            view = self._node.view()
+            if view.role in IN_OFFICE:
+                attempt.set_result(view.epoch)
+                return attempt
+            if self._clock() < self._rests_until:
+                attempt.set_exception(Unavailable(f"resting: {self._resigned_because}"))
+                return attempt
+            if self._attempt is not None:
+                return self._attempt
+            self._attempt = attempt
+        self._spawn(lambda: self._run(attempt, suggested_epoch))
+        return attempt
+
+    def resign(self, epoch: int, why: str) -> None:
+        """Leaves that office by this replica's own fault, and rests."""
+        if self._node.step(lambda replica: replica.step_down(epoch), why):
+            self._rest(why)
+
+    def resign_if_stuck(self, batch_age_s: float) -> None:
+        """Leaves an office in which nothing moves, and takes none as long as nothing does: a
+        disk can hang instead of failing.
+
+        Called by who is about to speak for this replica, for the stuck thread cannot.
+
+        Args:
+            batch_age_s: how long the batch in work has been; 0 if there is none.
+        """
+        view = self._node.view()
+        is_promoting = view.role is Role.PROMOTING
+        idle_s = self._clock() - self._progress_at if is_promoting else batch_age_s
+        if idle_s > _STUCK_AFTER_S:
+            why = f"nothing has moved for {idle_s:.1f} s"
+            self._node.step(lambda replica: replica.step_down(view.epoch), why)
+            self._rest(why)
+
+    def _rest(self, why: str) -> None:
+        self._resigned_because = why
+        self._rests_until = self._clock() + _REST_S
+
+    def _run(self, attempt: Future[int], suggested_epoch: int) -> None:
+        """From follower to leader; the callers go their way once the fence has accepted."""
         try:
             epoch = self._fence(suggested_epoch)
-        except BaseException as error:
-            attempt.set_exception(error)
-            raise
-        else:
-            attempt.set_result(epoch)
-        finally:
-            with self._joining:
+        except Exception as error:
+            if isinstance(error, Damaged):
+                self._halt(error.message)
+            elif not isinstance(error, BourseError):
+                logger.exception("unexpected error while taking office")
+            self._forget(attempt)
+            attempt.set_exception(Unavailable(f"cannot take office: {error}"))
+            return
+        self._forget(attempt)
+        attempt.set_result(epoch)
+        self._promote(epoch)
+
+    def _forget(self, attempt: Future[int]) -> None:
+        with self._joining:
+            if self._attempt is attempt:
                 self._attempt = None
-        self._spawn(lambda: self._promote(epoch))
-        return epoch
 
     def _fence(self, suggested_epoch: int) -> int:
         """From follower to promoting; returns the epoch that the catalog registered."""
@@ -122,7 +174,7 @@ class Office:
 
     def _ask_fence(self, asked: int) -> int:
         replica_id = self._node.view().replica_id
-        give_up_at = self._clock() + self._fence_timeout_s
+        give_up_at = self._clock() + self._patience_s
         while (remaining_s := give_up_at - self._clock()) > 0:
             try:
                 answer = self._registry.fence(asked, replica_id, remaining_s)
@@ -137,6 +189,7 @@ class Office:
         raise Unavailable("cannot reach the catalog to take office")
 
     def _accepted(self, asked: int) -> None:
+        self._progress_at = self._clock()
         self._node.step(lambda replica: replica.fence_accepted(asked), "accepted by the fence")
 
     def _refused(self, asked: int, answer: FenceAnswer) -> int:
@@ -157,19 +210,19 @@ class Office:
         except IllegalTransition:
             logger.info("office of epoch %d was lost while promoting", epoch)
         except (BourseError, AppendFailed) as error:
-            self._step_down(epoch, f"cannot catch up: {error}")
+            self.resign(epoch, f"cannot catch up: {error}")
             if isinstance(error, Damaged):
                 self._halt(error.message)
         except Exception:
             logger.exception("unexpected error while promoting")
-            self._step_down(epoch, "unexpected error while promoting")
+            self.resign(epoch, "unexpected error while promoting")
 
     def _pull(self, epoch: int) -> None:
         """Raises what the last try ended with when the patience is over."""
         give_up_at = self._clock() + self._patience_s
         while True:
             try:
-                self._ledger.pull(self._registry.journal, self._announce)
+                self._ledger.pull(self._registry.journal, self._take_in)
             except Damaged:
                 raise
             except BourseError as error:
@@ -180,5 +233,6 @@ class Office:
             else:
                 return
 
-    def _step_down(self, epoch: int, why: str) -> None:
-        self._node.step(lambda replica: replica.step_down(epoch), why)
+    def _take_in(self, rows: Sequence[Order]) -> None:
+        self._progress_at = self._clock()
+        self._announce(rows)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from common.records import Order, order_from_item, order_to_item
+from common.errors import BourseError
+from common.records import Order, order_to_item, orders_from_items
 from common.replicas import PendingAnswer, ReplicaPeer
+from order.catalog_client import CHUNK, not_here
 from proto import bourse_pb2
-
-_CHUNK = 1_000
 
 
 def send_rows(
@@ -24,14 +24,20 @@ def send_rows(
 def pull_rows(peer: ReplicaPeer, after: int, timeout_s: float) -> Iterator[list[Order]]:
     """The rows of a replica's log above `after`, in order, in chunks.
 
+    Args:
+        timeout_s: for each chunk.
+
     Raises:
-        BourseError: what the call ended with.
+        BourseError: what a call ended with.
     """
-    chunk: list[Order] = []
-    for item in peer.stream("SyncOrderDB", bourse_pb2.SyncRequest(last_number=after), timeout_s):
-        chunk.append(order_from_item(item))
-        if len(chunk) == _CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+    while rows := _pull_chunk(peer, after, timeout_s):
+        yield rows
+        after = rows[-1].number
+
+
+def _pull_chunk(peer: ReplicaPeer, after: int, timeout_s: float) -> list[Order]:
+    request = bourse_pb2.SyncRequest(last_number=after, limit=CHUNK)
+    try:
+        return orders_from_items(peer.stream("SyncOrderDB", request, timeout_s))
+    except BourseError as error:
+        raise not_here(error) from error

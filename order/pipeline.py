@@ -39,6 +39,11 @@ class Announcer(Protocol):
     def announce(self, rows: Sequence[Order]) -> None: ...
 
 
+class Resignation(Protocol):
+    def __call__(self, epoch: int, why: str) -> None:
+        """Leaves that office by this replica's own fault."""
+
+
 class OfficeLost(Exception):
     """This replica stepped down before the batch was settled."""
 
@@ -63,6 +68,7 @@ class Pipeline:
         ledger: Ledger,
         followers: Followers,
         announcer: Announcer,
+        resign: Resignation,
         attempt_timeout_s: float,
         patience_s: float,
         halt: Callable[[str], None],
@@ -75,11 +81,18 @@ class Pipeline:
         self._ledger = ledger
         self._followers = followers
         self._announcer = announcer
+        self._resign = resign
         self._attempt_timeout_s = attempt_timeout_s
         self._patience_s = patience_s
         self._halt = halt
         self._clock = clock
         self._pause = pause
+        self._batch_began_at: float | None = None
+
+    def batch_age_s(self) -> float:
+        """How long the batch in work has been; 0 if there is none."""
+        began_at = self._batch_began_at
+        return 0.0 if began_at is None else self._clock() - began_at
 
     def run(self) -> None:
         """Until the queue is closed and empty."""
@@ -91,6 +104,7 @@ class Pipeline:
 
     def _process_guarded(self, batch: Sequence[PendingTrade]) -> None:
         """No error may end the thread or leave a caller without an answer."""
+        self._batch_began_at = self._clock()
         try:
             self.process(batch)
         except Damaged as error:
@@ -99,7 +113,9 @@ class Pipeline:
         except Exception:
             logger.exception("unexpected error in the trade pipeline")
             _fail(batch, OutcomeUnknown())
-            self._step_down(self._node.view().epoch, "unexpected error in the trade pipeline")
+            self._resign(self._node.view().epoch, "unexpected error in the trade pipeline")
+        finally:
+            self._batch_began_at = None
 
     def process(self, batch: Sequence[PendingTrade]) -> None:
         """One batch, from the queue to its answers."""
@@ -136,13 +152,14 @@ class Pipeline:
             try:
                 return self._catalog.update_batch(epoch, trades, self._attempt_timeout_s)
             except StaleEpoch as refusal:
-                self._step_down(epoch, f"refused by the catalog: {refusal.message}")
+                why = f"refused by the catalog: {refusal.message}"
+                self._node.step(lambda replica: replica.step_down(epoch), why)
                 # An earlier copy may have been decided before the epoch went stale.
                 raise OfficeLost(OutcomeUnknown() if in_doubt else NotLeader()) from refusal
             except BourseError as error:
                 in_doubt = True
                 if self._clock() - started >= self._patience_s:
-                    self._step_down(epoch, f"cannot reach the catalog: {error.message}")
+                    self._resign(epoch, f"cannot reach the catalog: {error.message}")
                     raise OfficeLost(OutcomeUnknown()) from error
                 logger.warning("batch of %d in doubt, sending it again: %s", len(trades), error)
             self._pause(_RESEND_PAUSE_S)
@@ -157,15 +174,12 @@ class Pipeline:
                 logger.info("%s: pulling the journal", gap)
                 self._ledger.pull(self._catalog.journal, appended.extend)
         except AppendFailed as failure:
-            self._step_down(epoch, f"cannot append: {failure}")
+            self._resign(epoch, f"cannot append: {failure}")
         except Damaged:
             raise
         except BourseError as error:
-            self._step_down(epoch, f"cannot pull the journal: {error.message}")
+            self._resign(epoch, f"cannot pull the journal: {error.message}")
         return appended
-
-    def _step_down(self, epoch: int, why: str) -> None:
-        self._node.step(lambda replica: replica.step_down(epoch), why)
 
 
 def _answer(batch: Sequence[PendingTrade], results: Sequence[Result]) -> None:

@@ -107,7 +107,8 @@ class RedisPublisher:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        self._waiting: queue.Queue[Changes | None] = queue.Queue(_QUEUE_CAPACITY)
+        self._waiting: queue.Queue[Changes] = queue.Queue(_QUEUE_CAPACITY)
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._is_failing = False
 
@@ -121,18 +122,24 @@ class RedisPublisher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Publishes what waits, if Redis takes it, and ends."""
-        self._waiting.put(None)
+        """Ends, at the latest after the call to Redis that is under way."""
+        self._stopping.set()
         self._thread.join()
         self._client.close()
 
     def _run(self) -> None:
-        while (changes := self._waiting.get()) is not None:
+        while not self._stopping.is_set():
+            try:
+                changes = self._waiting.get(timeout=_POLL_S)
+            except queue.Empty:
+                continue
             try:
                 self._client.publish(INVALIDATION_CHANNEL, json.dumps(list(changes.items())))
                 self._note(failing=False, detail="")
             except redis.RedisError as error:
                 self._note(failing=True, detail=str(error))
+            except Exception:
+                logger.exception("unexpected error while publishing")
 
     def _note(self, *, failing: bool, detail: str) -> None:
         if failing and not self._is_failing:

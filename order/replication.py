@@ -112,16 +112,21 @@ class Replicator:
                 logger.info("%s joined the in-sync set of epoch %d", peer, epoch)
 
     def _keep_up(self, peer: ReplicaPeer) -> None:
-        """For as long as the service runs: brings this follower into the set when it is not."""
+        """For as long as the service runs: lets this follower into the set, or out of it.
+
+        A member is looked at too: one that died or came back empty while nobody traded would
+        be called in sync until somebody does.
+        """
         was_reachable = True
         while not self._stopping.wait(self._interval_s):
             view = self._node.view()
-            if view.role is not Role.LEADER or self._is_member(peer, view.epoch):
+            if view.role is not Role.LEADER:
                 continue
             try:
                 self._bring_up(peer, view.replica_id, view.epoch)
                 was_reachable = True
             except BourseError as error:
+                self._drop(peer, error.message)
                 level = logging.WARNING if was_reachable else logging.DEBUG
                 logger.log(level, "%s cannot be brought up: %s", peer, error)
                 was_reachable = False
@@ -129,7 +134,12 @@ class Replicator:
                 logger.exception("unexpected error while bringing up %s", peer)
 
     def _bring_up(self, peer: ReplicaPeer, leader_id: int, epoch: int) -> None:
+        position = self._node.view().position
         last_number = self._send(peer, (), leader_id, epoch)
+        if self._is_member(peer, epoch):
+            if last_number >= position:
+                return
+            self._drop(peer, f"its log ends at {last_number}")
         while not self._stopping.is_set() and self._node.view().role is Role.LEADER:
             with self._ledger.standing_still() as position:
                 if last_number >= position:

@@ -6,14 +6,15 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import grpc
 
 from common import logs
-from common.errors import Busy, NotLeader, OutcomeUnknown, Unavailable
+from common.errors import Busy, Damaged, InvalidRequest, NotLeader, OutcomeUnknown, Unavailable
 from common.records import (
+    MAX_EPOCH,
     is_valid_name,
     is_valid_quantity,
     is_valid_request_id,
@@ -48,6 +49,8 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         ledger: Ledger,
         queue: TradeQueue,
         office: Office,
+        batch_age_s: Callable[[], float],
+        replica_ids: Collection[int],
         replicator: Replicator,
         hub: UpdateHub,
         stream_announcer: Announcer,
@@ -61,11 +64,14 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         self._ledger = ledger
         self._queue = queue
         self._office = office
+        self._batch_age_s = batch_age_s
+        self._replica_ids = frozenset(replica_ids)
         self._replicator = replicator
         self._hub = hub
         self._stream_announcer = stream_announcer
         self._trade_slots = threading.BoundedSemaphore(trade_limit)
-        self._stream_slots = threading.BoundedSemaphore(stream_limit)
+        self._catch_up_slots = threading.BoundedSemaphore(stream_limit)
+        self._update_slots = threading.BoundedSemaphore(stream_limit)
         self._is_ready = is_ready
         self._is_stopping = is_stopping
         self._replica_id = node.view().replica_id
@@ -151,6 +157,10 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
             logger.info("rows up to %d are missing here", request.rows[0].number - 1)
         except AppendFailed as failure:
             raise Unavailable(f"cannot append: {failure}") from failure
+        except Damaged as contradiction:
+            # Which side is wrong cannot be told from here: refuse the rows, and be loud.
+            logger.critical("refused rows of leader %d: %s", request.leader_id, contradiction)
+            raise
         return bourse_pb2.SyncResponse(
             replica_id=self._replica_id, last_number=self._node.view().position
         )
@@ -159,7 +169,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         self, request: bourse_pb2.SyncRequest, context: grpc.ServicerContext
     ) -> Iterator[bourse_pb2.OrderDBItem]:
         left = request.limit if request.limit > 0 else None
-        with _slot(self._stream_slots, "too many streams at once"):
+        with _slot(self._catch_up_slots, "too many streams at once"):
             for rows in self._log.chunks(max(0, request.last_number)):
                 for row in rows[:left]:
                     yield order_to_item(row)
@@ -170,7 +180,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         self, request: bourse_pb2.Empty, context: grpc.ServicerContext
     ) -> Iterator[bourse_pb2.CacheInvalidateRequest]:
         with (
-            _slot(self._stream_slots, "too many streams at once"),
+            _slot(self._update_slots, "too many streams at once"),
             self._hub.subscribe() as stream,
         ):
             while context.is_active() and not self._is_stopping():
@@ -189,6 +199,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
     def GetLeader(
         self, request: bourse_pb2.Empty, context: grpc.ServicerContext
     ) -> bourse_pb2.GetLeaderResponse:
+        self._office.resign_if_stuck(self._batch_age_s())
         view = self._node.view()
         return bourse_pb2.GetLeaderResponse(
             replica_id=self._replica_id, leader_id=view.leader_id, epoch=view.epoch
@@ -198,6 +209,10 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         self, request: bourse_pb2.SetLeaderRequest, context: grpc.ServicerContext
     ) -> bourse_pb2.SetLeaderResponse:
         if request.leader_id == self._replica_id:
+            self._check_epoch(request.epoch)
+            if _time_left_s(context) <= 0:
+                raise OutcomeUnknown("the caller has gone on to another candidate")
+            self._office.resign_if_stuck(self._batch_age_s())
             self._office.take(request.epoch)
         else:
             self._hear_of(request.leader_id, request.epoch)
@@ -221,7 +236,14 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
             ready=self._is_ready(),
         )
 
+    def _check_epoch(self, epoch: int) -> None:
+        if not 0 <= epoch <= MAX_EPOCH:
+            raise InvalidRequest(f"there can be no epoch {epoch}")
+
     def _hear_of(self, leader_id: int, epoch: int) -> None:
+        self._check_epoch(epoch)
+        if leader_id not in self._replica_ids:
+            raise InvalidRequest(f"there is no replica {leader_id}")
         self._node.step(
             lambda replica: replica.hear_of(leader_id, epoch), f"replica {leader_id} leads"
         )

@@ -49,7 +49,9 @@ class OrderSettings(RpcServiceSettings):
     catch_up_interval_s: Seconds = Field(
         default=0.5, description="how often a leader looks for followers that are behind"
     )
-    pull_timeout_s: Seconds = Field(default=60.0, description="one pull of missing rows")
+    pull_timeout_s: Seconds = Field(
+        default=1.0, description="each 1,000 rows of a pull of missing rows"
+    )
 
     @model_validator(mode="after")
     def _is_one_of_the_replicas(self) -> OrderSettings:
@@ -60,8 +62,9 @@ class OrderSettings(RpcServiceSettings):
     @property
     def trade_limit(self) -> int:
         """Trades in flight at once; the rest of the threads answers IsAlive and the like."""
-        return self.order_threadpool_size - self.stream_limit - 16
+        return self.order_threadpool_size - 2 * self.stream_limit - 8
 
     @property
     def stream_limit(self) -> int:
+        """Of each kind: subscribers of updates must not keep a replica from catching up."""
         return 8

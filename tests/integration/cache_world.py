@@ -25,14 +25,14 @@ from frontend.safety import AnswerSafety
 class CatalogInMemory:
     """Stocks that are only a version, under leases as the catalog grants them.
 
-    `before_answer` runs between the reading of a value and the answer that carries it.
+    `before_answer` runs, with the name, between the reading of a value and its answer.
     """
 
     def __init__(self, names: Iterable[str], lease_ms: int) -> None:
         self._lock = threading.Lock()
         self._versions = dict.fromkeys(names, 1)
         self._speed = LEASE_MS / lease_ms
-        self.before_answer: Callable[[], None] = lambda: None
+        self.before_answer: Callable[[str], None] = lambda _name: None
         self.restart()
 
     def restart(self) -> None:
@@ -46,7 +46,7 @@ class CatalogInMemory:
             if will_fill:
                 self._leases.grant(name)
             version = self._versions[name]
-        self.before_answer()
+        self.before_answer(name)
         return Quote(name, Decimal("25.78"), quantity=100, version=version)
 
     def trade(self, name: str) -> tuple[int, int]:

@@ -41,8 +41,8 @@ class World:
     def meanwhile(self, *events: Callable[[], object]) -> None:
         """A lookup that started before the trade: old, and late with its fill."""
 
-        def before_answer() -> None:
-            self.catalog.before_answer = lambda: None
+        def before_answer(_name: str) -> None:
+            self.catalog.before_answer = lambda _name: None
             for event in events:
                 event()
 

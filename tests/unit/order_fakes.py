@@ -319,6 +319,7 @@ class RunningReplica:
         self.is_ready = threading.Event()
         self.is_stopping = threading.Event()
         self.halted: list[str] = []
+        self.batch_age_s = 0.0
         announcer = Announcer([self.hub])
         self.replicator = Replicator(
             self.node,
@@ -329,7 +330,7 @@ class RunningReplica:
             catch_up_timeout_s=TIMEOUT_S,
             interval_s=0.005,
         )
-        office = Office(
+        self.office = Office(
             self.node,
             catalog,
             self.ledger,
@@ -346,6 +347,7 @@ class RunningReplica:
             ledger=self.ledger,
             followers=self.replicator,
             announcer=announcer,
+            resign=self.office.resign,
             attempt_timeout_s=TIMEOUT_S,
             patience_s=TIMEOUT_S,
             halt=self.halted.append,
@@ -356,7 +358,9 @@ class RunningReplica:
             log=self.log,
             ledger=self.ledger,
             queue=self.queue,
-            office=office,
+            office=self.office,
+            batch_age_s=lambda: self.batch_age_s,
+            replica_ids=(1, 2, 3),
             replicator=self.replicator,
             hub=self.hub,
             stream_announcer=announcer,

@@ -176,8 +176,8 @@ def serving(replica: FakeReplica, address: str = "127.0.0.1:0") -> Iterator[int]
     try:
         yield port
     finally:
-        replica.release()
         server.stop(0)
+        replica.release()
 
 
 class Replicas:

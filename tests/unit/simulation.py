@@ -19,7 +19,7 @@ from typing import Any
 from catalog.database import Database
 from catalog.decisions import Trade as CatalogTrade
 from catalog.store import CatalogStore
-from common.errors import BourseError, OutcomeUnknown, Unavailable
+from common.errors import BourseError, OutcomeUnknown
 from common.records import BUY, EMPTY_DIGEST, SELL, Order, next_digest
 from order.catalog_client import FenceAnswer, Result
 from order.ledger import Ledger
@@ -112,7 +112,6 @@ class Process:
         self.ledger = Ledger(log, self.node)
         self.tasks: list[Task] = []
         self.pipeline_task: Task | None = None
-        self.office_task: Task | None = None
         self.queue = TradeQueue(100, 3, lambda: world.now_s)
         self.office = Office(
             self.node,
@@ -133,6 +132,7 @@ class Process:
             ledger=self.ledger,
             followers=self,
             announcer=self,
+            resign=self.office.resign,
             attempt_timeout_s=1.0,
             patience_s=4.0,
             halt=world.halted,
@@ -192,14 +192,7 @@ class Process:
             pass  # told to the sender, who brings this replica up some other time
 
     def take_office(self, suggested_epoch: int) -> None:
-        def take() -> None:
-            try:
-                self.office.take(suggested_epoch)
-            except Unavailable:
-                pass  # passed over
-
-        if self.office_task is None or self.office_task.is_over:
-            self.office_task = self.spawn(take)
+        self.office.begin(suggested_epoch)  # joins the attempt that runs, if one does
 
     def run_batch(self) -> None:
         is_idle = self.pipeline_task is None or self.pipeline_task.is_over
@@ -453,6 +446,7 @@ class World:
                 for trade in undecided:
                     self.ask_process(leader, trade)
                 leader.run_batch()
+            self.now_s += 0.5
             self.check()
         raise AssertionError(f"never decided: {undecided}")
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from common.errors import BourseError, Internal, NotLeader, Unavailable
+from common.errors import Internal, NotLeader, Unavailable
 from frontend import election as election_module
 from frontend.election import MAX_LAG, Election, Leadership, order_candidates
 from proto import bourse_pb2
 from tests.unit.replica_fakes import (
     PATIENCE_S,
     Call,
-    FakeReplica,
     Replicas,
     answers,
     eventually,
@@ -316,14 +315,16 @@ def test_the_others_are_told(replicas: Replicas, election: Election) -> None:
             replica.leader_id = 0
         failed = election.find(failed, LONG_S)
         assert office(failed) == (3, epoch)
-        for replica_id in (1, 2):
-            eventually(
-                lambda told=replicas[replica_id], epoch=epoch: (
-                    (told.leader_id, told.epoch) == (3, epoch)
-                ),
-                f"replica {replica_id} was told of epoch {epoch}",
-                timeout_s=1.0,
-            )
+        wait_until_told(replicas, epoch)
+
+
+def wait_until_told(replicas: Replicas, epoch: int) -> None:
+    def knowledge() -> list[tuple[int, int]]:
+        return [(replicas[one].leader_id, replicas[one].epoch) for one in (1, 2)]
+
+    eventually(
+        lambda: knowledge() == [(3, epoch)] * 2, f"both know of epoch {epoch}", timeout_s=1.0
+    )
 
 
 def test_one_that_cannot_be_told_changes_nothing(replicas: Replicas, election: Election) -> None:
@@ -336,16 +337,16 @@ def test_one_that_cannot_be_told_changes_nothing(replicas: Replicas, election: E
 
 
 class Crowd:
-    """Threads that look for a leader while a round is under way; counts those that have joined."""
+    """Threads that look for a leader at once; notes which have joined a round under way."""
 
     def __init__(self, election: Election, monkeypatch: pytest.MonkeyPatch) -> None:
         self._election = election
         self._executor = ThreadPoolExecutor(16)
-        self._joined = 0
+        self._joined: list[Future[Leadership]] = []
         original = election_module._wait_for
 
         def count(running: Future[Leadership], timeout_s: float) -> Leadership:
-            self._joined += 1
+            self._joined.append(running)
             return original(running, timeout_s)
 
         monkeypatch.setattr(election_module, "_wait_for", count)
@@ -355,8 +356,7 @@ class Crowd:
         looking = [
             self._executor.submit(self._election.find, None, timeout_s) for _ in range(count)
         ]
-        eventually(lambda: self._joined == count - 1, "all but one have joined")
-        self._joined = 0
+        eventually(lambda: len(self._joined) == count - 1, "all but one have joined")
         return looking
 
     def close(self) -> None:
@@ -406,35 +406,36 @@ def test_the_error_of_a_round_reaches_all_and_the_next_starts_afresh(
 def test_a_round_is_over_before_those_who_joined_hear_of_it(
     replicas: Replicas, election: Election, monkeypatch: pytest.MonkeyPatch, outcome: str
 ) -> None:
-    """Else one of them could come back at once and join the round that it has just been in."""
-    for replica in replicas:
-        if outcome == "failed":
+    """Else one of them that comes back at once joins the round that it has just been in."""
+    if outcome == "failed":
+        for replica in replicas:
             replica.will("SetLeader", fails(Unavailable("cannot reach the catalog")))
-    second: list[Leadership | BourseError] = []
+    found_later: list[Leadership] = []
 
-    def come_back() -> None:
+    def come_back(heard: Leadership | None) -> None:
+        monkeypatch.undo()
         try:
-            second.append(election.find(None, 0.0))
-        except BourseError as error:
-            second.append(error)
+            found_later.append(election.find(heard, LONG_S))
+        except Unavailable:
+            pass
 
-    class Result(Future[Leadership]):
+    class HeardOf(Future[Leadership]):
         def set_result(self, result: Leadership) -> None:
             super().set_result(result)
-            second.append(election.current() or Unavailable("nothing known"))
+            come_back(result)
 
         def set_exception(self, exception: BaseException | None) -> None:
             super().set_exception(exception)
-            monkeypatch.undo()
-            come_back()
+            come_back(None)
 
-    monkeypatch.setattr(election_module, "Future", Result)
+    monkeypatch.setattr(election_module, "Future", HeardOf)
+    found = None
     try:
-        election.find(None, LONG_S)
+        found = election.find(None, LONG_S)
     except Unavailable:
         assert outcome == "failed"
-    (heard,) = second
-    assert isinstance(heard, Leadership)
+    assert len(found_later) == 1
+    assert found_later[0] is not found
 
 
 def test_who_joins_waits_no_longer_than_it_may(
@@ -486,6 +487,3 @@ def test_what_is_no_error_of_the_family_ends_a_round_too(
         election.find(None, LONG_S)
     monkeypatch.undo()
     assert office(election.find(None, LONG_S)) == (3, 1)
-
-
-_ = Callable, FakeReplica

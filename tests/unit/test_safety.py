@@ -9,6 +9,7 @@ from concurrent.futures import Future, wait
 import pytest
 import redis
 
+from common.errors import OutcomeUnknown
 from frontend.safety import AnswerSafety
 
 ANSWERED_AT = 100.0
@@ -117,8 +118,21 @@ def test_a_defect_is_not_taken_for_safety(world: World, safety: AnswerSafety) ->
         raise ZeroDivisionError("a defect")
 
     world.answer = break_down
-    with pytest.raises(ZeroDivisionError):
-        safety.wait_until_safe("stock1", 7, 5_000, ANSWERED_AT)
+    safety.wait_until_safe("stock1", 7, 5_000, ANSWERED_AT)
+    assert world.now_s >= ANSWERED_AT + 5
+
+
+def test_who_has_no_time_for_the_lease_is_told_that_it_is_not_safe(
+    world: World, safety: AnswerSafety
+) -> None:
+    world.answer = _refuse
+    with pytest.raises(OutcomeUnknown):
+        safety.wait_until_safe("stock1", 7, 5_000, ANSWERED_AT, give_up_at=ANSWERED_AT + 2)
+    assert ANSWERED_AT + 2 <= world.now_s < ANSWERED_AT + 3
+
+
+def _refuse() -> None:
+    raise redis.ConnectionError("gone")
 
 
 def test_more_trades_than_threads_wait_no_longer_than_their_lease(world: World) -> None:

@@ -1,0 +1,238 @@
+"""The catalog as a replica sees it: answers translated, failures told by their kind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import grpc
+import pytest
+
+from common import logs
+from common.errors import (
+    BourseError,
+    Internal,
+    KeyReused,
+    OutcomeUnknown,
+    StaleEpoch,
+    Unavailable,
+)
+from common.records import BUY, SELL, Order, order_to_item
+from common.rpc import RpcServer, open_channel
+from order.catalog_client import CatalogClient, FenceAnswer, Result
+from order.trades import Decision, Trade
+from proto import bourse_pb2, bourse_pb2_grpc
+from tests.unit.order_fakes import TIMEOUT_S, make_rows, make_trade
+
+ROWS = make_rows(5)
+NOW_S = 77.0
+Update = bourse_pb2.UpdateResponse
+
+
+class Catalog(bourse_pb2_grpc.CatalogServiceServicer):
+    """Answers as it is told and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.metadata: dict[str, str | bytes] = {}
+        self.answer: Callable[[], Any] = lambda: pytest.fail("no answer was set")
+
+    def UpdateBatch(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return self._tell(request, context)
+
+    def Fence(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return self._tell(request, context)
+
+    def Journal(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        yield from self._tell(request, context)
+
+    def _tell(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.asked.append(request)
+        self.metadata = dict(context.invocation_metadata())
+        return self.answer()
+
+    def results(self, *messages: Update) -> None:
+        self.answer = lambda: bourse_pb2.UpdateBatchResponse(results=messages)
+
+
+@pytest.fixture
+def catalog() -> Catalog:
+    return Catalog()
+
+
+@pytest.fixture
+def channel(catalog: Catalog) -> Iterator[grpc.Channel]:
+    server = RpcServer("127.0.0.1:0", threads=2, queue_limit=2)
+    bourse_pb2_grpc.add_CatalogServiceServicer_to_server(catalog, server.grpc_server)
+    with closing(open_channel(f"127.0.0.1:{server.start(['bourse.v1.CatalogService'])}")) as made:
+        yield made
+    server.stop(grace_s=0)
+
+
+@pytest.fixture
+def client(channel: grpc.Channel) -> CatalogClient:
+    return CatalogClient(channel, TIMEOUT_S, clock=lambda: NOW_S)
+
+
+def update(client: CatalogClient, *trades: Trade) -> list[Result]:
+    return client.update_batch(7, trades, TIMEOUT_S)
+
+
+def fail(error: BourseError) -> Callable[[], Any]:
+    def answer() -> Any:
+        raise error
+
+    return answer
+
+
+# ------------------------------------------------------------ batches
+
+
+def test_a_batch_is_sent_under_its_epoch_in_its_order(
+    client: CatalogClient, catalog: Catalog
+) -> None:
+    catalog.results(Update(status=0, transaction_number=-1), Update(status=0))
+    update(client, Trade("a", "株 1", SELL, 10**9), Trade("b", "stock2", BUY, 1))
+    (request,) = catalog.asked
+    assert request == bourse_pb2.UpdateBatchRequest(
+        epoch=7,
+        trades=[
+            bourse_pb2.TradeRequest(
+                request_id="a", name="株 1", type=bourse_pb2.SELL, quantity=10**9
+            ),
+            bourse_pb2.TradeRequest(request_id="b", name="stock2", type=bourse_pb2.BUY, quantity=1),
+        ],
+    )
+
+
+def test_each_result_is_translated(client: CatalogClient, catalog: Catalog) -> None:
+    row = Order(9, "a", "stock1", SELL, 2**40, 2**50, 7, b"d" * 32)
+    catalog.results(
+        Update(status=1, transaction_number=9, lease_ms=4_999, row=order_to_item(row)),
+        Update(status=0, transaction_number=-1, replayed=True, lease_ms=1),
+        Update(status=-1, transaction_number=-1),
+    )
+    assert update(client, *[make_trade("any")] * 3) == [
+        Result(Decision(1, 9, 2**50, 4_999, NOW_S, replayed=False), row),
+        Result(Decision(0, -1, 0, 1, NOW_S, replayed=True), None),
+        Result(Decision(-1, -1, 0, 0, NOW_S, replayed=False), None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind"),
+    [(Update.MISMATCH, KeyReused), (Update.INTERNAL, Internal), (99, Internal)],
+)
+def test_a_trade_that_was_not_decided_is_an_error_of_its_own(
+    client: CatalogClient, catalog: Catalog, failure: int, kind: type[BourseError]
+) -> None:
+    catalog.results(Update(status=1, transaction_number=1), Update(failure=failure))  # type: ignore[arg-type]
+    good, bad = update(client, make_trade("good"), make_trade("bad"))
+    assert isinstance(good.outcome, Decision)
+    assert type(bad.outcome) is kind
+    assert bad.row is None
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_results_that_do_not_fit_the_trades_are_a_defect(
+    client: CatalogClient, catalog: Catalog, count: int
+) -> None:
+    catalog.results(*[Update(status=0)] * count)
+    with pytest.raises(Internal, match=f"{count} results for 2 trades"):
+        update(client, make_trade("a"), make_trade("b"))
+
+
+@pytest.mark.parametrize("error", [StaleEpoch("epoch 9 is registered"), Unavailable("starting")])
+def test_what_the_catalog_refuses_arrives_as_its_error(
+    client: CatalogClient, catalog: Catalog, error: BourseError
+) -> None:
+    catalog.answer = fail(error)
+    with pytest.raises(type(error), match=error.message):
+        update(client, make_trade("a"))
+
+
+def test_no_answer_in_time_is_an_unknown_outcome(client: CatalogClient, catalog: Catalog) -> None:
+    may_answer = threading.Event()
+    catalog.answer = lambda: may_answer.wait(TIMEOUT_S) and bourse_pb2.UpdateBatchResponse()
+    with pytest.raises(OutcomeUnknown):
+        client.update_batch(7, [make_trade("a")], 0.05)
+    may_answer.set()
+
+
+# ------------------------------------------------------------ the fence
+
+
+def test_the_fence(client: CatalogClient, catalog: Catalog) -> None:
+    catalog.answer = lambda: bourse_pb2.FenceResponse(accepted=True, epoch=8, leader_id=2)
+    assert client.fence(8, 2, TIMEOUT_S) == FenceAnswer(True, 8, 2)
+    assert catalog.asked == [bourse_pb2.FenceRequest(epoch=8, leader_id=2)]
+    catalog.answer = lambda: bourse_pb2.FenceResponse(accepted=False, epoch=9, leader_id=3)
+    assert client.fence(9, 2, TIMEOUT_S) == FenceAnswer(False, 9, 3)
+    catalog.answer = fail(Unavailable("starting"))
+    with pytest.raises(Unavailable, match="starting"):
+        client.fence(9, 2, TIMEOUT_S)
+
+
+def test_calls_carry_the_id_of_the_request_they_serve(
+    client: CatalogClient, catalog: Catalog
+) -> None:
+    catalog.answer = lambda: bourse_pb2.FenceResponse()
+    token = logs.request_id.set("the-request")
+    try:
+        client.fence(1, 1, TIMEOUT_S)
+    finally:
+        logs.request_id.reset(token)
+    assert catalog.metadata["x-request-id"] == "the-request"
+
+
+# ------------------------------------------------------------ the journal
+
+
+def chunk(rows: list[Order]) -> bourse_pb2.OrderBatch:
+    return bourse_pb2.OrderBatch(rows=[order_to_item(row) for row in rows])
+
+
+def test_the_journal_comes_in_chunks(client: CatalogClient, catalog: Catalog) -> None:
+    catalog.answer = lambda: [chunk(ROWS[2:4]), chunk(ROWS[4:])]
+    assert list(client.journal(2)) == [ROWS[2:4], ROWS[4:]]
+    assert catalog.asked == [bourse_pb2.SyncRequest(last_number=2)]
+    catalog.answer = list
+    assert list(client.journal(5)) == []
+
+
+def test_a_journal_that_breaks_off_is_an_error_after_what_came(
+    client: CatalogClient, catalog: Catalog
+) -> None:
+    def breaking() -> Iterator[bourse_pb2.OrderBatch]:
+        yield chunk(ROWS[:2])
+        raise Unavailable("stopping")
+
+    catalog.answer = breaking
+    journal = client.journal(0)
+    assert next(journal) == ROWS[:2]
+    with pytest.raises(Unavailable, match="stopping"):
+        next(journal)
+
+
+# ------------------------------------------------------------ this side is stopping
+
+
+def test_a_call_on_a_closed_channel_is_unavailable(
+    client: CatalogClient, channel: grpc.Channel
+) -> None:
+    channel.close()
+    with pytest.raises(Unavailable, match="this side is stopping"):
+        update(client, make_trade("a"))
+    with pytest.raises(Unavailable, match="this side is stopping"):
+        client.fence(1, 1, TIMEOUT_S)
+
+
+@pytest.mark.xfail(strict=True, raises=ValueError, reason="only unary calls are translated")
+def test_the_journal_on_a_closed_channel_is_unavailable(
+    client: CatalogClient, channel: grpc.Channel
+) -> None:
+    channel.close()
+    with pytest.raises(Unavailable):
+        list(client.journal(0))

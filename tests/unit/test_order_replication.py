@@ -1,0 +1,459 @@
+"""The in-sync set of a leader, with followers that really serve."""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from common.errors import Unavailable
+from common.records import Order
+from common.replicas import ReplicaPeer
+from order.ledger import Ledger
+from order.node import Node
+from order.replication import Replicator
+from tests.unit.order_fakes import (
+    TIMEOUT_S,
+    Parts,
+    RunningReplica,
+    eventually,
+    lead,
+    make_rows,
+    numbers,
+    open_parts,
+    peer_of,
+    refusing_rows,
+    running_replica,
+)
+
+EPOCH = 3
+ROWS = make_rows(10)
+
+
+class RacingLedger(Ledger):
+    """Lets something happen right before the log stands still, or right after it did."""
+
+    before: Callable[[], None] = staticmethod(lambda: None)
+    after: Callable[[], None] = staticmethod(lambda: None)
+
+    @contextmanager
+    def standing_still(self) -> Iterator[int]:
+        self.before()
+        with super().standing_still() as position:
+            yield position
+        self.after()
+
+
+@dataclass
+class World:
+    """Replica 1 leads epoch 3 with five rows; replicas 2 and 3 follow it, with none."""
+
+    parts: Parts
+    followers: dict[int, RunningReplica]
+    peers: list[ReplicaPeer]
+    asked: dict[int, list[list[int]]] = field(default_factory=dict)  # what each was sent
+    replicators: list[Replicator] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.ledger = RacingLedger(self.parts.log, self.parts.node)
+        self.replicator = self.make_replicator(self.peers)
+        for replica_id, follower in self.followers.items():
+            self.asked[replica_id] = []
+            follower.servicer.on_rows = self.asked[replica_id].append
+
+    @property
+    def node(self) -> Node:
+        return self.parts.node
+
+    def make_replicator(
+        self, peers: Sequence[ReplicaPeer], timeout_s: float = TIMEOUT_S
+    ) -> Replicator:
+        replicator = Replicator(
+            self.node,
+            self.parts.log,
+            self.ledger,
+            peers,
+            replication_timeout_s=timeout_s,
+            catch_up_timeout_s=TIMEOUT_S,
+            interval_s=0.002,
+        )
+        self.replicators.append(replicator)
+        return replicator
+
+    def wait_in_sync(self, *replica_ids: int) -> None:
+        eventually(lambda: self.replicator.in_sync() == list(replica_ids), self.replicator.in_sync)
+
+    def settle(self) -> None:
+        """Both followers are in sync; nobody brings them up again by itself."""
+        for peer in self.peers:
+            self.replicator._bring_up(peer, 1, EPOCH)
+        for sent in self.asked.values():
+            sent.clear()
+
+    def append(self, count: int = 1) -> list[Order]:
+        """What the pipeline does before it replicates."""
+        position = self.node.view().position
+        return self.ledger.append(ROWS[position : position + count])
+
+    def replicate(self, rows: Sequence[Order]) -> None:
+        self.replicator.replicate(rows, self.node.view().epoch)
+
+    def positions(self) -> list[int]:
+        return [follower.node.view().position for follower in self.followers.values()]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with ExitStack() as stack:
+        parts = stack.enter_context(open_parts(tmp_path / "leader", ROWS[:5]))
+        followers = {
+            replica_id: stack.enter_context(
+                running_replica(tmp_path / str(replica_id), replica_id=replica_id)
+            )
+            for replica_id in (2, 3)
+        }
+        peers = stack.enter_context(peer_of(*followers.values()))
+        lead(parts.node, EPOCH)
+        world = World(parts, followers, peers)
+        yield world
+        for replicator in world.replicators:
+            replicator.stop()
+
+
+def fail(*_: object) -> None:
+    raise Unavailable("cannot append")
+
+
+# ------------------------------------------------------------ on the trades' path
+
+
+def test_followers_have_the_rows_when_replicate_returns(world: World) -> None:
+    world.settle()
+    world.replicate(world.append(3))
+    assert world.positions() == [8, 8]
+    assert world.replicator.in_sync() == [2, 3]
+    for follower in world.followers.values():
+        assert follower.log.rows(0) == ROWS[:8]
+        view = follower.node.view()
+        assert (view.leader_id, view.epoch) == (1, EPOCH)  # and it knows whom from
+
+
+def test_without_rows_nobody_is_asked(world: World) -> None:
+    world.settle()
+    world.replicate([])
+    assert world.asked == {2: [], 3: []}
+
+
+def test_who_is_not_in_sync_is_not_waited_for(world: World) -> None:
+    world.replicate(world.append())
+    assert world.asked == {2: [], 3: []}
+    assert world.replicator.in_sync() == []
+
+
+def test_followers_are_asked_at_once(world: World) -> None:
+    """Each answers only when the other has been asked, too."""
+    world.settle()
+    both = threading.Barrier(2, timeout=TIMEOUT_S / 2)
+    for follower in world.followers.values():
+        follower.servicer.on_rows = lambda _numbers: both.wait() and None
+    world.replicate(world.append())
+    assert world.replicator.in_sync() == [2, 3]
+
+
+def test_a_follower_that_is_too_slow_leaves_the_set(world: World) -> None:
+    world.replicator = world.make_replicator(world.peers, timeout_s=0.1)
+    world.settle()
+    may_answer = threading.Event()
+    world.followers[2].servicer.on_rows = lambda _numbers: may_answer.wait(TIMEOUT_S) and None
+    world.replicate(world.append())
+    assert world.replicator.in_sync() == [3]
+    world.replicate(world.append())  # does not wait for it any more
+    may_answer.set()
+    assert world.followers[3].node.view().position == 7
+
+
+def test_a_follower_that_fails_leaves_the_set_and_the_other_stays(world: World) -> None:
+    world.settle()
+    with refusing_rows(world.followers[2].log):
+        world.replicate(world.append())
+    assert world.replicator.in_sync() == [3]
+    assert world.positions() == [5, 6]
+    world.asked[2].clear()
+    world.replicate(world.append())
+    assert world.asked == {2: [], 3: [[6], [7]]}
+
+
+def test_a_follower_that_is_gone_leaves_the_set(world: World) -> None:
+    world.settle()
+    world.followers[3].stop_serving()
+    world.replicate(world.append())
+    assert world.replicator.in_sync() == [2]
+
+
+def test_a_follower_whose_log_ends_earlier_leaves_the_set(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It takes what it gets, and says that rows are missing."""
+    world.settle()
+    world.append()
+    world.replicate(world.append())  # the row between was never sent
+    assert world.replicator.in_sync() == []
+    assert "replica 2 left the in-sync set: its log ends at 5" in caplog.messages
+
+
+def test_a_follower_whose_log_is_ahead_stays_in_the_set(world: World) -> None:
+    world.settle()
+    world.followers[2].ledger.append(ROWS[5:8])
+    world.replicate(world.append())
+    assert world.replicator.in_sync() == [2, 3]
+    assert world.positions() == [8, 6]
+
+
+def test_a_follower_whose_log_contradicts_the_rows_leaves_the_set(world: World) -> None:
+    world.settle()
+    world.followers[2].ledger.append(make_rows(1, after=ROWS[:5], epoch=77))
+    world.replicate(world.append())
+    assert world.replicator.in_sync() == [3]
+
+
+def test_another_replicas_answer_is_not_believed(world: World) -> None:
+    swapped = ReplicaPeer(4, world.followers[2].address)
+    try:
+        with pytest.raises(Unavailable, match="answered by replica 2"):
+            world.replicator._bring_up(swapped, 1, EPOCH)
+        world.replicator._join(swapped, EPOCH)  # it was replica 4 until the addresses changed
+        world.replicate(world.append())
+        assert world.replicator.in_sync() == []
+    finally:
+        swapped.close()
+
+
+# ------------------------------------------------------------ off the trades' path
+
+
+def test_followers_are_brought_up_and_join(world: World) -> None:
+    world.replicator.start()
+    world.wait_in_sync(2, 3)
+    assert world.positions() == [5, 5]
+    for follower in world.followers.values():
+        assert follower.log.rows(0) == ROWS[:5]
+
+
+def test_a_long_log_is_sent_in_pieces(tmp_path: Path) -> None:
+    rows = make_rows(1_200)
+    sent: list[list[int]] = []
+    with (
+        open_parts(tmp_path / "leader", rows) as leader,
+        running_replica(tmp_path / "follower", rows[:10], replica_id=2) as follower,
+        peer_of(follower) as peers,
+    ):
+        lead(leader.node, EPOCH)
+        follower.servicer.on_rows = sent.append
+        world = World(leader, {}, peers)
+        world.replicator.start()
+        world.wait_in_sync(2)
+        world.replicator.stop()
+        assert follower.log.digest == leader.log.digest
+    assert [len(piece) for piece in sent] == [0, 500, 500, 190]
+
+
+def test_it_rejoins_only_when_an_append_off_the_path_succeeded(world: World) -> None:
+    world.replicator.start()
+    world.wait_in_sync(2, 3)
+    with refusing_rows(world.followers[2].log):
+        world.replicate(world.append())
+        tries = len(world.asked[2])
+        eventually(lambda: len(world.asked[2]) > tries + 6, lambda: world.asked)
+        assert world.replicator.in_sync() == [3]  # it answers, but takes nothing
+        world.replicate(world.append(2))
+    world.wait_in_sync(2, 3)
+    assert world.positions() == [8, 8]
+    assert world.followers[2].log.rows(0) == ROWS[:8]
+
+
+def test_a_row_that_comes_between_is_sent_before_it_joins(world: World) -> None:
+    """The follower has said that it has all; then, before it is let in, a trade commits."""
+
+    def commit() -> None:
+        world.ledger.before = lambda: None
+        world.replicate(world.append())
+
+    world.ledger.before = commit
+    world.replicator._bring_up(world.peers[0], 1, EPOCH)
+    assert world.replicator.in_sync() == [2]
+    assert world.followers[2].log.rows(0) == ROWS[:6]
+
+
+def test_a_row_that_comes_next_is_sent_to_who_just_joined(world: World) -> None:
+    """The moment the log may move again, the follower must be in the set already."""
+
+    def commit() -> None:
+        if world.parts.log.last_number == world.followers[2].log.last_number:
+            world.ledger.after = lambda: None
+            world.replicate(world.append())
+
+    world.ledger.after = commit
+    world.replicator._bring_up(world.peers[0], 1, EPOCH)
+    assert world.replicator.in_sync() == [2]
+    assert world.followers[2].log.rows(0) == ROWS[:6]
+
+
+def test_under_load_no_row_is_missed_while_followers_come_and_go(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Trades commit just while those who want to rejoin are being brought up."""
+    chance = random.Random(5)  # noqa: S311 - repeatable on purpose
+    rows = ROWS[:5]
+    contact = threading.Semaphore(0)
+
+    def commit() -> None:
+        rows.extend(make_rows(1, after=rows))
+        world.replicate(world.ledger.append(rows[-1:]))
+
+    for follower in world.followers.values():
+        follower.servicer.on_rows = lambda _numbers: contact.release()
+    world.replicator.start()
+    for turn in range(30):
+        for peer in world.peers[turn % 2 :]:
+            world.replicator._drop(peer, "the test wants it so")
+        commit()
+        while world.replicator.in_sync() != [2, 3]:
+            # Not each time: one that lacks a row whenever it is looked at is never let in.
+            if contact.acquire(timeout=0.01) and chance.random() < 0.5:
+                commit()
+    assert len(rows) > 40
+    assert world.positions() == [len(rows)] * 2
+    assert not [message for message in caplog.messages if "its log ends at" in message]
+
+
+def test_one_that_is_away_does_not_hold_up_the_other(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "order.replication")
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # and does not listen
+        away = ReplicaPeer(4, f"127.0.0.1:{held.getsockname()[1]}")
+        world.replicator = world.make_replicator([away, world.peers[0]])
+        world.replicator.start()
+        world.wait_in_sync(2)
+
+        def levels() -> list[int]:
+            return [one.levelno for one in caplog.records if "cannot be brought up" in one.message]
+
+        eventually(lambda: len(levels()) >= 3, levels)
+        world.replicator.stop()
+        away.close()
+    assert levels()[:3] == [logging.WARNING, logging.DEBUG, logging.DEBUG]  # said once
+
+
+def test_a_defect_does_not_end_the_bringing_up(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows, defects = world.parts.log.rows, [1, 1]
+
+    def defective(after: int, limit: int = 1) -> list[Order]:
+        return rows(after, limit) if not defects else [defects.pop() // 0]  # type: ignore[list-item]
+
+    monkeypatch.setattr(world.parts.log, "rows", defective)
+    world.replicator.start()
+    world.wait_in_sync(2, 3)
+    assert "ZeroDivisionError" in caplog.text
+
+
+# ------------------------------------------------------------ offices
+
+
+def test_out_of_office_nobody_is_in_sync(world: World) -> None:
+    world.settle()
+    assert world.replicator.in_sync() == [2, 3]
+    world.node.step(lambda replica: replica.step_down(EPOCH))
+    assert world.replicator.in_sync() == []
+    world.node.step(lambda replica: replica.stand(EPOCH + 2))
+    world.node.step(lambda replica: replica.fence_accepted(EPOCH + 2))
+    assert world.replicator.in_sync() == []
+
+
+def test_a_new_office_begins_with_nobody_in_sync(world: World) -> None:
+    """Its followers may have missed rows of the office between."""
+    world.settle()
+    world.node.step(lambda replica: replica.step_down(EPOCH))
+    lead(world.node, EPOCH + 2)
+    assert world.replicator.in_sync() == []
+    world.replicate(world.append())
+    assert world.asked == {2: [], 3: []}
+    world.replicator._bring_up(world.peers[1], 1, EPOCH + 2)
+    assert world.replicator.in_sync() == [3]  # not replica 2 of the office before
+    assert world.positions() == [5, 6]
+
+
+def test_a_batch_of_an_old_office_is_nobodys(world: World) -> None:
+    world.settle()
+    world.node.step(lambda replica: replica.step_down(EPOCH))
+    lead(world.node, EPOCH + 2)
+    world.replicator._bring_up(world.peers[0], 1, EPOCH + 2)
+    world.asked[2].clear()
+    world.replicator.replicate(world.append(), EPOCH)
+    assert world.asked == {2: [], 3: []}
+
+
+def test_bringing_up_for_an_old_office_lets_nobody_into_the_new_one(world: World) -> None:
+    world.node.step(lambda replica: replica.step_down(EPOCH))
+    lead(world.node, EPOCH + 2)
+    world.replicator._bring_up(world.peers[0], 1, EPOCH + 2)
+    world.replicator._bring_up(world.peers[1], 1, EPOCH)  # began long ago
+    assert world.replicator.in_sync() == [2]
+
+
+def test_a_follower_brings_nobody_up(world: World) -> None:
+    world.node.step(lambda replica: replica.step_down(EPOCH))
+    looked = threading.Semaphore(0)
+    view = world.node.view
+
+    def watched() -> object:
+        looked.release()
+        return view()
+
+    world.node.view = watched  # type: ignore[method-assign, assignment]
+    world.replicator.start()
+    for _ in range(6):
+        assert looked.acquire(timeout=TIMEOUT_S)
+    world.replicator.stop()
+    assert world.asked == {2: [], 3: []}
+
+
+def test_bringing_up_ends_with_the_office(tmp_path: Path) -> None:
+    rows = make_rows(1_200)
+    with (
+        open_parts(tmp_path / "leader", rows) as leader,
+        running_replica(tmp_path / "follower", replica_id=2) as follower,
+        peer_of(follower) as peers,
+    ):
+        lead(leader.node, EPOCH)
+        world = World(leader, {}, peers)
+
+        def depose(given: list[int]) -> None:
+            if given:
+                leader.node.step(lambda replica: replica.step_down(EPOCH))
+
+        follower.servicer.on_rows = depose
+        world.replicator._bring_up(peers[0], 1, EPOCH)
+        assert follower.node.view().position == 500
+        lead(leader.node, EPOCH + 1)
+        assert world.replicator.in_sync() == []
+
+
+def test_stopping_ends_the_threads(world: World) -> None:
+    before = set(threading.enumerate())
+    world.replicator.start()
+    world.wait_in_sync(2, 3)
+    world.replicator.stop()
+    left = {thread.name for thread in set(threading.enumerate()) - before}
+    assert not {name for name in left if name.startswith("catch-up")}
+    assert numbers(world.append()) == [6]  # and nobody holds the log
