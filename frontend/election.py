@@ -20,14 +20,19 @@ logger = logging.getLogger(__name__)
 
 # A candidate further behind the best one than this is asked last: it would promote for long.
 MAX_LAG = 1_000
-# How long nobody tries to have a leader elected after it was seen that there can be none.
-_HOPELESS_FOR_S = 0.5
+# While the catalog is down, between one attempt to have a leader elected and the next.
+_BETWEEN_ROUNDS_S = 0.5
 
 
 class CatalogDown(Unavailable):
-    """Nobody leads, and nobody can: the catalog is not to be reached."""
+    """Nobody leads, and nobody can: the catalog is not to be reached.
 
-    default_message = "the catalog cannot be reached"
+    `since` is when that was first seen, on the clock of the election.
+    """
+
+    def __init__(self, since: float) -> None:
+        super().__init__("the catalog cannot be reached")
+        self.since = since
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,8 @@ class Election:
         self._candidate_timeout_s = candidate_timeout_s
         self._catalog_is_reachable = catalog_is_reachable
         self._clock = clock
-        self._hopeless_until = clock()
+        self._catalog_down_since: float | None = None
+        self._next_round_at = clock()
         self._sharing = threading.Lock()
         self._current: Leadership | None = None
         self._round: Future[Leadership] | None = None
@@ -85,8 +91,8 @@ class Election:
             if self._current is not None and self._current is not failed:
                 return self._current
             self._current = None
-            if self._clock() < self._hopeless_until:
-                raise CatalogDown
+            if self._catalog_down_since is not None and self._clock() < self._next_round_at:
+                raise CatalogDown(self._catalog_down_since)
             running, mine = self._round, Future[Leadership]()
             if running is None:
                 self._round = mine
@@ -105,6 +111,7 @@ class Election:
         gone_id = failed.peer.replica_id if failed and is_gone else 0
         try:
             found = self._find(failed, gone_id, give_up_at)
+            self._catalog_down_since = None
             mine.set_result(found)
         except BaseException as error:
             mine.set_exception(error)
@@ -147,9 +154,11 @@ class Election:
                 self._broadcast(leadership)
                 return leadership
         if not self._catalog_is_reachable():
-            # Whoever asks now need not wait in vain, and keep a thread from others.
-            self._hopeless_until = self._clock() + _HOPELESS_FOR_S
-            raise CatalogDown
+            if self._catalog_down_since is None:
+                self._catalog_down_since = self._clock()
+            self._next_round_at = self._clock() + _BETWEEN_ROUNDS_S
+            raise CatalogDown(self._catalog_down_since)
+        self._catalog_down_since = None
         raise Unavailable("no order replica can take office now")
 
     def _propose(self, candidate: ReplicaPeer, epoch: int, timeout_s: float) -> Leadership | None:

@@ -26,6 +26,10 @@ logger = logging.getLogger(__name__)
 _PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 0.4
 
+# Who asks when the catalog has been away for longer than this is told at once. Whoever came
+# before may see it return; were all to wait, nobody else would find a thread.
+_RIDE_OUT_S = 1.0
+
 # What no repeat can change.
 _FINAL = (KeyReused, InvalidRequest, Internal)
 # What says that this copy was not executed. All else leaves the outcome unknown.
@@ -64,17 +68,18 @@ class LeaderClient:
             OutcomeUnknown: the time is over; a copy may have been executed, or may yet be.
             Unavailable: the time is over; no copy was executed.
         """
-        give_up_at = self._clock() + self._decision_timeout_s - waited_s
+        asked_at = self._clock() - waited_s
+        give_up_at = asked_at + self._decision_timeout_s
         failed: Leadership | None = None
         is_gone = in_doubt = False
         attempt = 0
         while self._clock() < give_up_at:
             try:
                 leader = self._leader(failed, give_up_at, is_gone)
-            except CatalogDown:
-                break
             except Unavailable as error:
                 logger.info("no leader: %s", error.message)
+                if isinstance(error, CatalogDown) and asked_at > error.since + _RIDE_OUT_S:
+                    break
                 self._back_off(attempt, give_up_at)
                 attempt += 1
                 continue

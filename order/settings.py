@@ -38,7 +38,8 @@ class OrderSettings(RpcServiceSettings):
         default=1.0, description="how long a leader goes without the catalog before it steps down"
     )
     fence_timeout_s: Seconds = Field(
-        default=0.5, description="a candidate's time to have its epoch registered"
+        default=0.65,
+        description="how long a candidate is waited for while it has its epoch registered",
     )
     replication_timeout_s: Seconds = Field(
         default=0.25, description="how long a trade waits for a follower"

@@ -104,10 +104,11 @@ class Run:
 
     def _look_up(self, worker: Worker) -> None:
         name = self._random.choice(STOCKS)
-        at_least = self.history.acknowledged(name)
-        quote, result = worker.quotes.quote(name)
-        assert quote is not None
-        self.history.looked_up(name, quote.version, at_least, result)
+        for _ in range(2):  # the second sees what the first has filled, before others evict it
+            at_least = self.history.acknowledged(name)
+            quote, result = worker.quotes.quote(name)
+            assert quote is not None
+            self.history.looked_up(name, quote.version, at_least, result)
 
     def _trade(self, worker: Worker) -> None:
         name = self._random.choice(STOCKS)
@@ -128,7 +129,7 @@ class Run:
         if kind < 0.1:
             self._flush()
         elif kind < 0.6:
-            time.sleep(self._random.uniform(0, 2) * LEASE_S)
+            time.sleep(self._random.uniform(0.5, 2) * LEASE_S)
 
     def _break_things(self) -> None:
         faults = [self._pause, self._restart, self._cut_off, self._flush, self._catalog.restart]

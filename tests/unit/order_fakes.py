@@ -289,9 +289,17 @@ class WatchedHub(UpdateHub):
 
 
 class WatchedServicer(OrderServicer):
-    """Lets a test see, delay or refuse the rows that a peer sends."""
+    """Lets a test see, delay or refuse what peers send and ask."""
 
     on_rows: Callable[[list[int]], None] = staticmethod(lambda _numbers: None)
+    # Who leads, if this knows better.
+    on_asked: Callable[[], bourse_pb2.GetLeaderResponse | None] = staticmethod(lambda: None)
+
+    def GetLeader(  # noqa: N802 - gRPC's name
+        self, request: bourse_pb2.Empty, context: grpc.ServicerContext
+    ) -> bourse_pb2.GetLeaderResponse:
+        answer = self.on_asked()
+        return super().GetLeader(request, context) if answer is None else answer
 
     def SyncOrderBatch(  # noqa: N802 - gRPC's name
         self, request: bourse_pb2.OrderBatch, context: grpc.ServicerContext

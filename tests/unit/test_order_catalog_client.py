@@ -13,6 +13,7 @@ import pytest
 from common import logs
 from common.errors import (
     BourseError,
+    Damaged,
     Internal,
     KeyReused,
     OutcomeUnknown,
@@ -144,6 +145,12 @@ def test_results_that_do_not_fit_the_trades_are_a_defect(
         update(client, make_trade("a"), make_trade("b"))
 
 
+def test_damage_in_the_catalog_is_not_damage_here(client: CatalogClient, catalog: Catalog) -> None:
+    catalog.answer = fail(Damaged("a page is bad"))
+    with pytest.raises(Unavailable, match="a page is bad"):
+        update(client, make_trade("a"))
+
+
 @pytest.mark.parametrize("error", [StaleEpoch("epoch 9 is registered"), Unavailable("starting")])
 def test_what_the_catalog_refuses_arrives_as_its_error(
     client: CatalogClient, catalog: Catalog, error: BourseError
@@ -178,7 +185,7 @@ def test_the_fence(client: CatalogClient, catalog: Catalog) -> None:
 def test_calls_carry_the_id_of_the_request_they_serve(
     client: CatalogClient, catalog: Catalog
 ) -> None:
-    catalog.answer = lambda: bourse_pb2.FenceResponse()
+    catalog.answer = bourse_pb2.FenceResponse
     token = logs.request_id.set("the-request")
     try:
         client.fence(1, 1, TIMEOUT_S)
@@ -194,26 +201,58 @@ def chunk(rows: list[Order]) -> bourse_pb2.OrderBatch:
     return bourse_pb2.OrderBatch(rows=[order_to_item(row) for row in rows])
 
 
+def serve(catalog: Catalog, rows: list[Order]) -> None:
+    """The journal has these rows and sends two in each message."""
+
+    def answer() -> Iterator[bourse_pb2.OrderBatch]:
+        request = catalog.asked[-1]
+        wanted = rows[request.last_number :][: request.limit or len(rows)]
+        for start in range(0, len(wanted), 2):
+            yield chunk(wanted[start : start + 2])
+
+    catalog.answer = answer
+
+
 def test_the_journal_comes_in_chunks(client: CatalogClient, catalog: Catalog) -> None:
-    catalog.answer = lambda: [chunk(ROWS[2:4]), chunk(ROWS[4:])]
-    assert list(client.journal(2)) == [ROWS[2:4], ROWS[4:]]
-    assert catalog.asked == [bourse_pb2.SyncRequest(last_number=2)]
-    catalog.answer = list
+    """Each by a call of its own, so that none can take long."""
+    rows = make_rows(2_300)
+    serve(catalog, rows)
+    chunks = list(client.journal(100))
+    assert [len(one) for one in chunks] == [1_000, 1_000, 200]
+    assert [row for one in chunks for row in one] == rows[100:]
+    assert [(one.last_number, one.limit) for one in catalog.asked] == [
+        (100, 1_000),
+        (1_100, 1_000),
+        (2_100, 1_000),
+        (2_300, 1_000),
+    ]
+
+
+def test_a_journal_that_has_no_more(client: CatalogClient, catalog: Catalog) -> None:
+    serve(catalog, ROWS)
     assert list(client.journal(5)) == []
 
 
+@pytest.mark.parametrize("error", [Unavailable("stopping"), Damaged("a page is bad")])
 def test_a_journal_that_breaks_off_is_an_error_after_what_came(
-    client: CatalogClient, catalog: Catalog
+    client: CatalogClient, catalog: Catalog, error: BourseError
 ) -> None:
-    def breaking() -> Iterator[bourse_pb2.OrderBatch]:
-        yield chunk(ROWS[:2])
-        raise Unavailable("stopping")
-
-    catalog.answer = breaking
+    """Damage over there is not damage here."""
+    serve(catalog, make_rows(1_500))
     journal = client.journal(0)
-    assert next(journal) == ROWS[:2]
-    with pytest.raises(Unavailable, match="stopping"):
+    assert len(next(journal)) == 1_000
+    catalog.answer = fail(error)
+    with pytest.raises(Unavailable, match=error.message):
         next(journal)
+
+
+def test_each_chunk_has_the_timeout_to_itself(channel: grpc.Channel, catalog: Catalog) -> None:
+    client = CatalogClient(channel, pull_timeout_s=0.05)
+    may_answer = threading.Event()
+    catalog.answer = lambda: [may_answer.wait(TIMEOUT_S) and chunk([])]
+    with pytest.raises(OutcomeUnknown):
+        next(client.journal(0))
+    may_answer.set()
 
 
 # ------------------------------------------------------------ this side is stopping

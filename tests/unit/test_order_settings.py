@@ -1,0 +1,157 @@
+"""A replica's settings: what is wrong stops it at start, with one line that names the variable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from common.settings import load_settings
+from order.settings import OrderSettings
+
+UNCHECKED_HOST = "whatever stands before the last colon is taken for a host"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for field in OrderSettings.model_fields:
+        monkeypatch.delenv(field.upper(), raising=False)
+    monkeypatch.setenv("ORDER_ID", "2")
+
+
+def test_only_the_id_must_be_given() -> None:
+    settings = load_settings(OrderSettings, "order")
+    assert settings.order_id == 2
+    assert settings.order_replicas == {
+        1: "order-1:50051",
+        2: "order-2:50051",
+        3: "order-3:50051",
+    }
+    assert settings.listen_address == "0.0.0.0:50051"
+    assert settings.catalog_address == "catalog:50051"
+
+
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in {
+        "ORDER_ID": "7",
+        "ORDER_REPLICAS": "7=[::1]:1, 9=elsewhere:2",
+        "ORDER_THREADPOOL_SIZE": "64",
+        "DATA_DIR": "/data",
+        "CATALOG_ADDRESS": "10.0.0.1:50052",
+        "REDIS_URL": "redis://:secret@cache:6380/3",
+        "COMMIT_PATIENCE_S": "0.75",
+    }.items():
+        monkeypatch.setenv(variable, value)
+    settings = load_settings(OrderSettings, "order")
+    assert settings.order_id == 7
+    assert settings.order_replicas == {7: "[::1]:1", 9: "elsewhere:2"}
+    assert settings.order_threadpool_size == 64
+    assert settings.data_dir == Path("/data")
+    assert settings.catalog_address == "10.0.0.1:50052"
+    assert settings.redis_url == "redis://:secret@cache:6380/3"
+    assert settings.commit_patience_s == 0.75
+
+
+SECONDS = [
+    "REDIS_TIMEOUT_S",
+    "COMMIT_ATTEMPT_TIMEOUT_S",
+    "COMMIT_PATIENCE_S",
+    "FENCE_TIMEOUT_S",
+    "REPLICATION_TIMEOUT_S",
+    "PEER_TIMEOUT_S",
+    "CATCH_UP_INTERVAL_S",
+    "PULL_TIMEOUT_S",
+    "SHUTDOWN_GRACE_S",
+]
+WRONG_VALUES = [
+    ("ORDER_ID", ""),
+    ("ORDER_ID", "0"),
+    ("ORDER_ID", "-1"),
+    ("ORDER_ID", "1.5"),
+    ("ORDER_ID", "first"),
+    ("ORDER_REPLICAS", ""),
+    ("ORDER_REPLICAS", "2"),
+    ("ORDER_REPLICAS", "2=order-2"),
+    ("ORDER_REPLICAS", "2=:50051"),
+    ("ORDER_REPLICAS", "2=order-2:port"),
+    ("ORDER_REPLICAS", "2=order-2:65536"),
+    ("ORDER_REPLICAS", "-2=order-2:50051"),
+    ("ORDER_REPLICAS", "two=order-2:50051"),
+    ("ORDER_REPLICAS", "2=order-2:50051,2=order-3:50051"),
+    ("ORDER_THREADPOOL_SIZE", "31"),
+    ("ORDER_THREADPOOL_SIZE", "1025"),
+    ("ORDER_THREADPOOL_SIZE", "many"),
+    ("LISTEN_ADDRESS", "50051"),
+    ("LISTEN_ADDRESS", ""),
+    ("CATALOG_ADDRESS", "catalog"),
+    ("CATALOG_ADDRESS", ":50051"),
+    ("CATALOG_ADDRESS", "catalog:-1"),
+    ("REDIS_URL", ""),
+    ("REDIS_URL", "redis:6379"),
+    ("REDIS_URL", "http://redis:6379"),
+    ("REDIS_URL", "redis://redis:port/0"),
+    ("REDIS_URL", "redis://redis:6379/first"),
+    *((variable, value) for variable in SECONDS for value in ("0", "-1", "3601", "nan", "soon")),
+    *(
+        pytest.param(variable, value, marks=pytest.mark.xfail(strict=True, reason=UNCHECKED_HOST))
+        for variable, value in [
+            ("CATALOG_ADDRESS", "http://catalog:50051"),
+            ("CATALOG_ADDRESS", "catalog 1:50051"),
+            ("ORDER_REPLICAS", "2=http://order-2:50051"),
+            ("ORDER_REPLICAS", "2=order-2:50051;3=order-3:50051"),
+        ]
+    ),
+    pytest.param(
+        "DATA_DIR",
+        "",
+        marks=pytest.mark.xfail(
+            strict=True, reason="taken for the working directory, which is on no volume"
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("variable", "value"), WRONG_VALUES)
+def test_a_wrong_value_is_one_line_that_names_it(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variable: str,
+    value: str,
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SystemExit) as stopped:
+        load_settings(OrderSettings, "order")
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"order: setting {variable}=")
+
+
+def test_without_an_id_it_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("ORDER_ID")
+    with pytest.raises(SystemExit):
+        load_settings(OrderSettings, "order")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("order: setting ORDER_ID=")
+
+
+def test_the_id_must_be_one_of_the_replicas(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ORDER_REPLICAS", "1=order-1:50051,3=order-3:50051")
+    with pytest.raises(SystemExit):
+        load_settings(OrderSettings, "order")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "ORDER_ID 2 is not one of ORDER_REPLICAS" in line
+
+
+@pytest.mark.parametrize("size", [32, 128, 1024])
+def test_trades_and_streams_leave_threads_for_the_rest(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setenv("ORDER_THREADPOOL_SIZE", str(size))
+    settings = load_settings(OrderSettings, "order")
+    assert settings.trade_limit >= 8
+    # Two kinds of streams; replicas send rows, ask for signs of life and elect meanwhile.
+    assert settings.trade_limit + 2 * settings.stream_limit + 8 <= size
