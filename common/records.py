@@ -26,6 +26,9 @@ MAX_EPOCH = 2**62  # leaves room to count on from any epoch that a message can n
 # "Leases", 1989). A constant of the protocol, not a setting: catalog and cache must agree.
 LEASE_MS = 5_000
 
+# Where the leader publishes which stocks changed, as JSON: [["stock1", 7], …], newest versions.
+INVALIDATION_CHANNEL = "bourse:invalidations"
+
 
 @dataclass(frozen=True, slots=True)
 class Order:

@@ -15,11 +15,9 @@ from typing import Any, Protocol
 
 import redis
 
-from common.records import is_valid_name
+from common.records import INVALIDATION_CHANNEL, is_valid_name
 
 logger = logging.getLogger(__name__)
-
-INVALIDATION_CHANNEL = "bourse:invalidations"
 
 _FIRST_BACKOFF_S = 0.1
 _LONGEST_BACKOFF_S = 2.0

@@ -17,11 +17,10 @@ from typing import Protocol
 import redis
 
 from common.errors import Busy
-from common.records import Order
+from common.records import INVALIDATION_CHANNEL, Order
 
 logger = logging.getLogger(__name__)
 
-INVALIDATION_CHANNEL = "bourse:invalidations"
 _STREAM_CAPACITY = 10_000  # changes a slow subscriber may be behind
 _QUEUE_CAPACITY = 1_000  # batches that may wait for a slow Redis
 _POLL_S = 0.5

@@ -118,12 +118,13 @@ class Replicator:
         be called in sync until somebody does.
         """
         was_reachable = True
+        owed = 0  # what a member must have by now: rows of the last moments may be on their way
         while not self._stopping.wait(self._interval_s):
             view = self._node.view()
             if view.role is not Role.LEADER:
                 continue
             try:
-                self._bring_up(peer, view.replica_id, view.epoch)
+                self._bring_up(peer, view.replica_id, view.epoch, owed)
                 was_reachable = True
             except BourseError as error:
                 self._drop(peer, error.message)
@@ -132,12 +133,12 @@ class Replicator:
                 was_reachable = False
             except Exception:
                 logger.exception("unexpected error while bringing up %s", peer)
+            owed = view.position
 
-    def _bring_up(self, peer: ReplicaPeer, leader_id: int, epoch: int) -> None:
-        position = self._node.view().position
+    def _bring_up(self, peer: ReplicaPeer, leader_id: int, epoch: int, owed: int) -> None:
         last_number = self._send(peer, (), leader_id, epoch)
         if self._is_member(peer, epoch):
-            if last_number >= position:
+            if last_number >= owed:
                 return
             self._drop(peer, f"its log ends at {last_number}")
         while not self._stopping.is_set() and self._node.view().role is Role.LEADER:

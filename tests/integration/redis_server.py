@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import socket
 import subprocess
@@ -33,11 +34,12 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        settings = ["--save", "", "--appendonly", "no", "--dir", tempfile.gettempdir()]
+        settings = ["--save", "", "--appendonly", "no", "--loglevel", "warning"]
+        settings += ["--dir", tempfile.gettempdir()]
         self._process = subprocess.Popen(
             [self._executable, "--port", str(self.port), "--bind", "127.0.0.1", *settings],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         self._wait_until_it_answers()
 
@@ -45,7 +47,7 @@ class RedisServer:
         """kill -9, also while paused."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            self._process.communicate()
             self._process = None
 
     def restart(self) -> None:
@@ -79,19 +81,23 @@ class RedisServer:
         self._process.send_signal(number)
 
     def _wait_until_it_answers(self) -> None:
+        assert self._process is not None
         deadline = time.monotonic() + _START_TIMEOUT_S
         with self.client() as client:
-            while True:
-                try:
-                    client.ping()
-                except redis.ConnectionError as error:
-                    if self._process is None or self._process.poll() is not None:
-                        raise RuntimeError(f"{self._executable} ended at once") from error
-                    if time.monotonic() > deadline:
-                        raise RuntimeError(f"no Redis on port {self.port}: {error}") from error
-                    time.sleep(0.01)
-                else:
-                    return
+            while not _answers(client):
+                if self._process.poll() is not None:
+                    output = self._process.communicate()[0].decode()
+                    raise RuntimeError(f"{self._executable} ended at once: {output}")
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"no Redis on port {self.port}")
+                time.sleep(0.01)
+
+
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False
 
 
 @contextmanager
@@ -122,6 +128,16 @@ def bundled_redis_executable() -> str:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Outside the range that outgoing connections take their ports from.
+
+    While the server is down, a client that connects to a port of that range again and again
+    ends up connected to itself, and the server cannot have the port back.
+    """
+    for port in random.sample(range(15_000, 30_000), 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port")

@@ -23,7 +23,7 @@ from tests.integration.redis_server import RedisServer, closed_port, running_red
 LEASE_MS = 300
 LEASE_S = LEASE_MS / 1000
 REDIS_TIMEOUT_S = 0.05
-STOCKS = [f"stock{number}" for number in range(1, 7)]
+STOCKS = [f"stock{number}" for number in range(1, 13)]
 WORKERS = 3
 
 

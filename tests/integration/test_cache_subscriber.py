@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 import redis
 
+from common.records import INVALIDATION_CHANNEL
 from frontend.redis_client import connect_redis
 from frontend.subscriber import (
-    INVALIDATION_CHANNEL,
     InvalidationSubscriber,
     decode_invalidations,
 )

@@ -113,6 +113,7 @@ def running_pipeline(directory: Path, node: Node) -> Iterator[TradeQueue]:
         ledger=Ledger(log, node),
         followers=Nobody(),
         announcer=Nobody(),
+        resign=lambda epoch, why: None,
         attempt_timeout_s=1.0,
         patience_s=1.0,
         halt=lambda _reason: None,

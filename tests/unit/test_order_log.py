@@ -367,6 +367,16 @@ def test_a_flipped_bit_in_the_way_to_the_rows_is_noticed(tmp_path: Path, written
     assert set(results.values()) <= {"damaged", "whole"}
 
 
+def test_a_page_that_goes_bad_while_the_log_is_open_is_not_served(written: Path) -> None:
+    with closing(OrderLog(written)) as log:
+        content = written.read_bytes()
+        written.write_bytes(content[: 2 * 4096] + b"\xaa" * (len(content) - 2 * 4096))
+        with pytest.raises(Damaged, match=r"orders\.db: .*malformed"):
+            log.row(60)
+        with pytest.raises(Damaged):
+            list(log.chunks(0))
+
+
 # ------------------------------------------------------------ trouble with the disk is no damage
 
 
@@ -429,6 +439,35 @@ def test_a_file_that_cannot_be_opened_is_trouble_with_the_disk(path: Path) -> No
     path.mkdir()
     with pytest.raises(Unavailable, match=r"orders\.db: unable to open"):
         open_log(path)
+
+
+class UnreadableDisk:
+    """In place of a connection."""
+
+    def execute(self, *_: object) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+        raise error
+
+
+def test_a_disk_that_cannot_be_read_for_now_is_not_taken_for_damage(
+    written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(OrderLog(written)) as log:
+        with monkeypatch.context() as patched:
+            patched.setattr(log, "_reader", UnreadableDisk())
+            with pytest.raises(Unavailable, match="disk I/O error"):
+                log.row(60)
+        assert log.row(60) == ROWS[59]
+
+
+@pytest.mark.xfail(strict=True, raises=Damaged, reason="an error without a code counts as damage")
+def test_a_log_that_was_closed_is_not_damaged(written: Path) -> None:
+    """Who reads while the service stops must not stop it for good."""
+    log = OrderLog(written)
+    log.close()
+    with pytest.raises(Unavailable):
+        log.rows(0)
 
 
 # ------------------------------------------------------------ the log as text

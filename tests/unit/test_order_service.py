@@ -444,6 +444,17 @@ def assert_still_there(replica: RunningReplica) -> None:
     assert replica.call("Status", timeout_s=5).replica_id == 1
 
 
+def has_place(call: Callable[[], object]) -> bool:
+    """False while the thread that kept the place has not noticed that its caller went."""
+    try:
+        call()
+    except grpc.RpcError as error:
+        if error.code() is not Status.RESOURCE_EXHAUSTED:
+            raise
+        return False
+    return True
+
+
 def test_trades_are_bounded(replica: RunningReplica) -> None:
     replica.lead()
     waiting = [
@@ -452,12 +463,12 @@ def test_trades_are_bounded(replica: RunningReplica) -> None:
     ]
     for _ in waiting:
         assert replica.queue.arrivals.acquire(timeout=TIMEOUT_S)
-    code, details = refusal(lambda: replica.call("Trade", trade("too many")))
+    code, details = refusal(lambda: replica.call("Trade", trade("too-many")))
     assert (code, details) == (Status.RESOURCE_EXHAUSTED, "too many trades at once")
     assert_still_there(replica)
     replica.start_pipeline()
     assert sorted(one.result().transaction_number for one in waiting) == [11, 12, 13, 14]
-    assert replica.call("Trade", trade("one more")).transaction_number == 15
+    assert replica.call("Trade", trade("one-more")).transaction_number == 15
 
 
 def test_places_of_trades_that_failed_are_free_again(replica: RunningReplica) -> None:
@@ -466,14 +477,7 @@ def test_places_of_trades_that_failed_are_free_again(replica: RunningReplica) ->
         refusal(lambda: replica.call("Trade", trade(), timeout_s=0.05))
     replica.start_pipeline()
 
-    def is_decided() -> bool:
-        try:
-            return bool(replica.call("Trade", trade()).status == 1)
-        except grpc.RpcError as error:
-            assert error.code() is Status.RESOURCE_EXHAUSTED  # its thread has not noticed yet
-            return False
-
-    eventually(is_decided, lambda: "busy")
+    eventually(lambda: has_place(lambda: replica.call("Trade", trade())), lambda: "busy")
 
 
 def test_subscribers_are_bounded(leader: RunningReplica) -> None:
@@ -507,14 +511,7 @@ def test_streams_of_rows_are_bounded(tmp_path: Path) -> None:
         assert_still_there(replica)
         streams.pop().cancel()
 
-        def is_free() -> bool:
-            try:
-                return len(synced(replica, limit=3)) == 3
-            except grpc.RpcError as error:
-                assert error.code() is Status.RESOURCE_EXHAUSTED
-                return False
-
-        eventually(is_free, lambda: "busy")
+        eventually(lambda: has_place(lambda: synced(replica, limit=3)), lambda: "busy")
         streams.pop().cancel()
 
 

@@ -104,6 +104,22 @@ def test_the_channel_made_anew_reaches_the_replica_where_it_is_now(
     assert len(names.replicas[2].seen("IsAlive")) == 1
 
 
+def test_the_channel_made_anew_shares_no_connection_with_the_old_one(
+    names: TwoAddresses, peer: ReplicaPeer
+) -> None:
+    """Not even while the old one is held up by a call in flight."""
+    names.swap()
+    names.replicas[2].will("Trade", names.replicas[2].silent)
+    pending = peer.start("Trade", bourse_pb2.TradeRequest(), PATIENCE_S)
+    with pytest.raises(Unavailable):
+        is_alive(peer)
+    names.swap()
+    assert is_alive(peer).replica_id == 1
+    names.replicas[2].release()
+    with pytest.raises(Unavailable, match="answered by replica 2"):
+        pending.answer()
+
+
 def test_a_name_that_stays_wrong_is_tried_anew_each_time(
     names: TwoAddresses, peer: ReplicaPeer
 ) -> None:

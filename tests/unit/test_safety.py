@@ -99,7 +99,7 @@ def test_a_try_that_hangs_does_not_hold_the_answer(world: World) -> None:
     hanging = threading.Event()
     world.answer = lambda: None if hanging.wait(30) else pytest.fail("nobody let it go")
 
-    def let_time_pass(_attempt: Future[None], seconds: float) -> None:
+    def let_time_pass(_attempt: Future[bool], seconds: float) -> None:
         world.waits += 1
         world.now_s += seconds / 2 + 0.001  # woken early: it must wait for the rest
 
@@ -139,7 +139,7 @@ def test_more_trades_than_threads_wait_no_longer_than_their_lease(world: World) 
     hanging = threading.Event()
     world.answer = lambda: None if hanging.wait(30) else pytest.fail("nobody let it go")
 
-    def let_time_pass(attempt: Future[None], seconds: float) -> None:
+    def let_time_pass(attempt: Future[bool], seconds: float) -> None:
         wait([attempt], timeout=0)
         world.now_s += seconds
 
