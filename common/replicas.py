@@ -47,30 +47,32 @@ class ReplicaPeer:
 
     def start(self, method: str, request: Any, timeout_s: float) -> PendingAnswer:
         """Starts a call without waiting for it, so that several peers work at once."""
-        start = getattr(self._stub, method).future
+        stub = self._stub
         try:
-            future = start(request, timeout=timeout_s, metadata=rpc.call_metadata())
-        except ValueError as error:  # grpc's way to say that the channel was closed here
-            raise Unavailable(f"this side is stopping: {error}") from error
-        return PendingAnswer(self, future)
+            future = getattr(stub, method).future(
+                request, timeout=timeout_s, metadata=rpc.call_metadata()
+            )
+        except ValueError as error:
+            raise rpc.closed(error) from error
+        return PendingAnswer(self, stub, future)
 
     def stream(self, method: str, request: Any, timeout_s: float) -> Iterator[Any]:
         """Reads a server stream; the deadline is for the whole of it."""
-        try:
-            yield from getattr(self._stub, method)(
-                request, timeout=timeout_s, metadata=rpc.call_metadata()
-            )
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
+        return rpc.stream(getattr(self._stub, method), request, timeout_s)
 
-    def believe(self, answer: Any) -> Any:
-        """The answer, if it is this replica's; raises Unavailable otherwise."""
+    def believe(self, answer: Any, stub: bourse_pb2_grpc.OrderServiceStub) -> Any:
+        """The answer, if it is this replica's; raises Unavailable otherwise.
+
+        Args:
+            stub: that the answer came from.
+        """
         if answer.replica_id == self.replica_id:
             return answer
-        logger.warning("%s: answered by replica %d, connecting anew", self, answer.replica_id)
-        # The old channel is not closed but let go: calls in flight on it end by themselves.
-        self._channel = rpc.open_channel(self._address)
-        self._stub = bourse_pb2_grpc.OrderServiceStub(self._channel)
+        if stub is self._stub:  # else another answer has seen to it already
+            logger.warning("%s: replica %d answered, connecting anew", self, answer.replica_id)
+            # The old channel is not closed but let go: calls in flight on it end by themselves.
+            self._channel = rpc.open_channel(self._address)
+            self._stub = bourse_pb2_grpc.OrderServiceStub(self._channel)
         raise Unavailable(f"{self}: answered by replica {answer.replica_id}")
 
     def close(self) -> None:
@@ -80,8 +82,11 @@ class ReplicaPeer:
 class PendingAnswer:
     """A call in flight to one replica."""
 
-    def __init__(self, peer: ReplicaPeer, future: Any) -> None:
+    def __init__(
+        self, peer: ReplicaPeer, stub: bourse_pb2_grpc.OrderServiceStub, future: Any
+    ) -> None:
         self.peer = peer
+        self._stub = stub
         self._future = future
 
     def answer(self) -> Any:
@@ -91,7 +96,7 @@ class PendingAnswer:
             BourseError: as `ReplicaPeer.call`.
         """
         try:
-            return self.peer.believe(self._future.result())
+            return self.peer.believe(self._future.result(), self._stub)
         except grpc.FutureCancelledError:
             raise Unavailable(f"{self.peer}: call cancelled") from None
         except grpc.RpcError as error:
@@ -109,8 +114,12 @@ def ask_all(
     arrived: queue.SimpleQueue[PendingAnswer] = queue.SimpleQueue()
     silent = {}
     for peer in peers:
-        peer.start(method, request, timeout_s).when_done(arrived)
-        silent[peer.replica_id] = peer
+        try:
+            peer.start(method, request, timeout_s).when_done(arrived)
+        except Unavailable as error:
+            yield peer, error
+        else:
+            silent[peer.replica_id] = peer
     # The calls end by their own deadline; on a busy machine that can take a little longer.
     give_up_at = time.monotonic() + timeout_s + _GRACE_S
     while silent:

@@ -71,8 +71,27 @@ def call(method: Callable[..., Answer], request: Any, timeout_s: float) -> Answe
         return method(request, timeout=timeout_s, metadata=call_metadata())
     except grpc.RpcError as error:
         raise from_rpc_error(error) from None
-    except ValueError as error:  # grpc's way to say that the channel was closed here
-        raise Unavailable(f"this side is stopping: {error}") from error
+    except ValueError as error:
+        raise closed(error) from error
+
+
+def stream(method: Callable[..., Any], request: Any, timeout_s: float) -> Iterator[Any]:
+    """Reads a server stream; the deadline is for the whole of it.
+
+    Raises:
+        BourseError: as `call`.
+    """
+    try:
+        yield from method(request, timeout=timeout_s, metadata=call_metadata())
+    except grpc.RpcError as error:
+        raise from_rpc_error(error) from None
+    except ValueError as error:
+        raise closed(error) from error
+
+
+def closed(error: ValueError) -> Unavailable:
+    """grpc's way to say that the channel was closed on this side."""
+    return Unavailable(f"this side is stopping: {error}")
 
 
 def call_metadata() -> tuple[tuple[str, str | bytes], ...]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -24,6 +26,10 @@ class LogLevel(StrEnum):
     ERROR = "ERROR"
 
 
+# A name, an IPv4 address, or an IPv6 address in brackets.
+_HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
+
+
 def _parse_replicas(value: Any) -> Any:
     """`1=order-1:50051,2=order-2:50051` as {1: "order-1:50051", 2: "order-2:50051"}."""
     if not isinstance(value, str):
@@ -41,7 +47,7 @@ def _parse_replicas(value: Any) -> Any:
 
 def _is_address(text: str) -> bool:
     host, _, port = text.rpartition(":")
-    return bool(host) and port.isdecimal() and int(port) < 65536
+    return bool(_HOST.fullmatch(host)) and port.isdecimal() and int(port) < 65536
 
 
 def _check_address(value: Any) -> Any:
@@ -77,9 +83,16 @@ def _is_redis_url(text: str) -> bool:
     )
 
 
+def _check_directory(value: Any) -> Any:
+    if value == "":  # which would be the working directory, and that is on no volume
+        raise ValueError("no directory is named")
+    return value
+
+
 Address = Annotated[str, BeforeValidator(_check_address)]
 RedisUrl = Annotated[str, BeforeValidator(_check_redis_url)]
 Replicas = Annotated[dict[int, str], NoDecode, BeforeValidator(_parse_replicas)]
+Directory = Annotated[Path, BeforeValidator(_check_directory)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 

@@ -18,7 +18,6 @@ from common.errors import (
     Damaged,
     OutcomeUnknown,
     Unavailable,
-    from_rpc_error,
 )
 from frontend.breaker import CircuitBreaker, CircuitOpen
 from frontend.model import OrderView, Quote
@@ -103,12 +102,8 @@ class CatalogClient:
     def _journal(
         self, request: bourse_pb2.SyncRequest, timeout_s: float
     ) -> list[bourse_pb2.OrderDBItem]:
-        metadata = rpc.call_metadata()
-        try:
-            chunks = self._stub.Journal(request, timeout=timeout_s, metadata=metadata)
-            return [row for chunk in chunks for row in chunk.rows]
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
+        chunks = rpc.stream(self._stub.Journal, request, timeout_s)
+        return [row for chunk in chunks for row in chunk.rows]
 
     def _repeated(self, read: Callable[[float], Answer]) -> Answer:
         """A read with its repeats, if the catalog has not been away for longer than that.

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 MAX_LAG = 1_000
 # While the catalog is down, between one attempt to have a leader elected and the next.
 _BETWEEN_ROUNDS_S = 0.5
+# An outage that nobody has met for so long is over, or is another one.
+_FORGET_OUTAGE_AFTER_S = 5.0
 
 
 class CatalogDown(Unavailable):
@@ -107,19 +109,22 @@ class Election:
         give_up_at: float,
         is_gone: bool,
     ) -> Leadership:
-        found: Leadership | None = None
         gone_id = failed.peer.replica_id if failed and is_gone else 0
         try:
             found = self._find(failed, gone_id, give_up_at)
-            self._catalog_down_since = None
-            mine.set_result(found)
         except BaseException as error:
+            self._end_round(None)
             mine.set_exception(error)
             raise
-        finally:
-            with self._sharing:
-                self._current, self._round = found, None
+        self._catalog_down_since = None
+        self._end_round(found)
+        mine.set_result(found)
         return found
+
+    def _end_round(self, found: Leadership | None) -> None:
+        """Before anyone hears of its result: who comes back at once shall begin another."""
+        with self._sharing:
+            self._current, self._round = found, None
 
     def _find(self, failed: Leadership | None, gone_id: int, give_up_at: float) -> Leadership:
         answers = self._ask_who_leads(failed, gone_id)
@@ -154,12 +159,18 @@ class Election:
                 self._broadcast(leadership)
                 return leadership
         if not self._catalog_is_reachable():
-            if self._catalog_down_since is None:
-                self._catalog_down_since = self._clock()
-            self._next_round_at = self._clock() + _BETWEEN_ROUNDS_S
-            raise CatalogDown(self._catalog_down_since)
+            raise CatalogDown(self._note_outage())
         self._catalog_down_since = None
         raise Unavailable("no order replica can take office now")
+
+    def _note_outage(self) -> float:
+        """Since when the catalog is down, as far as this worker has looked."""
+        now = self._clock()
+        nobody_looked = now > self._next_round_at + _FORGET_OUTAGE_AFTER_S
+        if self._catalog_down_since is None or nobody_looked:
+            self._catalog_down_since = now
+        self._next_round_at = now + _BETWEEN_ROUNDS_S
+        return self._catalog_down_since
 
     def _propose(self, candidate: ReplicaPeer, epoch: int, timeout_s: float) -> Leadership | None:
         request = bourse_pb2.SetLeaderRequest(leader_id=candidate.replica_id, epoch=epoch)

@@ -95,7 +95,8 @@ class LeaderClient:
                 in_doubt = in_doubt or not isinstance(error, _NOT_EXECUTED)
                 is_gone = isinstance(error, Unavailable)
                 failed = None if isinstance(error, Busy) else leader
-                if isinstance(error, _NOT_EXECUTED):
+                # After a first failure there is somebody else to ask, at once.
+                if attempt > 0 or isinstance(error, _NOT_EXECUTED):
                     self._back_off(attempt, give_up_at)
                 attempt += 1
         if in_doubt:

@@ -15,7 +15,6 @@ from common.errors import (
     Internal,
     KeyReused,
     Unavailable,
-    from_rpc_error,
 )
 from common.records import Order, order_from_item, orders_from_items
 from order.trades import Decision, Trade
@@ -86,12 +85,10 @@ class CatalogClient:
     def _journal_chunk(self, after: int) -> list[Order]:
         request = bourse_pb2.SyncRequest(last_number=after, limit=CHUNK)
         try:
-            chunks = self._stub.Journal(
-                request, timeout=self._pull_timeout_s, metadata=rpc.call_metadata()
-            )
+            chunks = rpc.stream(self._stub.Journal, request, self._pull_timeout_s)
             return [order for chunk in chunks for order in orders_from_items(chunk.rows)]
-        except grpc.RpcError as error:
-            raise not_here(from_rpc_error(error)) from None
+        except Damaged as error:
+            raise not_here(error) from error
 
 
 def not_here(error: BourseError) -> BourseError:

@@ -11,6 +11,7 @@ from common.replicas import ReplicaPeer, ask_all
 from order.ledger import AppendFailed, Ledger
 from order.node import Node
 from order.peers import pull_rows
+from order.replica import Gap
 from proto import bourse_pb2
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def catch_up(
         ledger.pull(lambda after: _until_stopped(pull(after), is_stopping), announce)
     except Damaged:
         raise
-    except (BourseError, AppendFailed) as error:
+    except (BourseError, AppendFailed, Gap) as error:
         logger.warning("catching up from %s broke off: %s", leader, error)
     else:
         logger.info("caught up with %s, last number %d", leader, node.view().position)

@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from common.errors import BourseError, Damaged, Unavailable
@@ -58,18 +59,16 @@ class OrderLog:
             Unavailable: the disk does not let it be opened; nothing is said of its rows.
         """
         self._path = path
-        self._writer = _connect(path)
-        try:
-            _create_or_check(self._writer)
-            self.last_number, self.digest = self._verify()
-        except sqlite3.DatabaseError as error:
-            self._writer.close()
-            raise _classify(error, path) from error
-        except Damaged:
-            self._writer.close()
-            raise
-        self._reader = _connect(path)
         self._reading = threading.Lock()
+        try:
+            with ExitStack() as undo:
+                self._writer = undo.enter_context(closing(_connect(path)))
+                _create_or_check(self._writer)
+                self.last_number, self.digest = self._verify()
+                self._reader = undo.enter_context(closing(_connect(path)))
+                undo.pop_all()
+        except sqlite3.DatabaseError as error:
+            raise _classify(error, path) from error
 
     def append(self, rows: Sequence[Order]) -> None:
         """Adds rows that follow the last one, all or none.
@@ -120,8 +119,16 @@ class OrderLog:
         target = self._path.with_name("stockOrderDB.txt")
         # One name per writing thread: two calls at once must not write into one file.
         draft = target.with_suffix(f".{threading.get_ident()}.tmp")
+        try:
+            last_number = self._write_text(draft)
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+        return last_number
+
+    def _write_text(self, path: Path) -> int:
         last_number = 0
-        with draft.open("w", newline="", encoding="utf-8") as file:
+        with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("number", "name", "type", "quantity"))
             for rows in self.chunks(0):
@@ -129,7 +136,6 @@ class OrderLog:
                 last_number = rows[-1].number
             file.flush()
             os.fsync(file.fileno())
-        draft.replace(target)
         return last_number
 
     def close(self) -> None:
@@ -139,6 +145,11 @@ class OrderLog:
         self._writer.close()
 
     def _verify(self) -> tuple[int, bytes]:
+        # The chain is read along the rows; whether each can be found by its number is another
+        # question.
+        ((verdict, *_),) = self._writer.execute("PRAGMA quick_check(1)").fetchall()
+        if verdict != "ok":
+            raise Damaged(f"{self._path}: {verdict}")
         number, digest = 0, EMPTY_DIGEST
         cursor = self._writer.execute(f"SELECT {_COLUMNS} FROM orders ORDER BY number")  # noqa: S608 - a constant
         for values in cursor:
@@ -187,6 +198,8 @@ def _create_or_check(connection: sqlite3.Connection) -> None:
 
 
 def _classify(error: sqlite3.DatabaseError, path: Path) -> BourseError:
+    if isinstance(error, sqlite3.ProgrammingError):
+        return Unavailable(f"{path}: {error}")  # closed: the service is stopping
     primary_code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
     kind = Unavailable if primary_code in _DISK_TROUBLE else Damaged
     return kind(f"{path}: {error}")

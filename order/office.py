@@ -103,7 +103,11 @@ class Office:
             if self._attempt is not None:
                 return self._attempt
             self._attempt = attempt
-        self._spawn(lambda: self._run(attempt, suggested_epoch))
+        try:
+            self._spawn(lambda: self._run(attempt, suggested_epoch))
+        except RuntimeError as error:  # no thread is to be had
+            self._forget(attempt)
+            attempt.set_exception(Unavailable(f"cannot take office: {error}"))
         return attempt
 
     def resign(self, epoch: int, why: str) -> None:

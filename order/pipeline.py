@@ -97,9 +97,11 @@ class Pipeline:
     def run(self) -> None:
         """Until the queue is closed and empty."""
         while not self._queue.is_drained:
+            if not self._queue.wait(_POLL_S):
+                continue
             if self._node.wait_while_promoting(_POLL_S).role is Role.PROMOTING:
                 continue  # trades wait in the queue, within their deadlines
-            if batch := self._queue.take_batch(_POLL_S):
+            if batch := self._queue.take_batch():
                 self._process_guarded(batch)
 
     def _process_guarded(self, batch: Sequence[PendingTrade]) -> None:

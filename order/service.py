@@ -34,6 +34,7 @@ from proto import bourse_pb2, bourse_pb2_grpc
 
 logger = logging.getLogger(__name__)
 
+# Of a trade, however patient its caller is: a thread is not kept for longer.
 _DEFAULT_DEADLINE_S = 5.0
 # What a trade's answer needs to travel back within the caller's deadline.
 _ANSWER_MARGIN_S = 0.02
@@ -153,6 +154,8 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
             self._hear_of(request.leader_id, request.epoch)
         try:
             self._stream_announcer.announce(self._ledger.append(orders_from_items(request.rows)))
+        except ValueError as error:
+            raise InvalidRequest(f"no row of a log: {error}") from error
         except Gap:
             logger.info("rows up to %d are missing here", request.rows[0].number - 1)
         except AppendFailed as failure:
@@ -266,8 +269,9 @@ def _trade(request: bourse_pb2.TradeRequest) -> trades.Trade | None:
 
 
 def _time_left_s(context: grpc.ServicerContext) -> float:
+    # Without a deadline gRPC has ages left, or None.
     time_left_s = context.time_remaining()
-    return _DEFAULT_DEADLINE_S if time_left_s is None else min(time_left_s, 60.0)
+    return _DEFAULT_DEADLINE_S if time_left_s is None else min(time_left_s, _DEFAULT_DEADLINE_S)
 
 
 @contextmanager

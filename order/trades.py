@@ -67,13 +67,18 @@ class TradeQueue:
             self._waiting.append(pending)
             self._arrived.notify()
 
-    def take_batch(self, timeout_s: float) -> list[PendingTrade]:
-        """The next batch, oldest first; empty when nothing came in time.
+    def wait(self, timeout_s: float) -> bool:
+        """Waits until a trade waits here; False when none came in time."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._waiting or self._closed, timeout_s)
+            return bool(self._waiting)
+
+    def take_batch(self) -> list[PendingTrade]:
+        """What waits, oldest first, as far as it fits into a batch.
 
         A trade whose deadline has passed is not sent any more: its caller has gone.
         """
         with self._arrived:
-            self._arrived.wait_for(lambda: self._waiting or self._closed, timeout_s)
             size = min(self._batch_limit, len(self._waiting))
             taken = [self._waiting.popleft() for _ in range(size)]
         now = self._clock()

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import BourseError
 from common.records import EMPTY_DIGEST, Order
 from order.catalog_client import Result
 from order.ledger import Ledger
@@ -128,11 +127,6 @@ def running_pipeline(directory: Path, node: Node) -> Iterator[TradeQueue]:
         log.close()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=BourseError,
-    reason="a pipeline that was already waiting for trades refuses the first ones",
-)
 def test_a_trade_that_comes_while_the_leader_is_promoting_waits(tmp_path: Path) -> None:
     """Refused, it costs the frontend another round of asking who leads."""
     node = WatchedNode(Replica(1, 0, EMPTY_DIGEST))

@@ -196,7 +196,7 @@ class Process:
 
     def run_batch(self) -> None:
         is_idle = self.pipeline_task is None or self.pipeline_task.is_over
-        if is_idle and (batch := self.queue.take_batch(0)):
+        if is_idle and (batch := self.queue.take_batch()):
             self.pipeline_task = self.spawn(lambda: self.pipeline._process_guarded(batch))
 
 

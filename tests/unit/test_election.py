@@ -461,9 +461,6 @@ def test_the_next_outage_has_a_date_of_its_own(
     assert raised.value.since == 2.0
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="the date is kept until a round finds a leader"
-)
 def test_an_outage_that_ended_unnoticed_does_not_date_the_next(
     election: Election, outage: Catalog, clock: Clock
 ) -> None:
@@ -541,9 +538,6 @@ def test_the_error_of_a_round_reaches_all_and_the_next_starts_afresh(
 
 
 @pytest.mark.parametrize("outcome", ["found", "failed"])
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="the result is out before the round is over"
-)
 def test_a_round_is_over_before_those_who_joined_hear_of_it(
     replicas: Replicas, election: Election, monkeypatch: pytest.MonkeyPatch, outcome: str
 ) -> None:

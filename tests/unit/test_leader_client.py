@@ -271,9 +271,6 @@ def test_pauses_grow_to_a_bound_and_are_spread(
     assert ranges == [(0, pytest.approx(bound_s)) for bound_s in bounds_s]
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="only what was not executed is followed by a pause"
-)
 @pytest.mark.parametrize("kind", [Unavailable, OutcomeUnknown])
 def test_a_leader_that_fails_at_once_and_still_leads_is_not_flooded(
     replicas: Replicas, client: LeaderClient, clock: Clock, kind: type[BourseError]

@@ -268,7 +268,6 @@ def test_a_call_on_a_closed_channel_is_unavailable(
         client.fence(1, 1, TIMEOUT_S)
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="only unary calls are translated")
 def test_the_journal_on_a_closed_channel_is_unavailable(
     client: CatalogClient, channel: grpc.Channel
 ) -> None:

@@ -230,7 +230,6 @@ def test_a_leader_that_contradicts_its_log_is_damage(
         start(mine, leader)
 
 
-@pytest.mark.xfail(strict=True, reason="Gap is neither a BourseError nor caught beside it")
 def test_with_a_leader_whose_stream_has_a_hole_it_starts_with_what_it_got(
     mine: Parts, leader: RunningReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -351,10 +351,6 @@ def test_a_flipped_bit_is_noticed_or_does_not_matter(tmp_path: Path, written: Pa
     assert results.count("damaged") > 60
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the chain is verified leaf by leaf; the keys that lead to the leaves are not",
-)
 def test_a_flipped_bit_in_the_way_to_the_rows_is_noticed(tmp_path: Path, written: Path) -> None:
     content = written.read_bytes()
     results = {}
@@ -432,9 +428,6 @@ def test_a_log_that_another_process_holds_is_not_damaged(
     assert list(written.parent.glob("*damaged*")) == []
 
 
-@pytest.mark.xfail(
-    strict=True, raises=sqlite3.OperationalError, reason="connecting is outside of the `try`"
-)
 def test_a_file_that_cannot_be_opened_is_trouble_with_the_disk(path: Path) -> None:
     path.mkdir()
     with pytest.raises(Unavailable, match=r"orders\.db: unable to open"):
@@ -461,7 +454,6 @@ def test_a_disk_that_cannot_be_read_for_now_is_not_taken_for_damage(
         assert log.row(60) == ROWS[59]
 
 
-@pytest.mark.xfail(strict=True, raises=Damaged, reason="an error without a code counts as damage")
 def test_a_log_that_was_closed_is_not_damaged(written: Path) -> None:
     """Who reads while the service stops must not stop it for good."""
     log = OrderLog(written)
@@ -544,7 +536,6 @@ def test_a_save_that_fails_leaves_the_file_as_it_was(
     assert saved(path) == before
 
 
-@pytest.mark.xfail(strict=True, reason="the draft stays and takes the space that was missing")
 def test_a_save_that_fails_leaves_no_draft(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     monkeypatch.setattr(os, "fsync", fail_to_sync)
     with closing(OrderLog(path)) as log:

@@ -231,11 +231,6 @@ def test_a_defect_on_the_way_ends_the_candidacy(
     assert world.office.take(5) == 5
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=Unavailable,
-    reason="the attempt that never began stays, and whoever asks joins it",
-)
 def test_a_thread_that_could_not_be_started_does_not_end_all_attempts(world: World) -> None:
     def no_thread(_work: Callable[[], None]) -> None:
         raise RuntimeError("can't start new thread")

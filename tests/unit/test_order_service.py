@@ -185,7 +185,6 @@ def test_a_trade_whose_time_is_over_is_not_sent(replica: RunningReplica) -> None
     assert [ids for _, ids, _ in replica.catalog.sent] == [["b"]]
 
 
-@pytest.mark.xfail(strict=True, reason="without a deadline gRPC has ages left, not None")
 def test_a_trade_without_a_deadline_gets_the_default_one(
     replica: RunningReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,7 +378,6 @@ def test_rows_that_the_disk_does_not_take(replica: RunningReplica) -> None:
     assert replica.call("SyncOrderBatch", batch(ROWS[10])).last_number == 11
 
 
-@pytest.mark.xfail(strict=True, reason="a ValueError of the generated code, and so INTERNAL")
 def test_a_row_of_a_type_that_is_none_is_an_invalid_request(replica: RunningReplica) -> None:
     item = order_to_item(ROWS[10])
     item.type = 7  # type: ignore[assignment]

@@ -34,9 +34,9 @@ def fill(queue: TradeQueue, count: int) -> list[PendingTrade]:
 
 def test_batches_are_bounded_and_oldest_first(queue: TradeQueue) -> None:
     pendings = fill(queue, 5)
-    assert queue.take_batch(0) == pendings[:3]
-    assert queue.take_batch(0) == pendings[3:]
-    assert queue.take_batch(0) == []
+    assert queue.take_batch() == pendings[:3]
+    assert queue.take_batch() == pendings[3:]
+    assert queue.take_batch() == []
 
 
 def test_a_full_queue_takes_nothing_more(queue: TradeQueue) -> None:
@@ -44,15 +44,15 @@ def test_a_full_queue_takes_nothing_more(queue: TradeQueue) -> None:
     refused = make_pending("refused")
     with pytest.raises(Busy, match="too many trades are waiting"):
         queue.put(refused)
-    assert queue.take_batch(0) + queue.take_batch(0) == pendings
+    assert queue.take_batch() + queue.take_batch() == pendings
     assert not refused.outcome.done()
     queue.put(refused)  # there is room again
-    assert queue.take_batch(0) == [refused]
+    assert queue.take_batch() == [refused]
 
 
 def test_the_capacity_is_of_what_waits_not_of_what_was_taken(queue: TradeQueue) -> None:
     fill(queue, 5)
-    queue.take_batch(0)
+    queue.take_batch()
     fill(queue, 3)
     with pytest.raises(Busy):
         queue.put(make_pending("one more"))
@@ -68,7 +68,7 @@ def test_a_trade_is_not_sent_after_its_deadline(
     between = PendingTrade(make_trade("between"), deadline_s)
     for pending in (first, between, last):
         queue.put(pending)
-    assert queue.take_batch(0) == ([first, between, last] if is_sent else [first, last])
+    assert queue.take_batch() == ([first, between, last] if is_sent else [first, last])
     assert not first.outcome.done()
     assert between.outcome.done() is not is_sent
     if not is_sent:
@@ -81,11 +81,11 @@ def test_the_clock_is_read_when_the_batch_is_taken(queue: TradeQueue, clock: Clo
     pending = PendingTrade(make_trade("waits too long"), clock() + 1)
     queue.put(pending)
     clock.now_s += 1
-    assert queue.take_batch(0) == []
+    assert queue.take_batch() == []
     assert isinstance(outcome(pending), OutcomeUnknown)
 
 
-def taken_in_a_thread(queue: TradeQueue, meanwhile: Callable[[], None]) -> list[PendingTrade]:
+def woken_in_a_thread(queue: TradeQueue, meanwhile: Callable[[], None]) -> bool:
     """What a thread takes that waits already, and would wait long."""
     is_waiting = threading.Event()
     wait_for = queue._arrived.wait_for
@@ -96,7 +96,7 @@ def taken_in_a_thread(queue: TradeQueue, meanwhile: Callable[[], None]) -> list[
 
     queue._arrived.wait_for = watched  # type: ignore[method-assign, assignment]
     with ThreadPoolExecutor(1) as thread:
-        taking = thread.submit(queue.take_batch, LONG_S)
+        taking = thread.submit(queue.wait, LONG_S)
         assert is_waiting.wait(10)
         meanwhile()  # gets the lock only when the thread has let go of it to wait
         return taking.result(timeout=10)
@@ -104,11 +104,11 @@ def taken_in_a_thread(queue: TradeQueue, meanwhile: Callable[[], None]) -> list[
 
 def test_who_waits_is_woken_by_a_trade(queue: TradeQueue) -> None:
     pending = make_pending("request")
-    assert taken_in_a_thread(queue, lambda: queue.put(pending)) == [pending]
+    assert woken_in_a_thread(queue, lambda: queue.put(pending))
 
 
 def test_who_waits_is_woken_when_the_queue_closes(queue: TradeQueue) -> None:
-    assert taken_in_a_thread(queue, queue.close) == []
+    assert not woken_in_a_thread(queue, queue.close)
 
 
 def test_a_closed_queue_takes_nothing_and_hands_out_what_it_has(queue: TradeQueue) -> None:
@@ -118,8 +118,8 @@ def test_a_closed_queue_takes_nothing_and_hands_out_what_it_has(queue: TradeQueu
     with pytest.raises(Busy, match="stopping"):
         queue.put(make_pending("too late"))
     assert not queue.is_drained
-    assert queue.take_batch(LONG_S) == pendings[:3]
+    assert queue.take_batch() == pendings[:3]
     assert not queue.is_drained
-    assert queue.take_batch(LONG_S) == pendings[3:]
+    assert queue.take_batch() == pendings[3:]
     assert queue.is_drained
-    assert queue.take_batch(LONG_S) == []  # at once
+    assert queue.take_batch() == []  # at once

@@ -154,7 +154,6 @@ def test_calls_in_flight_on_the_old_channel_end_by_themselves(
     assert was_active == [True]
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="each of them opens one more")
 def test_answers_to_the_old_channel_leave_the_new_one_alone(
     names: TwoAddresses, peer: ReplicaPeer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,7 +251,6 @@ def test_a_closed_channel_is_unavailable(replicas: Replicas) -> None:
         is_alive(replicas.peers[1])
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="grpc's ValueError leaves the family")
 def test_a_stream_of_a_closed_channel_is_unavailable(replicas: Replicas) -> None:
     replicas.peers[1].close()
     with pytest.raises(Unavailable):
@@ -269,7 +267,6 @@ def test_closing_ends_a_call_in_flight(replicas: Replicas) -> None:
             call.result(PATIENCE_S)
 
 
-@pytest.mark.xfail(strict=True, raises=Unavailable, reason="the others are not even asked")
 def test_one_closed_channel_does_not_keep_the_others_from_being_asked(replicas: Replicas) -> None:
     replicas.peers[2].close()
     asked = dict(ask(replicas))
