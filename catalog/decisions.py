@@ -9,37 +9,7 @@ from enum import Enum
 from catalog import schema
 from catalog.stock import DONE, INVALID, Stock
 from common.errors import StaleEpoch
-from common.records import (
-    BUY,
-    SELL,
-    Order,
-    is_valid_name,
-    is_valid_quantity,
-    is_valid_request_id,
-    next_digest,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Trade:
-    """A trade as it was sent: nothing in it has been checked."""
-
-    request_id: str
-    name: str
-    type: str
-    quantity: int
-
-    def is_well_formed(self) -> bool:
-        return (
-            is_valid_request_id(self.request_id)
-            and is_valid_name(self.name)
-            and self.type in (BUY, SELL)
-            and is_valid_quantity(self.quantity)
-        )
-
-    def asks_the_same_as(self, decided: Order | schema.Refusal) -> bool:
-        asked = (self.name, self.type, self.quantity)
-        return asked == (decided.name, decided.type, decided.quantity)
+from common.records import Order, Trade, next_digest
 
 
 class Failure(Enum):
@@ -103,7 +73,11 @@ class OpenBatch:
         decided = order or refusal
         if decided is None:
             return None
-        if not trade.asks_the_same_as(decided):
+        if (trade.name, trade.type, trade.quantity) != (
+            decided.name,
+            decided.type,
+            decided.quantity,
+        ):
             return Decision(INVALID, failure=Failure.MISMATCH)
         return Decision(refusal.status if refusal else DONE, order, replayed=True)
 

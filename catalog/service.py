@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 import grpc
 
-from catalog.decisions import Decision, Failure, Trade
+from catalog.decisions import Decision, Failure
 from catalog.leases import Leases
 from catalog.stock import Stock
 from catalog.store import MAX_CHUNK, CatalogStore
 from common.errors import Busy, Internal, InvalidRequest, KeyReused
-from common.records import BUY, SELL, is_valid_name, order_to_item
+from common.records import BUY, SELL, Trade, is_valid_name, order_to_item
 from proto import bourse_pb2, bourse_pb2_grpc
 
 logger = logging.getLogger(__name__)

@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 from catalog import schema
 from catalog.database import Database
-from catalog.decisions import Decision, Failure, OpenBatch, Trade
+from catalog.decisions import Decision, Failure, OpenBatch
 from catalog.schema import Registration
 from catalog.stock import INVALID, Stock
 from catalog.transactions import transaction
 from common.errors import BourseError, InvalidRequest
-from common.records import MAX_ORDER_NUMBER, Order
+from common.records import MAX_ORDER_NUMBER, Order, Trade
 
 logger = logging.getLogger(__name__)
 

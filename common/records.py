@@ -47,6 +47,27 @@ class Order:
         return f"#{self.number} {self.type} {self.quantity} {self.name} (v{self.version})"
 
 
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """A trade as somebody asks for it: nothing in it has been checked.
+
+    The request id is its idempotency key: under it the trade is decided once, for ever.
+    """
+
+    request_id: str
+    name: str
+    type: str
+    quantity: int
+
+    def is_well_formed(self) -> bool:
+        return (
+            is_valid_request_id(self.request_id)
+            and is_valid_name(self.name)
+            and self.type in (BUY, SELL)
+            and is_valid_quantity(self.quantity)
+        )
+
+
 def next_digest(previous: bytes, order: Order) -> bytes:
     """hₙ = SHA-256(hₙ₋₁ ‖ the fields of row n, each prefixed by its length in bytes)."""
     fields = (

@@ -17,8 +17,9 @@ from common.errors import (
     OutcomeUnknown,
     Unavailable,
 )
+from common.records import Trade
 from frontend.election import CatalogDown, Election, Leadership
-from frontend.model import Decision, Trade
+from frontend.model import Decision
 from proto import bourse_pb2
 
 logger = logging.getLogger(__name__)

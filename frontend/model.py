@@ -7,6 +7,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Protocol
 
+from common.records import Trade
+
 
 @dataclass(frozen=True, slots=True)
 class Quote:
@@ -24,16 +26,6 @@ class CacheResult(StrEnum):
     HIT = "HIT"
     MISS = "MISS"
     BYPASS = "BYPASS"
-
-
-@dataclass(frozen=True, slots=True)
-class Trade:
-    """A trade as a client asks for it; `request_id` is its idempotency key."""
-
-    request_id: str
-    name: str
-    type: str  # BUY or SELL
-    quantity: int
 
 
 @dataclass(frozen=True, slots=True)

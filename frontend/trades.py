@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from common.records import Trade
 from frontend import arrival
-from frontend.model import Decision, Trade
+from frontend.model import Decision
 
 _DONE = 1
 

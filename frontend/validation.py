@@ -20,11 +20,11 @@ from common.records import (
     MAX_QUANTITY,
     MAX_REQUEST_ID_LENGTH,
     SELL,
+    Trade,
     is_valid_name,
     is_valid_quantity,
     is_valid_request_id,
 )
-from frontend.model import Trade
 
 MAX_BODY_BYTES = 16 * 1024
 

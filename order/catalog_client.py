@@ -16,8 +16,8 @@ from common.errors import (
     KeyReused,
     Unavailable,
 )
-from common.records import Order, order_from_item, orders_from_items
-from order.trades import Decision, Trade
+from common.records import Order, Trade, order_from_item, orders_from_items
+from order.trades import Decision
 from proto import bourse_pb2, bourse_pb2_grpc
 
 # Rows of one call of a pull.

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from common.errors import BourseError, Damaged, NotLeader, OutcomeUnknown, StaleEpoch
-from common.records import Order
+from common.records import Order, Trade
 from order.catalog_client import Result
 from order.ledger import AppendFailed, Ledger
 from order.node import Node
 from order.replica import Gap, IllegalTransition, Replica, Role
-from order.trades import Decision, PendingTrade, Trade, TradeQueue
+from order.trades import Decision, PendingTrade, TradeQueue
 
 logger = logging.getLogger(__name__)
 

@@ -11,17 +11,9 @@ from contextlib import contextmanager
 
 import grpc
 
-from common import logs
+from common import logs, records
 from common.errors import Busy, Damaged, InvalidRequest, NotLeader, OutcomeUnknown, Unavailable
-from common.records import (
-    MAX_EPOCH,
-    is_valid_name,
-    is_valid_quantity,
-    is_valid_request_id,
-    order_to_item,
-    orders_from_items,
-)
-from order import trades
+from common.records import MAX_EPOCH, order_to_item, orders_from_items
 from order.ledger import AppendFailed, Ledger
 from order.log import OrderLog
 from order.node import Node
@@ -94,7 +86,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
             decision = self._decide(trade, _time_left_s(context))
         return self._trade_response(decision)
 
-    def _decide(self, trade: trades.Trade, time_left_s: float) -> Decision:
+    def _decide(self, trade: records.Trade, time_left_s: float) -> Decision:
         patience_s = time_left_s - _ANSWER_MARGIN_S
         pending = PendingTrade(trade, time.monotonic() + patience_s)
         self._queue.put(pending)
@@ -252,20 +244,17 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         )
 
 
-def _trade(request: bourse_pb2.TradeRequest) -> trades.Trade | None:
+def _trade(request: bourse_pb2.TradeRequest) -> records.Trade | None:
     """The trade asked for; None if there can be no such trade."""
-    request_id = request.request_id or str(uuid.uuid4())
-    is_valid = (
-        is_valid_request_id(request_id)
-        and is_valid_name(request.name)
-        and is_valid_quantity(request.quantity)
-        and request.type in bourse_pb2.TradeType.values()
-    )
-    if not is_valid:
+    if request.type not in bourse_pb2.TradeType.values():
         return None
-    return trades.Trade(
-        request_id, request.name, bourse_pb2.TradeType.Name(request.type), request.quantity
+    trade = records.Trade(
+        request_id=request.request_id or str(uuid.uuid4()),
+        name=request.name,
+        type=bourse_pb2.TradeType.Name(request.type),
+        quantity=request.quantity,
     )
+    return trade if trade.is_well_formed() else None
 
 
 def _time_left_s(context: grpc.ServicerContext) -> float:

@@ -9,14 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from common.errors import BourseError, Busy, OutcomeUnknown
-
-
-@dataclass(frozen=True, slots=True)
-class Trade:
-    request_id: str
-    name: str
-    type: str
-    quantity: int
+from common.records import Trade
 
 
 @dataclass(frozen=True, slots=True)

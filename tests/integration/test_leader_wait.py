@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from common.records import EMPTY_DIGEST, Order
+from common.records import EMPTY_DIGEST, Order, Trade
 from order.catalog_client import Result
 from order.ledger import Ledger
 from order.log import open_log
 from order.node import Node
 from order.pipeline import Pipeline
 from order.replica import Replica, ReplicaView, Role
-from order.trades import Decision, PendingTrade, Trade, TradeQueue
+from order.trades import Decision, PendingTrade, TradeQueue
 from tests.integration.cluster import Cluster, wait_for
 from tests.integration.load import Load
 

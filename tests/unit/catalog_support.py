@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from catalog.decisions import Decision, Trade
+from catalog.decisions import Decision
 from catalog.store import CatalogStore
+from common.records import Trade
 
 NOW_S = 1_700_000_000.0
 

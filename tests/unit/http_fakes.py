@@ -8,8 +8,9 @@ from contextlib import ExitStack
 from decimal import Decimal
 
 from common import logs
+from common.records import Trade
 from common.settings import load_settings
-from frontend.model import CacheResult, Decision, OrderView, Quote, Trade
+from frontend.model import CacheResult, Decision, OrderView, Quote
 from frontend.routes import Parts
 from frontend.settings import FrontendSettings
 

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 
 from common.errors import BourseError, KeyReused, StaleEpoch
-from common.records import BUY, EMPTY_DIGEST, Order, next_digest
+from common.records import BUY, EMPTY_DIGEST, Order, Trade, next_digest
 from common.replicas import ReplicaPeer
 from common.rpc import RpcServer, open_channel
 from order.catalog_client import FenceAnswer, Result
@@ -27,7 +27,7 @@ from order.publisher import Announcer, UpdateHub, UpdateStream
 from order.replica import Replica
 from order.replication import Replicator
 from order.service import OrderServicer
-from order.trades import Decision, PendingTrade, Trade, TradeQueue
+from order.trades import Decision, PendingTrade, TradeQueue
 from proto import bourse_pb2, bourse_pb2_grpc
 
 TIMEOUT_S = 10.0

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from catalog.database import Database
-from catalog.decisions import Trade as CatalogTrade
 from catalog.store import CatalogStore
 from common.errors import BourseError, OutcomeUnknown
-from common.records import BUY, EMPTY_DIGEST, SELL, Order, next_digest
+from common.records import BUY, EMPTY_DIGEST, SELL, Order, Trade, next_digest
+from common.records import Trade as CatalogTrade
 from order.catalog_client import FenceAnswer, Result
 from order.ledger import Ledger
 from order.log import OrderLog
@@ -28,7 +28,7 @@ from order.node import Node
 from order.office import Office
 from order.pipeline import Pipeline
 from order.replica import IN_OFFICE, Gap, Replica, Role
-from order.trades import Decision, PendingTrade, Trade, TradeQueue
+from order.trades import Decision, PendingTrade, TradeQueue
 
 STOCKS = {"a": 40, "b": 3}
 TRADES = [

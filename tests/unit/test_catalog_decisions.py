@@ -11,7 +11,7 @@ import pytest
 
 from catalog import schema
 from catalog.database import Database
-from catalog.decisions import Decision, Failure, Trade
+from catalog.decisions import Decision, Failure
 from catalog.stock import DONE, INVALID, NOT_PERMITTED
 from catalog.store import MAX_BATCH, REFUSALS_KEPT_S, CatalogStore
 from common.errors import InvalidRequest, StaleEpoch
@@ -19,6 +19,7 @@ from common.records import (
     EMPTY_DIGEST,
     MAX_QUANTITY,
     Order,
+    Trade,
     next_digest,
 )
 from tests.unit.catalog_support import Clock, buy, decide, sell, volume, write_stocks

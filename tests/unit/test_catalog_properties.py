@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.database import Database
-from catalog.decisions import Decision, Failure, Trade
+from catalog.decisions import Decision, Failure
 from catalog.store import CatalogStore
-from common.records import EMPTY_DIGEST, MAX_VOLUME, Order, next_digest
+from common.records import EMPTY_DIGEST, MAX_VOLUME, Order, Trade, next_digest
 
 INITIAL = {"stock1": 10, "stock2": 0, "stock3": MAX_VOLUME - 5}
 

@@ -11,9 +11,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from common.errors import KeyReused, OutcomeUnknown, Unavailable
-from common.records import MAX_NAME_LENGTH, MAX_ORDER_NUMBER
+from common.records import MAX_NAME_LENGTH, MAX_ORDER_NUMBER, Trade
 from frontend.app import create_app
-from frontend.model import CacheResult, Decision, OrderView, Quote, Trade
+from frontend.model import CacheResult, Decision, OrderView, Quote
 from tests.unit.http_fakes import DONE, Fakes
 
 TRADE = {"name": "stock1", "quantity": 10, "type": "BUY"}

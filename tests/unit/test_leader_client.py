@@ -23,9 +23,10 @@ from common.errors import (
     StaleEpoch,
     Unavailable,
 )
+from common.records import Trade
 from frontend.election import Election, Leadership
 from frontend.leader import LeaderClient
-from frontend.model import Decision, Trade
+from frontend.model import Decision
 from proto import bourse_pb2
 from tests.unit.replica_fakes import (
     PATIENCE_S,

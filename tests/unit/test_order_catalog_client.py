@@ -20,10 +20,10 @@ from common.errors import (
     StaleEpoch,
     Unavailable,
 )
-from common.records import BUY, SELL, Order, order_to_item
+from common.records import BUY, SELL, Order, Trade, order_to_item
 from common.rpc import RpcServer, open_channel
 from order.catalog_client import CatalogClient, FenceAnswer, Result
-from order.trades import Decision, Trade
+from order.trades import Decision
 from proto import bourse_pb2, bourse_pb2_grpc
 from tests.unit.order_fakes import TIMEOUT_S, make_rows, make_trade
 

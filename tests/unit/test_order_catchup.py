@@ -120,10 +120,20 @@ def test_hearsay_is_no_leader(mine: Parts, other: RunningReplica) -> None:
     assert heard(mine) == (Role.FOLLOWER, 0, 0)
 
 
+@pytest.mark.parametrize("the_newer_is_first", [True, False])
 def test_of_two_that_say_they_lead_the_newer_is_believed(
-    mine: Parts, leader: RunningReplica, other: RunningReplica
+    mine: Parts, leader: RunningReplica, other: RunningReplica, the_newer_is_first: bool
 ) -> None:
     other.lead(epoch=6)  # replica 2 does not know yet that it was deposed
+    first, second = (other, leader) if the_newer_is_first else (leader, other)
+    was_asked, never = threading.Event(), threading.Event()
+
+    def answer_later() -> None:
+        assert was_asked.wait(TIMEOUT_S)
+        never.wait(0.05)
+
+    first.servicer.on_asked = was_asked.set
+    second.servicer.on_asked = answer_later
     assert start(mine, leader, other) == ROWS[10:50]
     assert heard(mine) == (Role.FOLLOWER, 3, 6)
 

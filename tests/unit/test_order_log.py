@@ -275,6 +275,14 @@ def test_a_log_that_ends_earlier_is_none(written: Path) -> None:
         assert (log.last_number, log.digest) == (77, ROWS[76].digest)
 
 
+def test_rows_whose_numbers_leave_one_out_are_damage_though_their_chain_is_whole(
+    path: Path,
+) -> None:
+    with closing(OrderLog(path)) as log:
+        log.append(chained([ROWS[0], ROWS[2]]))
+    assert_set_aside(path, "row 3 does not follow row 1")
+
+
 @pytest.mark.parametrize("content", [b"order,name\n1,stock1\n" * 100, b"??", b"\0" * 5000])
 def test_what_is_no_database_is_set_aside(path: Path, content: bytes) -> None:
     path.write_bytes(content)

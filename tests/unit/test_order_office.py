@@ -540,6 +540,36 @@ def test_a_promotion_without_progress_is_stuck(world: World, chunk_takes_s: floa
         assert world.state() == (Role.FOLLOWER, 5, 0)
 
 
+@pytest.mark.xfail(
+    strict=True, reason="only a stuck batch is seen again; a stuck promotion is forgotten"
+)
+def test_while_a_promotion_is_stuck_no_office_is_taken(world: World) -> None:
+    taken: list[int] = []
+
+    def hang(execute: Callable[[], object]) -> object:
+        world.clock.now_s += 3
+        for _ in range(3):
+            world.office.resign_if_stuck(0)
+            try:
+                taken.append(world.office.take(6))
+            except Unavailable:
+                pass
+            world.clock.now_s += REST_S
+        return execute()
+
+    world.catalog.journal_script.append(hang)
+    world.office.take(5)
+    assert taken == []
+
+
+@pytest.mark.xfail(strict=True, reason="the limit is fixed, the patience is a setting")
+def test_a_batch_is_not_stuck_within_the_patience_that_was_set(world: World) -> None:
+    world.office._patience_s = 10.0
+    world.office.take(5)
+    world.office.resign_if_stuck(5.0)
+    assert world.state() == (Role.LEADER, 5, 1)
+
+
 # ------------------------------------------------------------ waiting for the promotion
 
 

@@ -415,6 +415,34 @@ def test_trades_wait_while_the_replica_is_promoting(world: World, leads_in_the_e
     assert summary(outcome(pending)) == ((1, 3) if leads_in_the_end else NotLeader)
 
 
+def test_trades_wait_for_a_promotion_that_begins_while_the_pipeline_is_idle(world: World) -> None:
+    world.node.step(lambda replica: replica.step_down(EPOCH))
+    is_idle, is_waiting = threading.Event(), threading.Event()
+    wait, wait_while_promoting = world.queue.wait, world.node.wait_while_promoting
+
+    def watched_wait(timeout_s: float) -> bool:
+        is_idle.set()
+        return wait(timeout_s)
+
+    def watched_wait_while_promoting(timeout_s: float) -> Any:
+        is_waiting.set()
+        return wait_while_promoting(timeout_s)
+
+    world.queue.wait = watched_wait  # type: ignore[method-assign]
+    world.node.wait_while_promoting = watched_wait_while_promoting  # type: ignore[method-assign]
+    thread = threading.Thread(target=world.pipeline.run)
+    thread.start()
+    assert is_idle.wait(10)
+    world.node.step(lambda replica: replica.stand(EPOCH))
+    world.node.step(lambda replica: replica.fence_accepted(EPOCH))
+    (pending,) = world.ask("a")
+    assert is_waiting.wait(10)
+    world.node.step(lambda replica: replica.caught_up(EPOCH))
+    assert summary(pending.outcome.result(timeout=10)) == (1, 3)
+    world.queue.close()
+    thread.join(timeout=10)
+
+
 # ------------------------------------------------------------ the log
 
 

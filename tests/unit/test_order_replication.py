@@ -6,6 +6,7 @@ import logging
 import random
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -200,7 +201,9 @@ def test_a_follower_that_is_too_slow_leaves_the_set(world: World) -> None:
     world.settle()
     may_answer = threading.Event()
     world.followers[2].servicer.on_rows = lambda _numbers: may_answer.wait(TIMEOUT_S) and None
+    started = time.monotonic()
     world.replicate(world.append())
+    assert time.monotonic() - started < TIMEOUT_S / 2
     assert world.replicator.in_sync() == [3]
     world.replicate(world.append())  # does not wait for it any more
     may_answer.set()

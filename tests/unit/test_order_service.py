@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
+from common.errors import OutcomeUnknown
 from common.records import EMPTY_DIGEST, Order, order_to_item
 from order import publisher as publisher_module
 from order import service as service_module
@@ -581,10 +582,30 @@ def test_a_leader_whose_disk_hangs_does_not_say_that_it_leads(leader: RunningRep
     """Nobody else could say it: the thread that should hangs."""
     leader.batch_age_s = 60.0
     assert leader_and_epoch(leader) == (0, 1)
+
+
+def test_a_replica_whose_disk_hangs_takes_no_office(leader: RunningReplica) -> None:
+    leader.batch_age_s = 60.0
     request = bourse_pb2.SetLeaderRequest(leader_id=1, epoch=2)
     code, details = refusal(lambda: leader.call("SetLeader", request))
     assert code is Status.UNAVAILABLE
     assert "nothing has moved" in details
+    assert leader.catalog.asked == []
+
+
+class GoneCaller:
+    """The context of a call that waited for a thread until nobody waited for its answer."""
+
+    def time_remaining(self) -> float:
+        return 0.0
+
+
+def test_no_office_is_taken_for_a_caller_that_has_gone_on(replica: RunningReplica) -> None:
+    request = bourse_pb2.SetLeaderRequest(leader_id=1, epoch=1)
+    with pytest.raises(OutcomeUnknown):
+        replica.servicer.SetLeader(request, GoneCaller())  # type: ignore[arg-type]
+    assert replica.catalog.asked == []
+    assert leader_and_epoch(replica) == (0, 0)
 
 
 # ------------------------------------------------------------ Status
