@@ -31,6 +31,12 @@ class Decision:
     def number(self) -> int:
         return self.order.number if self.order else -1
 
+    def __str__(self) -> str:
+        if self.failure is not Failure.NONE:
+            return f"not decided ({self.failure.value})"
+        text = f"order {self.number}" if self.order else f"refused with {self.status}"
+        return f"{text}, as before" if self.replayed else text
+
 
 class OpenBatch:
     """Decides trades in a write transaction that the caller has begun, and ends.

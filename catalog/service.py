@@ -186,4 +186,4 @@ def _log(epoch: int, trades: Sequence[Trade], decisions: Sequence[Decision]) -> 
         sum(one.failure is not Failure.NONE for one in decisions),
     )
     for trade, decision in zip(trades, decisions, strict=True):
-        logger.debug("%s: %s", trade, decision)
+        logger.info("%s: %s", trade, decision, extra={"request_id": trade.request_id or "-"})

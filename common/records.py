@@ -67,6 +67,9 @@ class Trade:
             and is_valid_quantity(self.quantity)
         )
 
+    def __str__(self) -> str:
+        return f"{self.type} {self.quantity} {self.name}"
+
 
 def next_digest(previous: bytes, order: Order) -> bytes:
     """hₙ = SHA-256(hₙ₋₁ ‖ the fields of row n, each prefixed by its length in bytes)."""

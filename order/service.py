@@ -84,6 +84,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         logs.request_id.set(trade.request_id)
         with _slot(self._trade_slots, "too many trades at once"):
             decision = self._decide(trade, _time_left_s(context))
+        logger.info("%s: status %d, number %d", trade, decision.status, decision.number)
         return self._trade_response(decision)
 
     def _decide(self, trade: records.Trade, time_left_s: float) -> Decision:

@@ -266,7 +266,9 @@ def test_a_batch_has_a_bound(leading: Client) -> None:
     assert len(leading.update_batch(1, *trades[1:])) == MAX_BATCH
 
 
-def test_a_batch_is_one_line_in_the_log(leading: Client, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_has_a_line_for_a_batch_and_one_for_each_trade(
+    leading: Client, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     leading.update_batch(1, trade("a"), trade("b", 10**9), trade("a"), trade("a", 2), trade("c"))
     leading.update_batch(1, trade("a"))
@@ -275,9 +277,20 @@ def test_a_batch_is_one_line_in_the_log(leading: Client, caplog: pytest.LogCaptu
         "epoch 1, batch of 5: orders 1 to 2, 1 replayed, 1 failed",
         "epoch 1, batch of 1: no new order, 1 replayed, 0 failed",
     ]
-    caplog.set_level(logging.DEBUG)
-    leading.update(1, "needle")
-    assert any("needle" in record.getMessage() for record in caplog.records)
+    told = [
+        (record.request_id, record.getMessage())
+        for record in caplog.records
+        if hasattr(record, "request_id")
+    ]
+    assert [request_id for request_id, _ in told] == ["a", "b", "a", "a", "c", "a"]
+    assert [message.partition(": ")[2] for _, message in told] == [
+        "order 1",
+        "refused with 0",
+        "order 1, as before",
+        "not decided (mismatch)",
+        "order 2",
+        "order 1, as before",
+    ]
 
 
 # -------------------------------------------------------------------- fence
