@@ -80,6 +80,7 @@ class Service:
             announcer.announce,
             fence_timeout_s=settings.fence_timeout_s,
             patience_s=settings.commit_patience_s,
+            stuck_after_s=settings.stuck_after_s,
             halt=self.halt,
         )
         pipeline = Pipeline(

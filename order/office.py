@@ -14,7 +14,7 @@ from common.records import Order
 from order.catalog_client import FenceAnswer
 from order.ledger import AppendFailed, Ledger
 from order.node import Node
-from order.replica import IN_OFFICE, IllegalTransition, Replica, Role
+from order.replica import IN_OFFICE, IllegalTransition, Replica
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +22,6 @@ _RETRY_PAUSE_S = 0.05
 # After an office lost by its own fault. Short enough that a sole survivor is back within the time
 # that a frontend gives a trade.
 _REST_S = 2.0
-# More than a batch in doubt, an append and its replication may take.
-_STUCK_AFTER_S = 2.5
 
 
 class Registry(Protocol):
@@ -54,6 +52,7 @@ class Office:
         *,
         fence_timeout_s: float,
         patience_s: float,
+        stuck_after_s: float,
         halt: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
@@ -65,6 +64,7 @@ class Office:
         self._announce = announce
         self._fence_timeout_s = fence_timeout_s
         self._patience_s = patience_s
+        self._stuck_after_s = stuck_after_s
         self._halt = halt
         self._clock = clock
         self._pause = pause
@@ -73,7 +73,7 @@ class Office:
         self._attempt: Future[int] | None = None
         self._rests_until = clock()
         self._resigned_because = ""
-        self._progress_at = clock()  # of the latest promotion
+        self._promotion_moved_at: float | None = None  # None: none is running
 
     def take(self, suggested_epoch: int) -> int:
         """Holds office when it returns: leading, or about to; returns the office's epoch.
@@ -125,9 +125,10 @@ class Office:
             batch_age_s: how long the batch in work has been; 0 if there is none.
         """
         view = self._node.view()
-        is_promoting = view.role is Role.PROMOTING
-        idle_s = self._clock() - self._progress_at if is_promoting else batch_age_s
-        if idle_s > _STUCK_AFTER_S:
+        moved_at = self._promotion_moved_at
+        promotion_idle_s = 0.0 if moved_at is None else self._clock() - moved_at
+        idle_s = max(batch_age_s, promotion_idle_s)
+        if idle_s > self._stuck_after_s:
             why = f"nothing has moved for {idle_s:.1f} s"
             self._node.step(lambda replica: replica.step_down(view.epoch), why)
             self._rest(why)
@@ -150,7 +151,11 @@ class Office:
             return
         self._forget(attempt)
         attempt.set_result(epoch)
-        self._promote(epoch)
+        self._promotion_moved_at = self._clock()
+        try:
+            self._promote(epoch)
+        finally:
+            self._promotion_moved_at = None
 
     def _forget(self, attempt: Future[int]) -> None:
         with self._joining:
@@ -193,7 +198,6 @@ class Office:
         raise Unavailable("cannot reach the catalog to take office")
 
     def _accepted(self, asked: int) -> None:
-        self._progress_at = self._clock()
         self._node.step(lambda replica: replica.fence_accepted(asked), "accepted by the fence")
 
     def _refused(self, asked: int, answer: FenceAnswer) -> int:
@@ -238,5 +242,5 @@ class Office:
                 return
 
     def _take_in(self, rows: Sequence[Order]) -> None:
-        self._progress_at = self._clock()
+        self._promotion_moved_at = self._clock()
         self._announce(rows)

@@ -62,6 +62,12 @@ class OrderSettings(RpcServiceSettings):
         return self
 
     @property
+    def stuck_after_s(self) -> float:
+        """More than a batch may take that is in doubt, pulls the journal and is replicated."""
+        in_doubt_s = self.commit_patience_s + self.commit_attempt_timeout_s
+        return in_doubt_s + self.pull_timeout_s + self.replication_timeout_s + 0.25
+
+    @property
     def trade_limit(self) -> int:
         """Trades in flight at once; the rest of the threads answers IsAlive and the like."""
         return self.order_threadpool_size - 2 * self.stream_limit - 8

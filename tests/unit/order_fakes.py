@@ -345,6 +345,7 @@ class RunningReplica:
             announcer.announce,
             fence_timeout_s=TIMEOUT_S,
             patience_s=TIMEOUT_S,
+            stuck_after_s=10.0,
             halt=self.halted.append,
             spawn=lambda work: work(),
         )

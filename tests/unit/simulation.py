@@ -120,6 +120,7 @@ class Process:
             lambda rows: None,
             fence_timeout_s=2.0,
             patience_s=4.0,
+            stuck_after_s=10.0,
             halt=world.halted,
             clock=lambda: world.now_s,
             pause=self.pause,

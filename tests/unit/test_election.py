@@ -27,7 +27,7 @@ from tests.unit.replica_fakes import (
 
 # Long where nobody is silent: then nothing waits for it, on a busy machine neither.
 LONG_S = PATIENCE_S
-SHORT_S = 0.4
+SHORT_S = 0.5
 
 DROPPED = fails(Unavailable("connection reset"))
 

@@ -402,7 +402,7 @@ def test_trades_wait_while_the_replica_is_promoting(world: World, leads_in_the_e
         return wait_while_promoting(timeout_s)
 
     world.node.wait_while_promoting = watched  # type: ignore[method-assign]
-    thread = threading.Thread(target=world.pipeline.run)
+    thread = threading.Thread(target=world.pipeline.run, daemon=True)
     thread.start()
     assert is_waiting.wait(10)
     assert not pending.outcome.done()
@@ -430,11 +430,12 @@ def test_trades_wait_for_a_promotion_that_begins_while_the_pipeline_is_idle(worl
 
     world.queue.wait = watched_wait  # type: ignore[method-assign]
     world.node.wait_while_promoting = watched_wait_while_promoting  # type: ignore[method-assign]
-    thread = threading.Thread(target=world.pipeline.run)
+    thread = threading.Thread(target=world.pipeline.run, daemon=True)
     thread.start()
     assert is_idle.wait(10)
     world.node.step(lambda replica: replica.stand(EPOCH))
     world.node.step(lambda replica: replica.fence_accepted(EPOCH))
+    is_waiting.clear()
     (pending,) = world.ask("a")
     assert is_waiting.wait(10)
     world.node.step(lambda replica: replica.caught_up(EPOCH))
@@ -553,7 +554,7 @@ def answer_only_a(pending: PendingTrade, decision: Decision) -> None:
 
 
 def test_the_pipeline_ends_when_the_queue_is_closed_and_empty(world: World) -> None:
-    thread = threading.Thread(target=world.pipeline.run)
+    thread = threading.Thread(target=world.pipeline.run, daemon=True)
     thread.start()
     (pending,) = world.ask("a")
     assert summary(pending.outcome.result(timeout=10)) == (1, 3)

@@ -221,5 +221,5 @@ def test_a_silent_replica_costs_one_timeout_once(replicas: Replicas, journal: Fa
     started = time.monotonic()
     for _ in range(5):
         assert reads.order(7) == ORDER
-    assert SHORT_S * 0.9 < time.monotonic() - started < 2 * SHORT_S
+    assert SHORT_S * 0.9 < time.monotonic() - started < 4 * SHORT_S
     assert asked(replicas) == {1: 1, 2: 5}
