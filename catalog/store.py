@@ -113,7 +113,7 @@ class CatalogStore:
         except BourseError:
             raise
         except Exception:
-            logger.exception("trade %s failed by itself", trade)
+            logger.exception("%r failed by itself", trade)
             return Decision(INVALID, failure=Failure.INTERNAL)
 
     def _purge_refusals(self, connection: sqlite3.Connection) -> None:
