@@ -10,11 +10,9 @@ message still travels, processes die and come back with their log, a part of it 
 from __future__ import annotations
 
 import sqlite3
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from catalog.database import Database
 from catalog.store import CatalogStore
@@ -22,183 +20,16 @@ from common.errors import BourseError, OutcomeUnknown
 from common.records import BUY, EMPTY_DIGEST, SELL, Order, Trade, next_digest
 from common.records import Trade as CatalogTrade
 from order.catalog_client import FenceAnswer, Result
-from order.ledger import Ledger
 from order.log import OrderLog
-from order.node import Node
-from order.office import Office
-from order.pipeline import Pipeline
-from order.replica import IN_OFFICE, Gap, Replica, Role
-from order.trades import Decision, PendingTrade, TradeQueue
+from order.replica import IN_OFFICE, Role
+from order.trades import Decision, PendingTrade
+from tests.unit.simulated_process import Message, Process, Task
 
 STOCKS = {"a": 40, "b": 3}
 TRADES = [
     Trade(f"request-{index}", "ab"[index % 2], BUY if index % 3 else SELL, 1 + index % 5)
     for index in range(12)
 ]
-
-
-class Killed(BaseException):
-    """The process this task belongs to has died."""
-
-
-@dataclass
-class Message:
-    """A call on its way to the catalog, or its answer on the way back."""
-
-    task: Task
-    description: str
-    execute: Callable[[], Any]  # at the catalog; raises what the caller shall see
-    outcome: Any = None
-    was_executed: bool = False
-
-
-class Task:
-    """One activity of a process: runs until it waits for the network, then waits for its turn."""
-
-    def __init__(self, process: Process, work: Callable[[], None]) -> None:
-        self.process = process
-        self.waiting_for: Message | None = None  # None while waiting: it sleeps
-        self.is_over = False
-        self._work = work
-        self._outcome: Any = None
-        self._may_run = threading.Semaphore(0)
-        self._has_stopped = threading.Semaphore(0)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-        self._has_stopped.acquire()
-
-    def wait(self, message: Message | None) -> Any:
-        """Called in the task's own thread."""
-        if not self.process.is_alive:
-            raise Killed
-        self.waiting_for = message
-        self._has_stopped.release()
-        self._may_run.acquire()
-        if isinstance(self._outcome, BaseException):
-            raise self._outcome
-        return self._outcome
-
-    def resume(self, outcome: Any) -> None:
-        self._outcome = outcome
-        self.waiting_for = None
-        self._may_run.release()
-        self._has_stopped.acquire()
-
-    def _run(self) -> None:
-        _RUNNING.task = self
-        try:
-            self._work()
-        except Killed:
-            pass
-        except BaseException as error:  # the world reports it as a defect
-            self.process.world.defects.append(error)
-        self.is_over = True
-        self._has_stopped.release()
-
-
-_RUNNING = threading.local()
-
-
-class Process:
-    """One life of a replica, from its start to its death."""
-
-    def __init__(self, world: World, replica_id: int, log: OrderLog) -> None:
-        self.world = world
-        self.is_alive = True
-        self.log = log
-        self.node = Node(Replica(replica_id, log.last_number, log.digest))
-        self.ledger = Ledger(log, self.node)
-        self.tasks: list[Task] = []
-        self.pipeline_task: Task | None = None
-        self.queue = TradeQueue(100, 3, lambda: world.now_s)
-        self.office = Office(
-            self.node,
-            self,
-            self.ledger,
-            lambda rows: None,
-            fence_timeout_s=2.0,
-            patience_s=4.0,
-            stuck_after_s=10.0,
-            halt=world.halted,
-            clock=lambda: world.now_s,
-            pause=self.pause,
-            spawn=self.spawn,
-        )
-        self.pipeline = Pipeline(
-            node=self.node,
-            queue=self.queue,
-            catalog=self,
-            ledger=self.ledger,
-            followers=self,
-            announcer=self,
-            resign=self.office.resign,
-            attempt_timeout_s=1.0,
-            patience_s=4.0,
-            halt=world.halted,
-            clock=lambda: world.now_s,
-            pause=self.pause,
-        )
-
-    def spawn(self, work: Callable[[], None]) -> Task:
-        task = Task(self, work)
-        self.tasks.append(task)
-        task.start()
-        return task
-
-    def pause(self, duration_s: float) -> None:
-        _RUNNING.task.wait(None)
-        self.world.now_s += duration_s
-
-    def call(self, description: str, execute: Callable[[], Any]) -> Any:
-        message = Message(_RUNNING.task, description, execute)
-        self.world.to_catalog.append(message)
-        return message.task.wait(message)
-
-    # ---- what the parts see as the catalog, the followers and the announcer
-
-    def update_batch(self, epoch: int, trades: Sequence[Trade], timeout_s: float) -> list[Result]:
-        self.world.sent.update((epoch, trade.request_id, id(self)) for trade in trades)
-        return self.call(f"update {epoch}", lambda: self.world.update(epoch, trades))
-
-    def fence(self, epoch: int, leader_id: int, timeout_s: float) -> FenceAnswer:
-        return self.call(f"fence {epoch}", lambda: self.world.fence(self, epoch, leader_id))
-
-    def journal(self, after: int) -> Iterator[list[Order]]:
-        rows = self.call(f"journal {after}", lambda: self.world.store.journal(after))
-        yield from (rows[start : start + 2] for start in range(0, len(rows), 2))
-
-    def replicate(self, rows: Sequence[Order], epoch: int) -> None:
-        if rows:
-            self.world.to_replicas.append((list(rows), self.node.view().replica_id, epoch))
-
-    def announce(self, rows: Sequence[Order]) -> None:
-        pass
-
-    # ---- what the world does to it
-
-    def die(self) -> None:
-        self.is_alive = False
-        for task in self.tasks:
-            if not task.is_over:
-                task.resume(Killed())
-        self.log.close()
-
-    def receive(self, rows: Sequence[Order], leader_id: int, epoch: int) -> None:
-        self.node.step(lambda replica: replica.hear_of(leader_id, epoch))
-        try:
-            self.ledger.append(rows)
-        except Gap:
-            pass  # told to the sender, who brings this replica up some other time
-
-    def take_office(self, suggested_epoch: int) -> None:
-        self.office.begin(suggested_epoch)  # joins the attempt that runs, if one does
-
-    def run_batch(self) -> None:
-        is_idle = self.pipeline_task is None or self.pipeline_task.is_over
-        if is_idle and (batch := self.queue.take_batch()):
-            self.pipeline_task = self.spawn(lambda: self.pipeline._process_guarded(batch))
 
 
 @dataclass

@@ -1,84 +1,29 @@
-"""The catalog over gRPC, in this process, on a free port."""
+"""The catalog over gRPC: lookups and their leases, updates, and the fence."""
 
 from __future__ import annotations
 
 import logging
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 
-from catalog import schema
-from catalog.database import Database
 from catalog.leases import Leases
-from catalog.service import CatalogService
-from catalog.settings import CatalogSettings
 from catalog.stock import Stock
-from catalog.store import MAX_BATCH, MAX_CHUNK, CatalogStore
+from catalog.store import MAX_BATCH, CatalogStore
 from common.records import LEASE_MS
-from common.rpc import RpcServer, open_channel
-from proto import bourse_pb2, bourse_pb2_grpc
+from proto import bourse_pb2
+from tests.unit.catalog_calls import (
+    Client,
+    Result,
+    assert_refused,
+    made_leader,
+    open_store,
+    serve,
+    trade,
+)
 from tests.unit.catalog_support import Clock
-
-TIMEOUT_S = 10
-MAX_STREAMS = 2
-Result = bourse_pb2.UpdateResponse
-
-
-class Client:
-    """The stub with a deadline on every call."""
-
-    def __init__(self, channel: grpc.Channel) -> None:
-        self._stub = bourse_pb2_grpc.CatalogServiceStub(channel)
-
-    def lookup(self, name: str, will_fill: bool = False) -> bourse_pb2.LookupResponse:
-        request = bourse_pb2.LookupRequest(name=name, will_fill=will_fill)
-        return self._stub.Lookup(request, timeout=TIMEOUT_S)
-
-    def update(self, epoch: int, request_id: str, quantity: int = 1, **other: object) -> Result:
-        fields = {"name": "stock1", "type": bourse_pb2.BUY, **other}
-        request = bourse_pb2.UpdateRequest(
-            epoch=epoch,
-            request_id=request_id,
-            quantity=quantity,
-            **fields,  # type: ignore[arg-type]
-        )
-        return self._stub.Update(request, timeout=TIMEOUT_S)
-
-    def update_batch(self, epoch: int, *trades: bourse_pb2.TradeRequest) -> list[Result]:
-        request = bourse_pb2.UpdateBatchRequest(epoch=epoch, trades=trades)
-        return list(self._stub.UpdateBatch(request, timeout=TIMEOUT_S).results)
-
-    def fence(self, epoch: int, leader_id: int) -> bourse_pb2.FenceResponse:
-        request = bourse_pb2.FenceRequest(epoch=epoch, leader_id=leader_id)
-        return self._stub.Fence(request, timeout=TIMEOUT_S)
-
-    def journal(self, last_number: int = 0, limit: int = 0) -> Any:
-        request = bourse_pb2.SyncRequest(last_number=last_number, limit=limit)
-        return self._stub.Journal(request, timeout=TIMEOUT_S)
-
-    def stocks(self) -> list[bourse_pb2.Stock]:
-        return list(self._stub.ListStocks(bourse_pb2.Empty(), timeout=TIMEOUT_S).stocks)
-
-
-def trade(request_id: str, quantity: int = 1, name: str = "stock1") -> bourse_pb2.TradeRequest:
-    return bourse_pb2.TradeRequest(request_id=request_id, name=name, quantity=quantity)
-
-
-def numbers(chunks: Iterator[bourse_pb2.OrderBatch]) -> list[int]:
-    return [row.number for chunk in chunks for row in chunk.rows]
-
-
-def assert_refused(code: grpc.StatusCode, call: Callable[[], object]) -> str:
-    with pytest.raises(grpc.RpcError) as caught:
-        call()
-    assert caught.value.code() is code
-    return str(caught.value.details())
 
 
 @pytest.fixture
@@ -88,8 +33,8 @@ def clock() -> Clock:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[CatalogStore]:
-    with closing(Database(tmp_path, CatalogSettings().stocks_file)) as database:
-        yield CatalogStore(database, lambda: 0.0)
+    with open_store(tmp_path) as store:
+        yield store
 
 
 @pytest.fixture
@@ -101,21 +46,13 @@ def leases(clock: Clock) -> Leases:
 
 @pytest.fixture
 def client(store: CatalogStore, leases: Leases) -> Iterator[Client]:
-    server = RpcServer("127.0.0.1:0", threads=8, queue_limit=8)
-    service = CatalogService(store, leases, MAX_STREAMS)
-    bourse_pb2_grpc.add_CatalogServiceServicer_to_server(service, server.grpc_server)
-    port = server.start(["bourse.v1.CatalogService"])
-    try:
-        with open_channel(f"127.0.0.1:{port}") as channel:
-            yield Client(channel)
-    finally:
-        server.stop(grace_s=1)
+    with serve(store, leases) as client:
+        yield client
 
 
 @pytest.fixture
 def leading(client: Client) -> Client:
-    assert client.fence(1, 3).accepted
-    return client
+    return made_leader(client)
 
 
 # ------------------------------------------------------------------- lookup
@@ -303,106 +240,3 @@ def test_fence(client: Client) -> None:
     assert (accepted.accepted, accepted.epoch, accepted.leader_id) == (True, 1, 3)
     repeated = client.fence(1, 3)
     assert (repeated.accepted, repeated.epoch, repeated.leader_id) == (False, 1, 3)
-
-
-# ------------------------------------------------------------------ journal
-
-
-@pytest.fixture
-def rows(leading: Client) -> int:
-    """A journal of three chunks, the last one not full."""
-    count = 2 * MAX_CHUNK + 10
-    trades = [
-        bourse_pb2.TradeRequest(request_id=str(n), name="stock1", type=bourse_pb2.SELL, quantity=1)
-        for n in range(count)
-    ]
-    for start in range(0, count, MAX_BATCH):
-        leading.update_batch(1, *trades[start : start + MAX_BATCH])
-    return count
-
-
-def test_the_journal_comes_in_chunks_to_its_end(leading: Client, rows: int) -> None:
-    chunks = list(leading.journal())
-    assert [len(chunk.rows) for chunk in chunks] == [MAX_CHUNK, MAX_CHUNK, 10]
-    assert numbers(iter(chunks)) == list(range(1, rows + 1))
-
-
-@pytest.mark.parametrize(
-    ("last_number", "limit", "expected"),
-    [
-        (2_000, 0, range(2_001, 2_011)),
-        (2_010, 0, range(0)),
-        (5_000, 1, range(0)),
-        (2**63 - 1, 0, range(0)),
-        (1_499, 1, range(1_500, 1_501)),
-        (0, MAX_CHUNK, range(1, 1_001)),
-        (500, 1_200, range(501, 1_701)),
-        (0, 2**63 - 1, range(1, 2_011)),
-    ],
-)
-@pytest.mark.usefixtures("rows")
-def test_the_journal_from_a_number_up_to_a_limit(
-    leading: Client, last_number: int, limit: int, expected: range
-) -> None:
-    assert numbers(leading.journal(last_number, limit)) == list(expected)
-
-
-@pytest.mark.parametrize(("last_number", "limit"), [(-1, 0), (0, -1)])
-def test_the_journal_has_no_negative_numbers(client: Client, last_number: int, limit: int) -> None:
-    assert_refused(
-        grpc.StatusCode.INVALID_ARGUMENT, lambda: list(client.journal(last_number, limit))
-    )
-
-
-def wait_until_streamable(client: Client) -> None:
-    """Polls until a stream is served again; the last refusal shows if none is."""
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while True:
-        try:
-            assert numbers(client.journal())
-        except grpc.RpcError:
-            if time.monotonic() > deadline_s:
-                raise
-        else:
-            return
-
-
-@pytest.mark.usefixtures("rows")
-def test_streams_have_a_bound_below_the_thread_pool(
-    leading: Client, store: CatalogStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    journal = store.journal
-    go_on = threading.Event()
-
-    def stalled(after: int, limit: int) -> object:
-        if after == MAX_CHUNK:
-            go_on.wait(TIMEOUT_S)
-        return journal(after, limit)
-
-    monkeypatch.setattr(store, "journal", stalled)
-    streams = [leading.journal() for _ in range(MAX_STREAMS)]
-    for stream in streams:
-        assert len(next(stream).rows) == MAX_CHUNK
-    details = assert_refused(grpc.StatusCode.RESOURCE_EXHAUSTED, lambda: next(leading.journal()))
-    assert details == "too many journal streams at once"
-    assert numbers(leading.journal(6, limit=1)) == [7]  # an order lookup is no long stream
-    assert leading.update(1, "meanwhile").status == 1
-    assert leading.lookup("stock1").version > 0
-    streams[0].cancel()
-    go_on.set()
-    assert len(numbers(streams[1])) == MAX_CHUNK + 11
-    wait_until_streamable(leading)
-
-
-@pytest.mark.usefixtures("rows")
-def test_a_stream_that_fails_gives_its_slot_back(
-    leading: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: object) -> None:
-        raise ZeroDivisionError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(schema, "orders_above", broken)
-        for _ in range(MAX_STREAMS + 1):
-            assert_refused(grpc.StatusCode.INTERNAL, lambda: next(leading.journal()))
-    wait_until_streamable(leading)

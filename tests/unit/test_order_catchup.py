@@ -16,16 +16,8 @@ from common.replicas import ReplicaPeer
 from order.catchup import catch_up
 from order.replica import Role
 from proto import bourse_pb2
-from tests.unit.order_fakes import (
-    TIMEOUT_S,
-    Parts,
-    RunningReplica,
-    make_rows,
-    open_parts,
-    peer_of,
-    refusing_rows,
-    running_replica,
-)
+from tests.unit.order_fakes import TIMEOUT_S, Parts, make_rows, open_parts, refusing_rows
+from tests.unit.order_replicas import RunningReplica, peer_of, running_replica
 
 ROWS = make_rows(2_500)  # more than one chunk
 

@@ -1,98 +1,34 @@
-"""Taking office: the fence, the pull, and all that can go wrong between them."""
+"""Taking office: the fence, who asks for it at once, and the wait for the promotion."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from common.errors import BourseError, Internal, OutcomeUnknown, Unavailable
 from common.records import Order
-from order.ledger import AppendFailed
-from order.office import Office, _in_a_thread
+from order.office import _in_a_thread
 from order.replica import Role
+from tests.unit.office_world import JOURNAL, PATIENCE_S, World, open_world
 from tests.unit.order_fakes import (
     TIMEOUT_S,
-    Clock,
-    FakeCatalog,
     Misfortune,
-    Parts,
     answer_lost,
-    broken_off,
     eventually,
     lead,
     lost,
-    make_rows,
     meanwhile,
-    open_parts,
-    refusing_rows,
 )
-
-PATIENCE_S = 1.0
-STUCK_AFTER_S = 2.5
-REST_S = 2.0
-JOURNAL = make_rows(7)
-
-
-@dataclass
-class World:
-    """Replica 1, with the first two rows of a journal of seven; epoch 4 is registered.
-
-    Taking office happens in the thread of who asks first, from the fence to the lead.
-    """
-
-    parts: Parts
-    catalog: FakeCatalog
-    clock: Clock = field(default_factory=Clock)
-    announced: list[Order] = field(default_factory=list)
-    halted: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.node = self.parts.node
-        self.office = self.make_office(lambda work: work(), TIMEOUT_S)
-
-    def make_office(
-        self, spawn: Callable[[Callable[[], None]], object], fence_timeout_s: float
-    ) -> Office:
-        return Office(
-            self.node,
-            self.catalog,
-            self.parts.ledger,
-            self.announced.extend,
-            fence_timeout_s=fence_timeout_s,
-            patience_s=PATIENCE_S,
-            stuck_after_s=STUCK_AFTER_S,
-            halt=self.halted.append,
-            clock=self.clock,
-            pause=self.clock.pause,
-            spawn=spawn,
-        )
-
-    def state(self) -> tuple[Role, int, int]:
-        view = self.node.view()
-        return view.role, view.epoch, view.leader_id
-
-    def asked_epochs(self) -> list[int]:
-        return [epoch for epoch, _leader_id, _timeout_s in self.catalog.asked]
-
-    def assert_rests(self, why: str) -> None:
-        """It takes no office for a moment, and says why."""
-        asked = len(self.catalog.asked)
-        with pytest.raises(Unavailable, match=f"resting: .*{why}"):
-            self.office.take(6)
-        assert len(self.catalog.asked) == asked
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    with open_parts(tmp_path, JOURNAL[:2]) as parts:
-        catalog = FakeCatalog(JOURNAL)
-        catalog.registered = (4, 3)
-        yield World(parts, catalog)
+    with open_world(tmp_path) as world:
+        yield world
 
 
 # ------------------------------------------------------------ the way into office
@@ -318,247 +254,6 @@ def test_an_attempt_goes_on_without_its_callers(world: World) -> None:
     eventually(lambda: world.state() == (Role.LEADER, 5, 1), world.state)
     assert office.take(7) == 5
     assert world.asked_epochs() == [5]
-
-
-# ------------------------------------------------------------ the pull
-
-
-@pytest.mark.parametrize("misfortune", [lost(Unavailable()), broken_off(1, OutcomeUnknown())])
-def test_a_pull_that_breaks_off_is_tried_again_from_where_it_got_to(
-    world: World, misfortune: Misfortune
-) -> None:
-    world.catalog.journal_script.extend([misfortune] * 2)
-    world.office.take(5)
-    assert world.state() == (Role.LEADER, 5, 1)
-    assert world.announced == JOURNAL[2:]
-    assert len(world.catalog.pulled_after) == 3
-    assert world.catalog.pulled_after == sorted(world.catalog.pulled_after)
-
-
-def test_it_does_not_lead_before_the_pull_succeeded(world: World) -> None:
-    states: list[tuple[Role, int, int]] = []
-    world.clock.during_pause = lambda: states.append(world.state())
-    world.catalog.journal_script.extend([broken_off(1, Unavailable())] * 2)
-    world.office.take(5)
-    assert states == [(Role.PROMOTING, 5, 1)] * 2
-
-
-def test_a_pull_that_keeps_failing_ends_the_office(world: World) -> None:
-    started = world.clock()
-    world.catalog.journal_script.extend([lost(Unavailable("down"))] * 1000)
-    assert world.office.take(5) == 5
-    assert world.state() == (Role.FOLLOWER, 5, 0)
-    assert PATIENCE_S <= world.clock() - started < PATIENCE_S + 0.1
-    assert world.halted == []
-    world.assert_rests("cannot catch up: down")
-
-
-def test_a_disk_that_takes_no_rows_ends_the_office(world: World) -> None:
-    with refusing_rows(world.parts.log):
-        world.office.take(5)
-        assert world.state() == (Role.FOLLOWER, 5, 0)
-    assert world.halted == []
-    assert world.announced == []
-    world.assert_rests("cannot catch up: .*readonly")
-
-
-def test_a_journal_that_contradicts_the_log_stops_the_process(world: World) -> None:
-    world.catalog.journal_script.append(lambda execute: [[replace(JOURNAL[2], quantity=99)]])
-    world.office.take(5)
-    assert world.state() == (Role.FOLLOWER, 5, 0)
-    (reason,) = world.halted
-    assert "row 3 does not continue the log's chain" in reason
-    assert len(world.catalog.pulled_after) == 1  # and is not asked again
-
-
-def test_a_defect_while_promoting_ends_the_office(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
-    world.catalog.journal_script.append(lost(ZeroDivisionError("a defect")))
-    world.office.take(5)
-    assert world.state() == (Role.FOLLOWER, 5, 0)
-    assert "ZeroDivisionError" in caplog.text
-    world.assert_rests("unexpected error")
-
-
-def deposed(world: World) -> None:
-    world.node.step(lambda replica: replica.hear_of(2, 6))
-
-
-def stepped_down(world: World) -> None:
-    world.node.step(lambda replica: replica.step_down(5))
-
-
-@pytest.mark.parametrize("leave", [deposed, stepped_down])
-def test_an_office_lost_while_promoting_stays_lost(
-    world: World, leave: Callable[[World], None]
-) -> None:
-    world.catalog.journal_script.append(meanwhile(lambda: leave(world)))
-    world.office.take(5)
-    assert world.state()[0] is Role.FOLLOWER
-    assert world.parts.log.rows(0) == JOURNAL  # what was pulled is right all the same
-    assert world.announced == JOURNAL[2:]
-    assert world.office.take(6) == 6  # it did nothing wrong, and need not rest
-
-
-def test_a_pull_for_a_lost_office_is_not_tried_again(world: World) -> None:
-    world.clock.during_pause = lambda: deposed(world)
-    world.catalog.journal_script.extend([lost(Unavailable())] * 1000)
-    world.office.take(5)
-    assert len(world.catalog.pulled_after) == 2
-    assert world.state() == (Role.FOLLOWER, 6, 2)
-
-
-@pytest.mark.parametrize("error", [ZeroDivisionError("a defect"), Unavailable("down")])
-def test_a_promotion_that_fails_late_does_not_touch_the_next_office(
-    world: World, error: Exception
-) -> None:
-    def lose_and_win(_execute: Callable[[], object]) -> object:
-        deposed(world)
-        world.catalog.registered = (6, 2)
-        assert world.office.take(7) == 7  # leads when it returns
-        raise error
-
-    world.catalog.journal_script.append(lose_and_win)
-    world.office.take(5)
-    assert world.state() == (Role.LEADER, 7, 1)
-    assert world.office.take(8) == 7
-
-
-# ------------------------------------------------------------ a log that refused its last rows
-
-
-@pytest.fixture
-def refused(world: World) -> World:
-    """Its log took no rows the last time."""
-    with refusing_rows(world.parts.log), pytest.raises(AppendFailed):
-        world.parts.ledger.append(JOURNAL[2:3])
-    return world
-
-
-def test_it_is_not_electable_while_the_disk_refuses(refused: World) -> None:
-    with (
-        refusing_rows(refused.parts.log),
-        pytest.raises(Unavailable, match="the log takes no rows"),
-    ):
-        refused.office.take(5)
-    assert refused.catalog.asked == []  # the fence is for those who can lead
-    assert refused.state() == (Role.FOLLOWER, 0, 0)
-
-
-def test_it_is_not_electable_while_nobody_can_say_that_the_disk_takes_rows(refused: World) -> None:
-    refused.catalog.journal_script.append(lost(Unavailable("down")))
-    with pytest.raises(Unavailable, match="down"):
-        refused.office.take(5)
-    assert refused.catalog.asked == []
-
-
-def test_it_is_electable_again_when_the_log_took_the_rows(refused: World) -> None:
-    assert refused.office.take(5) == 5
-    assert refused.state() == (Role.LEADER, 5, 1)
-    assert refused.parts.log.rows(0) == JOURNAL
-    assert refused.announced == JOURNAL[2:]
-    assert not refused.parts.ledger.last_append_failed
-
-
-def test_a_contradiction_stops_the_process_also_before_the_fence(refused: World) -> None:
-    refused.catalog.journal_script.append(lambda execute: [[replace(JOURNAL[2], quantity=99)]])
-    with pytest.raises(Unavailable):
-        refused.office.take(5)
-    assert "row 3 does not continue the log's chain" in refused.halted[0]
-    assert refused.catalog.asked == []
-
-
-# ------------------------------------------------------------ resting
-
-
-def test_who_resigned_rests_for_a_moment(world: World) -> None:
-    world.office.take(5)
-    world.office.resign(5, "the disk is full")
-    assert world.state() == (Role.FOLLOWER, 5, 0)
-    world.assert_rests("the disk is full")
-    world.clock.now_s += REST_S - 0.001
-    world.assert_rests("the disk is full")
-    world.clock.now_s += 0.001
-    assert world.office.take(6) == 6
-
-
-def test_who_resigns_from_what_it_does_not_hold_need_not_rest(world: World) -> None:
-    world.office.take(5)
-    world.office.resign(4, "late")
-    assert world.state() == (Role.LEADER, 5, 1)
-    deposed(world)
-    world.office.resign(5, "late")
-    world.catalog.registered = (6, 2)
-    assert world.office.take(7) == 7
-
-
-@pytest.mark.parametrize("batch_age_s", [0.0, 2.5])
-def test_a_leader_whose_batch_is_young_is_not_stuck(world: World, batch_age_s: float) -> None:
-    world.office.take(5)
-    world.clock.now_s += 100
-    world.office.resign_if_stuck(batch_age_s)
-    assert world.state() == (Role.LEADER, 5, 1)
-
-
-def test_a_leader_whose_batch_does_not_end_is_stuck(world: World) -> None:
-    world.office.take(5)
-    world.office.resign_if_stuck(2.6)
-    assert world.state() == (Role.FOLLOWER, 5, 0)
-    world.assert_rests("nothing has moved for 2.6 s")
-
-
-def test_a_follower_whose_batch_does_not_end_takes_no_office(world: World) -> None:
-    """It rests for as long as it is asked, and finds itself stuck each time."""
-    for batch_age_s in (2.6, 4.0, 60.0):
-        world.office.resign_if_stuck(batch_age_s)
-        world.assert_rests("nothing has moved")
-        world.clock.now_s += REST_S
-    world.office.resign_if_stuck(0)
-    assert world.office.take(5) == 5
-
-
-@pytest.mark.parametrize("chunk_takes_s", [2.0, 3.0])
-def test_a_promotion_without_progress_is_stuck(world: World, chunk_takes_s: float) -> None:
-    """It may last as long as it likes if only rows come in."""
-    world.catalog.chunk = 1
-    states: list[Role] = []
-
-    def slow(execute: Callable[[], list[list[Order]]]) -> Iterator[list[Order]]:
-        for rows in execute():
-            world.clock.now_s += chunk_takes_s
-            world.office.resign_if_stuck(0)
-            states.append(world.state()[0])
-            yield rows
-
-    world.catalog.journal_script.append(slow)
-    world.clock.now_s += 100
-    world.office.take(5)
-    if chunk_takes_s < 2.5:
-        assert states == [Role.PROMOTING] * 5
-        assert world.state() == (Role.LEADER, 5, 1)
-    else:
-        assert states == [Role.FOLLOWER] * 5
-        assert world.state() == (Role.FOLLOWER, 5, 0)
-
-
-def test_while_a_promotion_is_stuck_no_office_is_taken(world: World) -> None:
-    taken: list[int] = []
-
-    def hang(execute: Callable[[], object]) -> object:
-        world.clock.now_s += 3
-        for _ in range(3):
-            world.office.resign_if_stuck(0)
-            try:
-                taken.append(world.office.take(6))
-            except Unavailable:
-                pass
-            world.clock.now_s += REST_S
-        return execute()
-
-    world.catalog.journal_script.append(hang)
-    world.office.take(5)
-    assert taken == []
 
 
 # ------------------------------------------------------------ waiting for the promotion
