@@ -1,4 +1,4 @@
-"""One call that gets a trade decided: repeats, budgets and what may be said when they are over."""
+"""One call that gets a trade decided: what is repeated, to whom, and which errors come out."""
 
 from __future__ import annotations
 
@@ -13,24 +13,31 @@ import pytest
 from common.errors import (
     BourseError,
     Busy,
-    Damaged,
     Internal,
     InvalidRequest,
     KeyReused,
-    NotFound,
     NotLeader,
     OutcomeUnknown,
-    StaleEpoch,
     Unavailable,
 )
-from common.records import Trade
-from frontend.election import Election, Leadership
+from frontend.election import Election
 from frontend.leader import LeaderClient
 from frontend.model import Decision
 from proto import bourse_pb2
+from tests.unit.leader_calls import (
+    A_WHILE_S,
+    ATTEMPT_S,
+    DECISION_S,
+    DONE,
+    HASTY_DECISION_S,
+    MAY_BE_REPEATED,
+    TRADE,
+    UNDECIDED,
+    takes,
+    trades,
+)
 from tests.unit.replica_fakes import (
     PATIENCE_S,
-    Act,
     Call,
     Clock,
     Replicas,
@@ -39,28 +46,6 @@ from tests.unit.replica_fakes import (
     fails,
 )
 
-# On the client's clock, which the tests move. The calls themselves are real and get as long:
-# long enough that no stall of the machine makes one fail.
-ATTEMPT_S = 15.0
-DECISION_S = 90.0
-A_WHILE_S = 10.0
-HASTY_DECISION_S = 4.5
-ROUNDING_S = 0.25  # on the wire a long deadline is a little longer
-TRADE = Trade("key-1", "stock1", "SELL", 25)
-DONE = Decision(status=1, number=1, version=2, lease_ms=0, replayed=False)
-
-# Whatever the leader says of a copy but a decision, and whether that copy may have been executed.
-MAY_BE_REPEATED = [
-    (NotLeader, False),
-    (Busy, False),
-    (Unavailable, True),
-    (OutcomeUnknown, True),
-    (StaleEpoch, True),
-    (Damaged, True),
-    (NotFound, True),
-]
-UNDECIDED = [kind for kind, may_be_executed in MAY_BE_REPEATED if may_be_executed]
-NOT_EXECUTED = [kind for kind, may_be_executed in MAY_BE_REPEATED if not may_be_executed]
 FINAL = [KeyReused, InvalidRequest, Internal]
 
 
@@ -78,23 +63,9 @@ def clock() -> Clock:
     return Clock()
 
 
-class Catalog:
-    """What an election asks of it when no candidate could take office."""
-
-    is_up = True
-
-    def is_reachable(self) -> bool:
-        return self.is_up
-
-
 @pytest.fixture
-def catalog() -> Catalog:
-    return Catalog()
-
-
-@pytest.fixture
-def election(replicas: Replicas, catalog: Catalog, clock: Clock) -> Election:
-    return Election(replicas.peers, PATIENCE_S, PATIENCE_S, catalog.is_reachable, clock)
+def election(replicas: Replicas, clock: Clock) -> Election:
+    return Election(replicas.peers, PATIENCE_S, PATIENCE_S, lambda: True, clock)
 
 
 @pytest.fixture
@@ -107,21 +78,6 @@ def client(election: Election, clock: Clock) -> LeaderClient:
 def hasty(election: Election, clock: Clock) -> LeaderClient:
     """For what leads nowhere: one whose budget pauses alone use up soon."""
     return LeaderClient(election, ATTEMPT_S, HASTY_DECISION_S, clock, clock.pause)
-
-
-def takes(clock: Clock, duration_s: float, act: Act) -> Act:
-    """An act that takes its time, on the client's clock."""
-
-    def slow_act(call: Call) -> Any:
-        clock.pass_by(duration_s)
-        return act(call)
-
-    return slow_act
-
-
-def trades(replicas: Replicas) -> dict[int, int]:
-    """How many copies of the trade have reached each replica."""
-    return {replica_id: len(seen) for replica_id, seen in replicas.seen("Trade").items()}
 
 
 # ---------------------------------------------------------------- decided
@@ -292,246 +248,6 @@ def test_a_leader_that_fails_at_once_and_still_leads_is_not_flooded(
     attempts = trades(replicas)[3]
     assert attempts > 5
     assert len(clock.pauses) >= attempts - 2
-
-
-# ---------------------------------------------------------------- the budget
-
-
-def test_no_attempt_may_take_longer_than_its_timeout(
-    replicas: Replicas, client: LeaderClient
-) -> None:
-    client.decide(TRADE)
-    (call,) = replicas[3].calls_of("Trade")
-    assert 0 < call.timeout_s <= ATTEMPT_S + ROUNDING_S
-
-
-def test_attempts_end_with_the_budget(
-    replicas: Replicas, client: LeaderClient, clock: Clock
-) -> None:
-    attempts: list[tuple[float, float]] = []
-
-    def never_decide(call: Call) -> Any:
-        attempts.append((call.timeout_s, DECISION_S - clock.now))
-        clock.pass_by(A_WHILE_S)
-        raise OutcomeUnknown
-
-    replicas[3].always("Trade", never_decide)
-    with pytest.raises(OutcomeUnknown):
-        client.decide(TRADE)
-    assert len(attempts) >= 5
-    for timeout_s, left_s in attempts:
-        assert 0 < timeout_s <= min(ATTEMPT_S, left_s) + ROUNDING_S
-    assert attempts[-1][1] < ATTEMPT_S
-
-
-def test_pauses_end_with_the_budget(
-    replicas: Replicas, client: LeaderClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("frontend.leader.random.uniform", lambda _low, _high: 25.0)
-    replicas[3].always("Trade", takes(clock, A_WHILE_S, fails(Busy())))
-    with pytest.raises(Unavailable):
-        client.decide(TRADE)
-    assert clock.pauses == [25.0, 25.0, 10.0]
-    assert clock.now == DECISION_S
-
-
-class LongElection:
-    """A leader is found after so long a time, which is within what may be waited for it."""
-
-    def __init__(self, leadership: Leadership, clock: Clock, takes_s: float) -> None:
-        self._leadership = leadership
-        self._clock = clock
-        self._takes_s = takes_s
-
-    def current(self) -> Leadership | None:
-        return None
-
-    def find(
-        self, failed: Leadership | None, give_up_at: float, *, is_gone: bool = False
-    ) -> Leadership:
-        self._clock.pass_by(self._takes_s)
-        return self._leadership
-
-
-def test_an_attempt_after_a_long_election_gets_only_what_is_left(
-    replicas: Replicas, clock: Clock
-) -> None:
-    election = LongElection(Leadership(replicas.peers[3], 1), clock, takes_s=DECISION_S - 2)
-    client = LeaderClient(election, ATTEMPT_S, DECISION_S, clock, clock.pause)
-    client.decide(TRADE)
-    (call,) = replicas[3].calls_of("Trade")
-    assert call.timeout_s <= 2 + ROUNDING_S
-
-
-def test_no_attempt_is_made_after_an_election_that_took_all_the_time(
-    replicas: Replicas, clock: Clock
-) -> None:
-    election = LongElection(Leadership(replicas.peers[3], 1), clock, takes_s=DECISION_S)
-    client = LeaderClient(election, ATTEMPT_S, DECISION_S, clock, clock.pause)
-    with pytest.raises(Unavailable, match="not executed"):
-        client.decide(TRADE)
-    assert replicas.seen("Trade") == {}
-
-
-def test_what_the_request_has_waited_already_counts(
-    replicas: Replicas, client: LeaderClient, clock: Clock
-) -> None:
-    client.decide(TRADE, waited_s=DECISION_S - 2)
-    (call,) = replicas[3].calls_of("Trade")
-    assert call.timeout_s <= 2 + ROUNDING_S
-    with pytest.raises(Unavailable, match="not executed"):
-        client.decide(TRADE, waited_s=DECISION_S)
-    assert len(replicas[3].seen("Trade")) == 1
-
-
-def test_an_election_that_leads_nowhere_ends_with_the_budget(replicas: Replicas) -> None:
-    replicas[3].says(0, 1)
-    election = Election(replicas.peers, PATIENCE_S, PATIENCE_S, lambda: True)
-    for replica in replicas:
-        replica.always("SetLeader", replica.silent)
-    client = LeaderClient(election, ATTEMPT_S, decision_timeout_s=0.3)
-    started = time.monotonic()
-    with pytest.raises(Unavailable):
-        client.decide(TRADE)
-    assert time.monotonic() - started < PATIENCE_S / 2
-
-
-# ---------------------------------------------------------------- what is said in the end
-
-
-@pytest.mark.parametrize("kind", UNDECIDED)
-def test_the_outcome_is_unknown_if_a_copy_may_have_been_executed(
-    replicas: Replicas, client: LeaderClient, clock: Clock, kind: type[BourseError]
-) -> None:
-    replicas[3].will("Trade", fails(kind()))
-    replicas[3].always("Trade", takes(clock, A_WHILE_S, fails(NotLeader())))
-    with pytest.raises(OutcomeUnknown, match="repeat with the same Idempotency-Key"):
-        client.decide(TRADE)
-
-
-@pytest.mark.parametrize("kind", NOT_EXECUTED)
-def test_it_is_unavailable_if_no_copy_was_executed(
-    replicas: Replicas, client: LeaderClient, clock: Clock, kind: type[BourseError]
-) -> None:
-    replicas[3].always("Trade", takes(clock, A_WHILE_S, fails(kind())))
-    with pytest.raises(Unavailable, match="not executed"):
-        client.decide(TRADE)
-
-
-def test_it_is_unavailable_if_nobody_could_lead(
-    replicas: Replicas, client: LeaderClient, clock: Clock
-) -> None:
-    replicas[3].says(0, 1)
-    for replica in replicas:
-        cannot = fails(Unavailable("cannot reach the catalog"))
-        replica.always("SetLeader", takes(clock, A_WHILE_S, cannot))
-    with pytest.raises(Unavailable, match="not executed"):
-        client.decide(TRADE)
-    assert replicas.seen("Trade") == {}
-
-
-def test_the_outcome_is_unknown_if_nobody_can_lead_after_a_copy_was_sent(
-    replicas: Replicas, client: LeaderClient, clock: Clock
-) -> None:
-    def die(_call: Call) -> Any:
-        for replica in replicas:
-            replica.says(0, 1)
-            replica.always("SetLeader", takes(clock, A_WHILE_S, fails(Unavailable())))
-        raise Unavailable
-
-    replicas[3].will("Trade", die)
-    with pytest.raises(OutcomeUnknown):
-        client.decide(TRADE)
-
-
-def test_a_trade_that_another_replica_took_in_may_have_been_executed(
-    replicas: Replicas, client: LeaderClient, clock: Clock
-) -> None:
-    elsewhere = answers(bourse_pb2.TradeResponse(status=1, transaction_number=5, replica_id=2))
-    replicas[3].will("Trade", elsewhere)
-    replicas[3].always("Trade", takes(clock, A_WHILE_S, fails(NotLeader())))
-    with pytest.raises(OutcomeUnknown):
-        client.decide(TRADE)
-
-
-# ---------------------------------------------------------------- the catalog is down
-
-
-@pytest.fixture
-def outage(replicas: Replicas, catalog: Catalog) -> Catalog:
-    """Nobody can take office, for the catalog cannot be reached."""
-    catalog.is_up = False
-    for replica in replicas:
-        replica.says(0, 1)
-        replica.always("SetLeader", fails(Unavailable("cannot reach the catalog")))
-    return catalog
-
-
-def test_a_trade_that_an_outage_surprises_rides_it_out(
-    replicas: Replicas, client: LeaderClient, clock: Clock, outage: Catalog
-) -> None:
-    """As long as its time lasts."""
-
-    def come_back() -> bool:
-        if clock.now > 3.0:
-            outage.is_up = True
-            for replica in replicas:
-                replica.always("SetLeader", replica.usual)
-        return outage.is_up
-
-    election = Election(replicas.peers, PATIENCE_S, PATIENCE_S, come_back, clock)
-    client = LeaderClient(election, ATTEMPT_S, DECISION_S, clock, clock.pause)
-    assert client.decide(TRADE) == DONE
-    assert 3.0 < clock.now < DECISION_S
-
-
-def test_an_outage_longer_than_the_budget_outlasts_the_trade(
-    hasty: LeaderClient, clock: Clock, outage: Catalog
-) -> None:
-    with pytest.raises(Unavailable, match="not executed"):
-        hasty.decide(TRADE)
-    assert clock.now == pytest.approx(HASTY_DECISION_S, abs=0.01)
-
-
-def test_a_later_trade_is_told_of_an_outage_at_once(
-    hasty: LeaderClient, clock: Clock, outage: Catalog
-) -> None:
-    for _ in range(2):
-        with pytest.raises(Unavailable):
-            hasty.decide(TRADE)
-    before = clock.now
-    with pytest.raises(Unavailable, match="not executed"):
-        hasty.decide(TRADE)
-    assert clock.now == before
-
-
-def test_a_trade_that_had_waited_since_before_the_outage_rides_it_out_too(
-    hasty: LeaderClient, clock: Clock, outage: Catalog
-) -> None:
-    clock.pass_by(2.0)
-    with pytest.raises(Unavailable):
-        hasty.decide(TRADE)  # the first to see the outage, at 2.0
-    assert clock.now == pytest.approx(2.0 + HASTY_DECISION_S, abs=0.01)
-    started = clock.now
-    with pytest.raises(Unavailable):
-        hasty.decide(TRADE, waited_s=started - 2.9)
-    assert clock.now == pytest.approx(2.9 + HASTY_DECISION_S, abs=0.01)
-
-
-def test_a_trade_in_doubt_stays_so_in_an_outage(
-    replicas: Replicas, hasty: LeaderClient, clock: Clock, outage: Catalog
-) -> None:
-    def see_the_outage_late(_call: Call) -> Any:
-        replicas[3].says(0, 1)
-        raise Unavailable
-
-    with pytest.raises(Unavailable):
-        hasty.decide(TRADE)
-    clock.pass_by(2.0)
-    replicas[3].leads(1)
-    replicas[3].will("Trade", see_the_outage_late)
-    with pytest.raises(OutcomeUnknown):
-        hasty.decide(TRADE)
 
 
 # ---------------------------------------------------------------- nothing else gets out
