@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from catalog import schema
+from catalog.database import Database
 from catalog.decisions import Decision
 from catalog.store import CatalogStore
 from common.records import Trade
@@ -46,3 +48,9 @@ def volume(store: CatalogStore, name: str = "stock1") -> int:
     stock = store.lookup(name)
     assert stock is not None
     return stock.volume
+
+
+def refusals_kept(database: Database) -> int:
+    with database.reading() as connection:
+        ((count,),) = schema.rows(connection, "SELECT count(*) FROM refusals")
+    return int(count)

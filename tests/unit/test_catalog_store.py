@@ -1,3 +1,5 @@
+"""The store: what it fills itself from, fences, keeps and reads back."""
+
 from __future__ import annotations
 
 import threading
@@ -8,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from catalog import schema
 from catalog.database import Database
 from catalog.decisions import Decision
 from catalog.schema import Registration
@@ -20,7 +21,7 @@ from common.records import (
     LEASE_MS,
     next_digest,
 )
-from tests.unit.catalog_support import Clock, buy, decide, sell, volume, write_stocks
+from tests.unit.catalog_support import Clock, buy, decide, refusals_kept, sell, volume, write_stocks
 
 
 @pytest.fixture
@@ -45,12 +46,6 @@ def store(database: Database, clock: Clock) -> CatalogStore:
     store = CatalogStore(database, clock)
     assert store.fence(1, 2).accepted
     return store
-
-
-def refusals_kept(database: Database) -> int:
-    with database.reading() as connection:
-        ((count,),) = schema.rows(connection, "SELECT count(*) FROM refusals")
-    return int(count)
 
 
 # ------------------------------------------------------------------ stocks
