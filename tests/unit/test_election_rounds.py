@@ -210,7 +210,7 @@ def test_the_error_of_a_round_reaches_all_and_the_next_starts_afresh(
     replicas[3].release()
     errors = [one.exception(PATIENCE_S) for one in looking]
     assert all(isinstance(error, Unavailable) for error in errors)
-    assert election.current() is None
+    assert election._current is None
     assert office(election.find(None, LONG_S)) == (3, 1)
 
 

@@ -181,7 +181,7 @@ def test_who_is_gone_is_asked_once_and_who_is_slow_twice(
 ) -> None:
     asked_before = {Unavailable: 1, OutcomeUnknown: 2}
     for kind, times in asked_before.items():
-        leader = election.find(election.current(), DECISION_S).peer.replica_id
+        leader = election.find(election._current, DECISION_S).peer.replica_id
         replica = replicas[leader]
         so_far = len(replica.seen("GetLeader"))
         replica.will("Trade", fails(kind()))
