@@ -184,6 +184,13 @@ class Cluster:
             chunks = catalog.stream("Journal", bourse_pb2.SyncRequest())
             return [order for chunk in chunks for order in orders_from_items(chunk.rows)]
 
+    def order(self, number: int) -> Order:
+        """One row of the journal."""
+        with self.catalog() as catalog:
+            request = bourse_pb2.SyncRequest(last_number=number - 1, limit=1)
+            (chunk,) = catalog.stream("Journal", request)
+            return orders_from_items(chunk.rows)[0]
+
     def replica_log(self, replica_id: int) -> list[Order]:
         with self.replica(replica_id) as replica:
             return orders_from_items(replica.stream("SyncOrderDB", bourse_pb2.SyncRequest()))
@@ -196,7 +203,7 @@ class Cluster:
     # ------------------------------------------------------------ what must hold
 
     def check_promises(self, acknowledged: Mapping[str, int]) -> list[Order]:
-        """G1, G2, G3, G7 and G9, with everything running; returns the journal.
+        """G1, G2, G3, G5, G7 and G9, with everything running; returns the journal.
 
         Args:
             acknowledged: request id → the order number that its 200 named.
@@ -207,6 +214,8 @@ class Cluster:
         assert len(by_request) == len(journal), "a request id was executed twice"
         lost = {key: n for key, n in acknowledged.items() if by_request.get(key) != n}
         assert not lost, f"acknowledged, but not so in the journal: {lost}"
+        epochs = [row.epoch for row in journal]
+        assert epochs == sorted(epochs), "a deposed leader had a trade committed"
         self._check_books(journal)
         self._check_replicas(journal)
         return journal

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from client.api import BourseClient, Traffic
 from client.connection import NoAnswer
+from tests.integration.cluster import wait_for
 
 # A stock that the load only buys, one share at a time: its quantity can only fall, so a
 # lookup that shows more than what was left when it started is a stale quote.
@@ -99,3 +100,9 @@ class Load:
     def _note(self, problem: str) -> None:
         with self._lock:
             self.problems.append(problem)
+
+
+def let_pass(load: Load, trades: int) -> None:
+    """Returns when so many more trades have been acknowledged."""
+    wanted = load.count + trades
+    wait_for(lambda: load.count >= wanted, 30, lambda: f"{load.count} of {wanted} trades; {load}")

@@ -17,7 +17,7 @@ from client.requests import Request
 from client.retry import RetryPolicy
 from proto import bourse_pb2
 from tests.integration.cluster import REPLICAS, Cluster, running_cluster, wait_for
-from tests.integration.load import Load
+from tests.integration.load import Load, let_pass
 
 CLIENTS = 8
 
@@ -32,11 +32,6 @@ def run_load(cluster: Cluster, disturb: Callable[[Load], None]) -> Load:
     assert load.problems == []
     assert load.traffic.server_errors == 0
     return load
-
-
-def let_pass(load: Load, trades: int) -> None:
-    wanted = load.count + trades
-    wait_for(lambda: load.count >= wanted, 30, lambda: f"{load.count} of {wanted} trades; {load}")
 
 
 def test_the_leader_is_killed_again_and_again(cluster: Cluster) -> None:

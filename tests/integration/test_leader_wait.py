@@ -17,8 +17,8 @@ from order.node import Node
 from order.pipeline import Pipeline
 from order.replica import Replica, ReplicaView, Role
 from order.trades import Decision, PendingTrade, TradeQueue
-from tests.integration.cluster import Cluster, wait_for
-from tests.integration.load import Load
+from tests.integration.cluster import Cluster
+from tests.integration.load import Load, let_pass
 
 CLIENTS = 8
 REQUEST_BUDGET_S = 10.0
@@ -44,11 +44,6 @@ def slowest_trade_s(cluster: Cluster, disturb: Callable[[], None]) -> float:
     assert load.problems == []
     assert load.traffic.server_errors == 0
     return load.slowest_trade_s
-
-
-def let_pass(load: Load, trades: int) -> None:
-    wanted = load.count + trades
-    wait_for(lambda: load.count >= wanted, 30, lambda: f"{load.count} of {wanted} trades; {load}")
 
 
 @pytest.mark.parametrize("disturb", [kill, pause])

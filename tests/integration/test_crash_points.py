@@ -1,0 +1,117 @@
+"""Death at an exact instant: whatever dies where, each promise holds, and a repeat is no news."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from client.api import BourseClient
+from tests.integration.cluster import REPLICAS, wait_for
+from tests.integration.load import Load, let_pass
+from tests.integration.rigged_cluster import RiggedCluster, rigged_cluster
+from tests.points import POINTS
+
+CLIENTS = 6
+# What somebody comes to with every trade; the rest, only when a leader has died.
+OF_A_TRADE = [point for point in POINTS if not point.startswith("office")]
+
+
+@pytest.fixture(scope="module")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RiggedCluster]:
+    with rigged_cluster(tmp_path_factory.mktemp("crashes")) as cluster:
+        yield cluster
+
+
+def trade(cluster: RiggedCluster, key: str) -> int:
+    """The order number; the client repeats the trade under its key until it is told."""
+    with BourseClient(cluster.url) as client:
+        answer = client.trade("stock9", 5, "BUY", key)
+    assert answer.status == 200, answer.body
+    return int(answer.data["transaction_number"])
+
+
+def wait_all_in_sync(cluster: RiggedCluster) -> int:
+    """The leader, once every follower takes its rows."""
+    trade(cluster, str(uuid.uuid4()))
+    leader = cluster.leader_id()
+
+    def all_in_sync() -> bool:
+        status = cluster.status(leader)
+        return status is not None and len(status.in_sync) == len(REPLICAS) - 1
+
+    wait_for(all_in_sync, 10, cluster.statuses)
+    return leader
+
+
+def revive(cluster: RiggedCluster, point: str) -> None:
+    """Starts again what dies at the point; a worker of the frontend comes back by itself."""
+    cluster.wait_fired(point)
+    if POINTS[point].service != "frontend":
+        cluster.start(cluster.wait_crashed())
+
+
+def check_repeats(cluster: RiggedCluster, acknowledged: dict[str, int], sample: int = 50) -> None:
+    """The last trades, sent again under their keys, are the same orders."""
+    with BourseClient(cluster.url) as client:
+        for key, number in list(acknowledged.items())[-sample:]:
+            row = cluster.order(number)
+            answer = client.trade(row.name, row.quantity, row.type, key)
+            assert (answer.status, answer.data) == (200, {"transaction_number": number})
+
+
+@pytest.mark.parametrize("point", OF_A_TRADE)
+def test_the_trade_in_flight_is_executed_once(cluster: RiggedCluster, point: str) -> None:
+    wait_all_in_sync(cluster)
+    before = len(cluster.journal())
+    key = str(uuid.uuid4())
+    cluster.arm(point)
+    with ThreadPoolExecutor(1) as executor:
+        answer = executor.submit(trade, cluster, key)
+        revive(cluster, point)
+        number = answer.result(timeout=60)
+    assert number == before + 1
+    assert trade(cluster, key) == number
+    assert len(cluster.check_promises({key: number})) == before + 1
+
+
+@pytest.mark.parametrize("point", OF_A_TRADE)
+def test_under_load_nothing_is_lost_or_done_twice(cluster: RiggedCluster, point: str) -> None:
+    wait_all_in_sync(cluster)
+    load = Load(cluster.url, CLIENTS)
+    with load.running():
+        let_pass(load, 50)
+        cluster.arm(point)
+        revive(cluster, point)
+        let_pass(load, 100)
+    check_repeats(cluster, load.acknowledged)
+    cluster.check_promises(load.acknowledged)
+    assert load.problems == []
+    if POINTS[point].service != "catalog":  # whose absence clients may notice
+        assert load.traffic.server_errors == 0
+
+
+@pytest.mark.parametrize("point", ["office after fence", "office during pull"])
+def test_a_candidate_dies_taking_office(cluster: RiggedCluster, point: str) -> None:
+    leader = wait_all_in_sync(cluster)
+    candidate = max(replica_id for replica_id in REPLICAS if replica_id != leader)
+    load = Load(cluster.url, CLIENTS)
+    with load.running():
+        cluster.pause(f"order-{candidate}")  # so that it has something to pull
+        let_pass(load, 100)
+        cluster.arm(point)
+        cluster.kill(f"order-{leader}")
+        cluster.resume(f"order-{candidate}")
+        revive(cluster, point)
+        cluster.start(f"order-{leader}")
+        let_pass(load, 100)
+    check_repeats(cluster, load.acknowledged)
+    cluster.check_promises(load.acknowledged)
+    assert load.problems == []
+    assert load.traffic.server_errors == 0
+
+
+def test_every_point_was_tried() -> None:
+    assert {*OF_A_TRADE, "office after fence", "office during pull"} == set(POINTS)

@@ -1,0 +1,142 @@
+"""The mechanisms that the promises rest on, each with what stands in for it when it is taken out.
+
+A test that claims a mechanism is needed runs without it and must turn red. The code names those
+tests next to each mechanism.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+from catalog import schema
+from catalog.decisions import OpenBatch
+from common.errors import BourseError, Unavailable
+from common.records import Order
+from order.log import OrderLog
+from order.office import Office
+from order.replica import Replica, Role
+from order.replication import Replicator
+from tests.points import find
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    where: str  # module:name or module:Class.name
+    stand_in: Any
+
+
+# ---------------------------------------------------------------- the catalog
+
+
+class UnfencedBatch(OpenBatch):
+    """Takes batches of any epoch."""
+
+    def __init__(self, connection: sqlite3.Connection, epoch: int, now_s: float) -> None:
+        self._connection, self._epoch, self._now_s = connection, epoch, now_s
+        self._last_number, self._digest = schema.last_position(connection)
+
+
+@contextmanager
+def each_statement_by_itself(_connection: sqlite3.Connection) -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def committed_by_the_next(connection: sqlite3.Connection) -> Iterator[None]:
+    if connection.in_transaction:
+        connection.execute("COMMIT")
+    connection.execute("BEGIN IMMEDIATE")
+    yield
+
+
+# ---------------------------------------------------------------- the replicas
+
+
+def split_without_order(replica: Replica, numbers: Iterable[int]) -> tuple[list[int], list[int]]:
+    position, ordered = replica.view().position, sorted(set(numbers))
+    return [n for n in ordered if n <= position], [n for n in ordered if n > position]
+
+
+def believe_hearsay(replica: Replica, leader_id: int, epoch: int) -> bool:
+    view = replica.view()
+    if leader_id == view.replica_id and epoch > view.epoch and view.role is Role.FOLLOWER:
+        replica._role, replica._epoch, replica._leader_id = Role.LEADER, epoch, leader_id
+    return False
+
+
+def take_a_refusal_for_yes(office: Office, asked: int) -> int:
+    replica_id = office._node.view().replica_id
+    try:
+        answer = office._registry.fence(asked, replica_id, 1.0)
+    except BourseError:
+        raise Unavailable from None
+    if answer.leader_id != replica_id:
+        raise Unavailable
+    office._node.step(lambda replica: setattr(replica, "_asked_epoch", answer.epoch))
+    office._accepted(answer.epoch)
+    return answer.epoch
+
+
+_replicate = Replicator.replicate
+
+
+def replicate_or_fail(replicator: Replicator, rows: Sequence[Order], epoch: int) -> None:
+    _replicate(replicator, rows, epoch)
+    if not replicator._members(epoch):
+        raise Unavailable("no follower has the rows")
+
+
+def believe_the_log(log: OrderLog) -> tuple[int, bytes]:
+    sql = "SELECT number, digest FROM orders ORDER BY number DESC LIMIT 1"
+    number, digest = log._writer.execute(sql).fetchone()
+    return number, digest
+
+
+# ---------------------------------------------------------------- the frontend
+
+
+def only_the_highest(last_numbers: Mapping[int, int]) -> list[int]:
+    return [max(last_numbers)] if last_numbers else []
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    pass
+
+
+MECHANISMS: Mapping[str, Mechanism] = {
+    "fence check": Mechanism("catalog.store:OpenBatch", UnfencedBatch),
+    "recorded rows": Mechanism("catalog.schema:find_order", _nothing),
+    "recorded refusals": Mechanism("catalog.schema:insert_refusal", _nothing),
+    "one transaction": Mechanism("catalog.store:transaction", each_statement_by_itself),
+    "commit before answer": Mechanism("catalog.store:transaction", committed_by_the_next),
+    "in-order append": Mechanism("order.replica:Replica.split", split_without_order),
+    "no office by hearsay": Mechanism("order.replica:Replica.hear_of", believe_hearsay),
+    "a refusal is a refusal": Mechanism("order.office:Office._ask_fence", take_a_refusal_for_yes),
+    "pull before leading": Mechanism("order.office:Office._pull", _nothing),
+    "out of the in-sync set": Mechanism("order.replication:Replicator._drop", _nothing),
+    "leading without followers": Mechanism(
+        "order.replication:Replicator.replicate", replicate_or_fail
+    ),
+    "log verified at start": Mechanism("order.log:OrderLog._verify", believe_the_log),
+    "repeat at the next leader": Mechanism("frontend.leader:_FINAL", (BourseError,)),
+    "the next candidate": Mechanism("frontend.election:order_candidates", only_the_highest),
+    "lease wait": Mechanism("frontend.safety:AnswerSafety.wait_until_safe", _nothing),
+}
+
+
+def take_out(name: str) -> None:
+    """For the rest of this process."""
+    owner, attribute = find(MECHANISMS[name].where)
+    setattr(owner, attribute, MECHANISMS[name].stand_in)
+
+
+@contextmanager
+def taken_out(name: str) -> Iterator[None]:
+    owner, attribute = find(MECHANISMS[name].where)
+    with mock.patch.object(owner, attribute, MECHANISMS[name].stand_in):
+        yield
