@@ -13,7 +13,7 @@ from catalog.decisions import Decision, Failure
 from catalog.leases import Leases
 from catalog.stock import Stock
 from catalog.store import MAX_CHUNK, CatalogStore
-from common.errors import Busy, Internal, InvalidRequest, KeyReused
+from common.errors import Busy, Internal, InvalidRequest, KeyReused, StaleEpoch
 from common.records import BUY, SELL, Trade, is_valid_name, order_to_item
 from proto import bourse_pb2, bourse_pb2_grpc
 
@@ -82,7 +82,11 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
         return bourse_pb2.UpdateBatchResponse(results=self._decide(request.epoch, trades))
 
     def _decide(self, epoch: int, trades: Sequence[Trade]) -> list[bourse_pb2.UpdateResponse]:
-        decisions = self._store.update(epoch, trades)
+        try:
+            decisions = self._store.update(epoch, trades)
+        except StaleEpoch as refusal:
+            logger.warning("batch of %d: %s", len(trades), refusal.message)
+            raise
         _log(epoch, trades, decisions)
         # After the commit: whoever read the old value has had its lease noted by now.
         return [
