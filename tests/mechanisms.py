@@ -16,7 +16,7 @@ from unittest import mock
 from catalog import schema
 from catalog.decisions import OpenBatch
 from common.errors import BourseError, Unavailable
-from common.records import Order
+from common.records import EMPTY_DIGEST, Order
 from order.log import OrderLog
 from order.office import Office
 from order.replica import Replica, Role
@@ -93,8 +93,8 @@ def replicate_or_fail(replicator: Replicator, rows: Sequence[Order], epoch: int)
 
 def believe_the_log(log: OrderLog) -> tuple[int, bytes]:
     sql = "SELECT number, digest FROM orders ORDER BY number DESC LIMIT 1"
-    number, digest = log._writer.execute(sql).fetchone()
-    return number, digest
+    found = log._writer.execute(sql).fetchone()
+    return found or (0, EMPTY_DIGEST)
 
 
 # ---------------------------------------------------------------- the frontend

@@ -14,6 +14,7 @@ import functools
 import importlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -107,7 +108,8 @@ def _come_to(fuse: Path) -> None:
     if action == "HOLD":
         _hold(fuse.with_name(f"{fuse.name}.held"))
     else:
-        os.kill(os.getpid(), signal.Signals[f"SIG{action}"])
+        # To this thread, which so takes no further step; the signal's effect is on the process.
+        signal.pthread_kill(threading.get_ident(), signal.Signals[f"SIG{action}"])
 
 
 def _hold(held: Path) -> None:

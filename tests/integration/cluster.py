@@ -209,7 +209,8 @@ class Cluster:
             acknowledged: request id → the order number that its 200 named.
         """
         journal = self.journal()
-        assert [row.number for row in journal] == list(range(1, len(journal) + 1))
+        numbers = [row.number for row in journal]
+        assert numbers == list(range(1, len(journal) + 1)), "order numbers are not 1, 2, 3, …"
         by_request = {row.request_id: row.number for row in journal}
         assert len(by_request) == len(journal), "a request id was executed twice"
         lost = {key: n for key, n in acknowledged.items() if by_request.get(key) != n}
@@ -224,17 +225,17 @@ class Cluster:
         volumes = dict(self.initial_volumes)
         for row in journal:
             volumes[row.name] += row.quantity if row.type == "SELL" else -row.quantity
-            assert volumes[row.name] >= 0
-        assert volumes == self.volumes()
+            assert volumes[row.name] >= 0, f"more was sold than there was: {row}"
+        assert volumes == self.volumes(), "the books do not balance"
 
     def _check_replicas(self, journal: list[Order]) -> None:
         digest = EMPTY_DIGEST
         for row in journal:
             digest = next_digest(digest, row)
-            assert row.digest == digest
+            assert row.digest == digest, f"the chain is broken at {row}"
         self.wait_in_sync(len(journal), digest)
         for replica_id in REPLICAS:
-            assert self.replica_log(replica_id) == journal
+            assert self.replica_log(replica_id) == journal, f"replica {replica_id} differs"
 
     def wait_in_sync(self, last_number: int, digest: bytes) -> None:
         def agree() -> bool:

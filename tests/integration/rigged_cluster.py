@@ -69,7 +69,9 @@ class RiggedCluster(Cluster):
         self._paused.add(name)
 
     def close(self) -> None:
-        self.crashed()
+        dead = [name for name, process in self._running.items() if process.poll() is not None]
+        for name in dead:
+            del self._running[name]
         super().close()
 
 

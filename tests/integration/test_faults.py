@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -190,69 +189,6 @@ def test_all_order_logs_are_lost(cluster: Cluster) -> None:
         assert client.order(number).status == 200
         assert client.trade("stock8", 2, "BUY", key).data == {"transaction_number": number}
     cluster.check_promises({key: number})
-
-
-# ---------------------------------------------------------------- the instant of a leader's death
-
-
-@pytest.fixture
-def slow_replication(tmp_path: Path) -> Cluster:
-    """A leader that waits long for its followers, so that there is time to kill it meanwhile."""
-    with running_cluster(tmp_path, {"REPLICATION_TIMEOUT_S": "3"}) as cluster:
-        yield cluster
-
-
-def trade_in_background(cluster: Cluster, key: str) -> Future[Answer]:
-    def trade() -> Answer:
-        with BourseClient(cluster.url) as client:
-            return client.trade("stock9", 5, "BUY", key)
-
-    executor = ThreadPoolExecutor(1)
-    future = executor.submit(trade)
-    executor.shutdown(wait=False)
-    return future
-
-
-def test_the_leader_dies_before_the_commit(cluster: Cluster) -> None:
-    """Its trade never reached the catalog: the next leader executes it, once."""
-    with BourseClient(cluster.url) as client:
-        client.trade("stock9", 1, "SELL", str(uuid.uuid4()))
-    leader = f"order-{cluster.leader_id()}"
-    before = len(cluster.journal())
-    cluster.pause(leader)  # takes the trade in, and goes no further
-    key = str(uuid.uuid4())
-    answer = trade_in_background(cluster, key)
-    time.sleep(0.2)  # on its way, well before the frontend doubts the leader
-    cluster.kill(leader)
-    assert answer.result(timeout=15).data == {"transaction_number": before + 1}
-    cluster.start(leader)
-    journal = cluster.check_promises({key: before + 1})
-    assert len(journal) == before + 1
-
-
-def test_the_leader_dies_after_the_commit(slow_replication: Cluster) -> None:
-    """The catalog has the trade, nobody else: the next leader finds it, under the same number."""
-    cluster = slow_replication
-    with BourseClient(cluster.url) as client:
-        client.trade("stock9", 1, "SELL", str(uuid.uuid4()))
-    leader = cluster.leader_id()
-    followers = [f"order-{replica_id}" for replica_id in REPLICAS if replica_id != leader]
-
-    def all_in_sync() -> bool:
-        status = cluster.status(leader)
-        return status is not None and len(status.in_sync) == len(followers)
-
-    wait_for(all_in_sync, 10, cluster.statuses)
-    cluster.pause(*followers)
-    key = str(uuid.uuid4())
-    answer = trade_in_background(cluster, key)
-    wait_for(lambda: len(cluster.journal()) == 2, 10, cluster.statuses)
-    cluster.kill(f"order-{leader}")
-    cluster.resume(*followers)
-    assert answer.result(timeout=15).data == {"transaction_number": 2}
-    cluster.start(f"order-{leader}")
-    journal = cluster.check_promises({key: 2})
-    assert len(journal) == 2
 
 
 def test_the_catalog_pauses_with_a_batch_in_flight(cluster: Cluster) -> None:

@@ -1,0 +1,41 @@
+"""Every row of the failure table holds, and fails when what it rests on is taken out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.local import ROOT
+from tests.integration.failure_table import ROWS, Row
+from tests.integration.rigged_cluster import RiggedCluster, rigged_cluster
+
+each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.dies)
+
+
+@pytest.fixture(scope="module")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RiggedCluster]:
+    with rigged_cluster(tmp_path_factory.mktemp("table")) as cluster:
+        yield cluster
+
+
+@each_row
+def test_row_holds(cluster: RiggedCluster, row: Row) -> None:
+    row.scenario(cluster)
+
+
+@each_row
+def test_row_fails_without_its_mechanism(tmp_path: Path, row: Row) -> None:
+    with (
+        rigged_cluster(tmp_path, without=row.mechanism) as cluster,
+        pytest.raises(AssertionError, match=row.failure),
+    ):
+        row.scenario(cluster)
+
+
+def test_the_architecture_has_this_table() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    table = text.partition("| dies, at any instant |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| ([^|-][^|]*) \|", table, re.MULTILINE) == [row.dies for row in ROWS]
