@@ -21,6 +21,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
             disk may only be known after a restart.
         Damaged: the database contradicts itself.
     """
+    # Needed ("one transaction", "commit before answer"): test_failure_table.py.
     with translated_errors():
         _roll_back(connection)
         connection.execute("BEGIN IMMEDIATE")

@@ -64,6 +64,7 @@ class Replicator:
         if not rows:
             return
         leader_id = self._node.view().replica_id
+        # Maybe nobody. Needed ("leading without followers"): test_failure_table.py.
         waiting = [
             send_rows(peer, rows, leader_id, epoch, self._replication_timeout_s)
             for peer in self._members(epoch)
@@ -95,6 +96,7 @@ class Replicator:
             return list(self._in_sync.values()) if epoch == self._epoch else []
 
     def _drop(self, peer: ReplicaPeer, why: str) -> None:
+        # Needed ("out of the in-sync set"): test_failure_table.py.
         with self._changing:
             if self._in_sync.pop(peer.replica_id, None):
                 logger.warning("%s left the in-sync set: %s", peer, why)

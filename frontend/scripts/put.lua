@@ -6,12 +6,15 @@ local size = tonumber(ARGV[7])
 local now = now_ms()
 
 local function refusal()
+  -- Needed ("token expiry"): test_cache_staleness.py.
   if expiry <= now then
     return 'expired'
   end
+  -- Needed ("generation"): test_cache_staleness.py.
   if redis.call('GET', GENERATION) ~= generation then
     return 'generation'
   end
+  -- Needed ("floor"): test_cache_staleness.py.
   local floor = tonumber(redis.call('GET', FLOOR .. name))
   if floor and floor > tonumber(version) then
     return 'floor'

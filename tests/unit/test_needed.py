@@ -1,0 +1,38 @@
+"""Next to each mechanism the code names the tests that fail without it: they exist and try it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.mechanisms import MECHANISMS
+
+ROOT = Path(__file__).parents[2]
+_NOTE = re.compile(r"(?:#|--)(?: [^.]*\.)? Needed \(([^)]*)\): ([\w., ]*)\.$", re.MULTILINE)
+_OF_THE_CACHE = {"token expiry", "generation", "floor"}
+
+# (mechanism, test module) → where the code says so
+NOTES = {
+    (mechanism, module): path.relative_to(ROOT).as_posix()
+    for package in ("catalog", "order", "frontend")
+    for suffix in ("*.py", "*.lua")
+    for path in sorted((ROOT / package).rglob(suffix))
+    for mechanisms, modules in _NOTE.findall(path.read_text("utf-8"))
+    for mechanism in re.findall(r'"([^"]*)"', mechanisms)
+    for module in modules.split(", ")
+}
+
+
+def test_every_mechanism_has_its_note() -> None:
+    assert {mechanism for mechanism, _ in NOTES} == {*MECHANISMS, *_OF_THE_CACHE}
+
+
+@pytest.mark.parametrize(("mechanism", "module"), NOTES)
+def test_the_tests_that_a_note_names_take_the_mechanism_out(mechanism: str, module: str) -> None:
+    (path,) = (ROOT / "tests").rglob(module)
+    sources = [path.read_text("utf-8")]
+    if module == "test_failure_table.py":
+        sources.append(path.with_name("failure_table.py").read_text("utf-8"))
+    assert any(f'"{mechanism}"' in source for source in sources)
