@@ -1,0 +1,168 @@
+"""A cached quote, a trade on another frontend, and Redis away in between: step by step.
+
+Each sequence of steps ends in a stale read when the mechanism against it is taken out of the
+real process, and in none when it is there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.integration.cluster import wait_for
+from tests.integration.lease_world import (
+    FRONTENDS,
+    ORDERS,
+    A,
+    B,
+    LeaseCluster,
+    running_lease_cluster,
+)
+from tests.integration.link import Mode
+from tests.integration.without import parts_with
+
+STOCK = "stock5"
+_LOOKUPS = 6  # on a connection each: enough to reach both workers, as a rule
+_TRIES = 3
+
+Steps = Callable[[LeaseCluster], bool]  # whether a lookup was stale at their end
+
+
+def cached_quantity(cluster: LeaseCluster) -> int:
+    """By a lookup on B that hits the cache."""
+
+    def hit() -> int | None:
+        answer = cluster.lookup(B, STOCK)
+        return int(answer.data["quantity"]) if answer.headers["X-Cache"] == "HIT" else None
+
+    quantity = wait_for(hit, 10, "no lookup hits the cache")
+    assert quantity is not None
+    return quantity
+
+
+def is_stale(cluster: LeaseCluster, at_most: int) -> bool:
+    answers = [cluster.lookup(name, STOCK) for _ in range(_LOOKUPS) for name in FRONTENDS]
+    assert [answer.status for answer in answers] == [200] * len(answers)
+    return any(answer.data["quantity"] > at_most for answer in answers)
+
+
+def buy(cluster: LeaseCluster) -> None:
+    assert cluster.trade(A, STOCK).status == 200
+
+
+def cut_off_from_one(cluster: LeaseCluster, mode: Mode) -> bool:
+    quantity = cached_quantity(cluster)
+    cluster.cut(A, mode=mode)
+    buy(cluster)
+    return is_stale(cluster, quantity - 1)
+
+
+def silently_cut_off(cluster: LeaseCluster) -> bool:
+    return cut_off_from_one(cluster, Mode.SILENT)
+
+
+def refused(cluster: LeaseCluster) -> bool:
+    return cut_off_from_one(cluster, Mode.REFUSED)
+
+
+def cut_off_one_way(cluster: LeaseCluster) -> bool:
+    return cut_off_from_one(cluster, Mode.ONE_WAY)
+
+
+def paused(cluster: LeaseCluster) -> bool:
+    """A trade is answered while Redis is paused, or has to wait until it runs again."""
+    quantity = cached_quantity(cluster)
+    cluster.pause("redis")
+    with ThreadPoolExecutor(1) as executor:
+        trade = executor.submit(buy, cluster)
+        time.sleep(1.0)
+        cluster.resume("redis")
+        trade.result()
+    return is_stale(cluster, quantity - 1)
+
+
+def catalog_restarts_during_a_cut(cluster: LeaseCluster) -> bool:
+    cluster.cut(A, mode=Mode.SILENT)
+    quantity = cached_quantity(cluster)
+    cluster.restart("catalog")
+    buy(cluster)
+    return is_stale(cluster, quantity - 1)
+
+
+def late_fill(cluster: LeaseCluster, then: Callable[[], None] = lambda: None) -> bool:
+    """B's fill is held back on its link until a trade is acknowledged."""
+    buy(cluster)  # nothing is cached now
+    quantity = cluster.volumes()[STOCK]
+    cluster.pause("catalog")
+    with ThreadPoolExecutor(1) as executor:
+        lookup = executor.submit(cluster.lookup, B, STOCK)
+        time.sleep(0.3)  # it has its token and waits for the catalog
+        cluster.cut(B, mode=Mode.SILENT)
+        cluster.resume("catalog")
+        answer = lookup.result()
+    assert (answer.headers["X-Cache"], answer.data["quantity"]) == ("MISS", quantity)
+    buy(cluster)
+    then()
+    cluster.cut(B, mode=Mode.OPEN)
+    time.sleep(0.3)  # the fill has arrived
+    return is_stale(cluster, quantity - 1)
+
+
+def late_fill_across_a_flush(cluster: LeaseCluster) -> bool:
+    return late_fill(cluster, then=cluster.flush_redis)
+
+
+SCENARIOS: list[tuple[Steps, str]] = [
+    (silently_cut_off, "wait for safety"),
+    (refused, "wait for safety"),
+    (cut_off_one_way, "wait for safety"),
+    (paused, "wait for safety"),
+    (catalog_restarts_during_a_cut, "lease after a restart"),
+    (late_fill, "floor"),
+    (late_fill_across_a_flush, "generation"),
+]
+
+
+def is_stale_after(steps: Steps, cluster: LeaseCluster) -> bool:
+    """The steps, with nobody but the frontends to invalidate an entry."""
+    cluster.settle()
+    cluster.cut(ORDERS, mode=Mode.SILENT)
+    try:
+        return steps(cluster)
+    finally:
+        cluster.heal()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LeaseCluster]:
+    with running_lease_cluster(tmp_path_factory.mktemp("whole")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def lacking(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LeaseCluster]:
+    """A cluster without the mechanism that the parameter names."""
+    parts = parts_with(request.param, FRONTENDS)
+    with running_lease_cluster(tmp_path_factory.mktemp("lacking"), parts) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize("steps", [steps for steps, _ in SCENARIOS], ids=lambda one: one.__name__)
+def test_no_lookup_is_stale(whole: LeaseCluster, steps: Steps) -> None:
+    assert not is_stale_after(steps, whole)
+
+
+@pytest.mark.parametrize(
+    ("steps", "lacking"),
+    SCENARIOS,
+    indirect=["lacking"],
+    ids=lambda one: one if isinstance(one, str) else one.__name__,
+)
+def test_it_is_found_out_when_a_mechanism_is_missing(lacking: LeaseCluster, steps: Steps) -> None:
+    # More than once: on a busy machine the entry may have died of old age before the lookups.
+    assert any(is_stale_after(steps, lacking) for _ in range(_TRIES))
