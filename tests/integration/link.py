@@ -45,7 +45,9 @@ class Link:
         self._requests_pass = asyncio.Event()
         self._answers_pass = asyncio.Event()
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=f"link-{port}")
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name=f"link-{port}", daemon=True
+        )
         self._thread.start()
         self.set(Mode.OPEN)
 

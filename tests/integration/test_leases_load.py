@@ -35,6 +35,7 @@ _MARGIN_S = 1.0
 # Of a frontend, until it uses Redis again, or the leader the catalog.
 _RECOVERY_S = 1.5
 _LONG_S = LEASE_S + 3.0
+_RANDOM_S = 20.0
 _SEED = 7
 
 CUTS = [Mode.SILENT, Mode.REFUSED, Mode.ONE_WAY]
@@ -204,29 +205,36 @@ def test_the_catalog_restarts_while_one_frontend_is_cut_off(world: World) -> Non
 # ---------------------------------------------------------------- anything
 
 
-def test_faults_at_random(world: World) -> None:
-    chance = random.Random(_SEED)  # noqa: S311 - repeatable on purpose
-    cluster = world.cluster
-
+def random_faults(cluster: LeaseCluster, chance: random.Random) -> dict[str, Callable[[], None]]:
     def flush() -> None:
         cluster.resume("redis")
         cluster.flush_redis()
 
-    faults: list[Callable[[], None]] = [
-        lambda: cluster.cut(chance.choice([A, B, ORDERS]), mode=chance.choice(CUTS)),
-        lambda: cluster.pause("redis"),
-        lambda: cluster.resume("redis"),
-        lambda: cluster.restart("redis"),
-        lambda: cluster.restart("catalog"),
-        flush,
-        cluster.join,
-    ]
+    def cut() -> None:
+        cluster.cut(chance.choice([A, B, ORDERS]), mode=chance.choice(CUTS))
+
+    return {
+        "cut": cut,
+        "join": cluster.join,
+        "pause": lambda: cluster.pause("redis"),
+        "resume": lambda: cluster.resume("redis"),
+        "restart redis": lambda: cluster.restart("redis"),
+        "restart catalog": lambda: cluster.restart("catalog"),
+        "flush": flush,
+    }
+
+
+def test_faults_at_random(world: World) -> None:
+    chance = random.Random(_SEED)  # noqa: S311 - repeatable on purpose
+    faults = random_faults(world.cluster, chance)
 
     def fail() -> None:
-        end_s = time.monotonic() + 20.0
+        end_s = time.monotonic() + _RANDOM_S
         while time.monotonic() < end_s:
-            chance.choice(faults)()
+            name = chance.choice(list(faults))
+            print(name)
+            faults[name]()
             time.sleep(chance.uniform(0.2, 2.0))
 
-    load, _ = world.suffer(f"at random for 20 s, seed {_SEED}", fail)
-    cluster.check_promises(load.acknowledged)
+    load, _ = world.suffer(f"at random for {_RANDOM_S:g} s, seed {_SEED}", fail)
+    world.cluster.check_promises(load.acknowledged)
