@@ -78,7 +78,7 @@ class AnswerSafety:
         Raises:
             OutcomeUnknown: the caller's time is over, and the lease is not.
         """
-        # Needed ("lease wait"): test_cache_staleness.py, test_failure_table.py.
+        # Needed ("lease wait"): test_cache_staleness.py, test_leases_proof.py.
         lease_end = answered_at + lease_ms / 1000
         if self._clock() >= lease_end:
             return

@@ -7,14 +7,16 @@ tests next to each mechanism.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+import frontend.cache
 from catalog import schema
 from catalog.decisions import OpenBatch
+from catalog.leases import Leases
 from common.errors import BourseError, Unavailable
 from common.records import EMPTY_DIGEST, Order
 from order.log import OrderLog
@@ -97,6 +99,33 @@ def believe_the_log(log: OrderLog) -> tuple[int, bytes]:
     return found or (0, EMPTY_DIGEST)
 
 
+# ---------------------------------------------------------------- the cache and its leases
+
+
+def script_without(script: str, old: str, new: str) -> Callable[[str], str]:
+    """The cache's scripts, one of them without something."""
+
+    def text_of(name: str) -> str:
+        text = _script_text(name)
+        if name != script:
+            return text
+        assert text.count(old) == 1, f"{old!r} is not in {name}.lua"
+        return text.replace(old, new)
+
+    return text_of
+
+
+_script_text = frontend.cache.script_text
+_make_leases = Leases.__init__
+
+
+def lease_nothing_at_first(
+    leases: Leases, clock: Callable[[], float], *arguments: Any, **options: Any
+) -> None:
+    _make_leases(leases, clock, *arguments, **options)
+    leases._all_expire_s = clock()
+
+
 # ---------------------------------------------------------------- the frontend
 
 
@@ -126,6 +155,17 @@ MECHANISMS: Mapping[str, Mechanism] = {
     "repeat at the next leader": Mechanism("frontend.leader:_FINAL", (BourseError,)),
     "the next candidate": Mechanism("frontend.election:order_candidates", only_the_highest),
     "lease wait": Mechanism("frontend.safety:AnswerSafety.wait_until_safe", _nothing),
+    "lease after a restart": Mechanism("catalog.leases:Leases.__init__", lease_nothing_at_first),
+    "floor": Mechanism(
+        "frontend.cache:script_text", script_without("put", "floor > tonumber(version)", "false")
+    ),
+    "generation": Mechanism(
+        "frontend.cache:script_text",
+        script_without("put", "redis.call('GET', GENERATION) ~= generation", "false"),
+    ),
+    "token expiry": Mechanism(
+        "frontend.cache:script_text", script_without("put", "tonumber(ARGV[5])", "now_ms()")
+    ),
 }
 
 

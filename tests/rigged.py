@@ -25,7 +25,8 @@ def main() -> None:
     # Before the points: they are put around whatever stands there.
     if without := os.environ.pop("BOURSE_RIG_WITHOUT", ""):
         mechanisms.take_out(without)
-    points.install(service, Path(os.environ.pop("BOURSE_RIG_POINTS")))
+    if directory := os.environ.pop("BOURSE_RIG_POINTS", ""):
+        points.install(service, Path(directory))
     order.catalog_client.CHUNK = _CHUNK
     runpy.run_module(service, run_name="__main__", alter_sys=True)
 

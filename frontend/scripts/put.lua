@@ -10,11 +10,11 @@ local function refusal()
   if expiry <= now then
     return 'expired'
   end
-  -- Needed ("generation"): test_cache_staleness.py.
+  -- Needed ("generation"): test_cache_staleness.py, test_leases_proof.py.
   if redis.call('GET', GENERATION) ~= generation then
     return 'generation'
   end
-  -- Needed ("floor"): test_cache_staleness.py.
+  -- Needed ("floor"): test_cache_staleness.py, test_leases_proof.py.
   local floor = tonumber(redis.call('GET', FLOOR .. name))
   if floor and floor > tonumber(version) then
     return 'floor'

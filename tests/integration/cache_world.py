@@ -8,10 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 
-import pytest
-import redis
-
-import frontend.cache
 from catalog.leases import Leases
 from common.records import LEASE_MS
 from frontend.breaker import CircuitBreaker
@@ -124,39 +120,3 @@ class Worker:
         self.safety.close()
         for client in self._clients:
             client.close()
-
-
-# What keeps a lookup from being stale, and how each is taken out: script, old text, new text.
-_IN_SCRIPTS = {
-    "floor": ("put", "floor > tonumber(version)", "false"),
-    "generation": ("put", "redis.call('GET', GENERATION) ~= generation", "false"),
-    "token expiry": ("put", "tonumber(ARGV[5])", "now_ms()"),
-}
-MECHANISMS = [*_IN_SCRIPTS, "lease wait"]
-
-
-def take_out(mechanism: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Builds the cache without one mechanism, for caches and workers made from now on."""
-    if mechanism == "lease wait":
-        monkeypatch.setattr(AnswerSafety, "wait_until_safe", _try_once)
-        return
-    script, old, new = _IN_SCRIPTS[mechanism]
-    original = frontend.cache.script_text
-
-    def crippled(name: str) -> str:
-        text = original(name)
-        if name != script:
-            return text
-        assert text.count(old) == 1, f"{old!r} is not in {name}.lua"
-        return text.replace(old, new)
-
-    monkeypatch.setattr(frontend.cache, "script_text", crippled)
-
-
-def _try_once(
-    safety: AnswerSafety, name: str, version: int, lease_ms: int, answered_at: float
-) -> None:
-    try:
-        safety._cache.invalidate([(name, version)])
-    except redis.RedisError:
-        del lease_ms, answered_at

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from common.records import LEASE_MS
 from scripts.local import Part, service_parts
 from tests.integration.cluster import Cluster, wait_for
 from tests.integration.link import Link, Mode
+from tests.integration.rigged_cluster import rigged
 from tests.ports import free_ports
 
 LEASE_S = LEASE_MS / 1000
@@ -32,20 +32,22 @@ class LeaseCluster(Cluster):
     """A cluster with two frontends of two workers each, and three links to Redis.
 
     Args:
-        without: part → the mechanism taken out of it (see `tests.integration.without`).
+        without: the mechanism of `tests.mechanisms` that its services lack.
     """
 
-    def __init__(self, directory: Path, without: Mapping[str, str] | None = None) -> None:
+    def __init__(self, directory: Path, without: str = "") -> None:
         settings = {"WEB_CONCURRENCY": str(_WORKERS), "WEB_THREADS": "16"}
-        super().__init__(directory, settings)
+        rig = {"BOURSE_RIG_WITHOUT": without} if without else {}
+        super().__init__(directory, {**settings, **rig})
         self.catalog_away: list[tuple[float, float]] = []  # monotonic, from the kill to ready
         ports = self._unused_ports(len(FRONTENDS) + 3)
         redis_port = self.parts["redis"].port
         self.links = {name: Link(next(ports), redis_port) for name in (*FRONTENDS, ORDERS)}
         self._put_behind_links(ports)
-        for name, mechanism in (without or {}).items():
-            command = (sys.executable, "-m", "tests.integration.without", mechanism)
-            self.parts[name] = replace(self.parts[name], command=command)
+        if without:
+            self.parts = {
+                name: part if name == "redis" else rigged(part) for name, part in self.parts.items()
+            }
         self.urls = {name: f"http://127.0.0.1:{self.parts[name].port}" for name in FRONTENDS}
 
     def _unused_ports(self, count: int) -> Iterator[int]:
@@ -131,9 +133,7 @@ class LeaseCluster(Cluster):
 
 
 @contextmanager
-def running_lease_cluster(
-    directory: Path, without: Mapping[str, str] | None = None
-) -> Iterator[LeaseCluster]:
+def running_lease_cluster(directory: Path, without: str = "") -> Iterator[LeaseCluster]:
     cluster = LeaseCluster(directory, without)
     try:
         cluster.start_all()

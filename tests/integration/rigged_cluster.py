@@ -30,7 +30,7 @@ class RiggedCluster(Cluster):
         super().__init__(directory, {**rig, **(settings or {})})
         for part in self.parts.values():
             if "-m" in part.command:
-                self.parts[part.name] = _rigged(part)
+                self.parts[part.name] = rigged(part)
 
     def arm(self, point: str, action: str = "KILL") -> None:
         """The next to come to the point is killed (KILL), stopped (STOP) or kept there (HOLD)."""
@@ -75,7 +75,8 @@ class RiggedCluster(Cluster):
         super().close()
 
 
-def _rigged(part: Part) -> Part:
+def rigged(part: Part) -> Part:
+    """The part, started by `tests.rigged`, which reads what its environment says of the rig."""
     python, dash_m, module = part.command
     return replace(part, command=(python, dash_m, "tests.rigged", module))
 

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.integration.cache_world import CatalogInMemory, Worker, take_out
+from tests.integration.cache_world import CatalogInMemory, Worker
 from tests.integration.redis_server import RedisServer, closed_port, running_redis
+from tests.mechanisms import taken_out
 
 # Short where a scenario waits for a lease to end, long where none may end by itself.
 SHORT_MS = 1_000
@@ -107,11 +108,10 @@ def test_without_the_mechanism_it_would_be(
     scenario: Callable[[World], None],
     mechanism: str,
     lease_ms: int,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    take_out(mechanism, monkeypatch)
     # Without the wait nothing has to end, and the machine may take its time.
-    with world_with(LONG_MS if mechanism == "lease wait" else lease_ms) as world:
+    lease_ms = LONG_MS if mechanism == "lease wait" else lease_ms
+    with taken_out(mechanism), world_with(lease_ms) as world:
         scenario(world)
         assert world.reader.version("stock1") == OLD
 
