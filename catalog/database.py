@@ -14,6 +14,7 @@ from pathlib import Path
 
 from catalog import schema
 from catalog.transactions import translated_errors
+from common.disk import explain
 from common.errors import Busy, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -155,4 +156,4 @@ def _explaining(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.Error, schema.OtherSchema) as error:
-        raise CannotOpen(f"{path}: {error}") from error
+        raise CannotOpen(f"{path}: {explain(error, path)}") from error

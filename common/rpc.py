@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any, TypeVar
 
 import grpc
@@ -22,6 +23,9 @@ REQUEST_ID_KEY = "x-request-id"
 
 # The health and reflection services answer by their own rules. None of ours streams requests.
 _OUR_METHODS = "/bourse."
+
+# Of a server that stops. A chunk of a pull takes less.
+_STREAM_GRACE_S = 1.0
 
 # A restarted peer must be found again within half a second, at its new address if it has one;
 # gRPC's own defaults are patient (reconnect after up to two minutes, resolve every 30 s).
@@ -124,6 +128,43 @@ class _FewReflections(grpc.ServerInterceptor):
         return bounded
 
 
+class _OpenStreams(grpc.ServerInterceptor):
+    """Knows the streams of answers, so that no reader of one holds up a stop."""
+
+    def __init__(self) -> None:
+        self._open: set[grpc.ServicerContext] = set()
+        self._changing = threading.Lock()
+
+    def intercept_service(self, continuation: Any, details: Any) -> Any:
+        handler = continuation(details)
+        if handler is None or not handler.response_streaming:
+            return handler
+        if handler.request_streaming:
+            return handler._replace(stream_stream=self._noting(handler.stream_stream))
+        return handler._replace(unary_stream=self._noting(handler.unary_stream))
+
+    def cancel(self) -> None:
+        with self._changing:
+            still_open = list(self._open)
+        for context in still_open:
+            context.cancel()
+
+    def _noting(self, handler: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(handler)  # what grpc reads off the handler of `Watch` must not be lost
+        def noting(request: Any, context: grpc.ServicerContext, *more: Any) -> Any:
+            with self._changing:
+                self._open.add(context)
+            if not context.add_callback(lambda: self._forget(context)):
+                self._forget(context)
+            return handler(request, context, *more)
+
+        return noting
+
+    def _forget(self, context: grpc.ServicerContext) -> None:
+        with self._changing:
+            self._open.discard(context)
+
+
 class _ErrorTable(grpc.ServerInterceptor):
     """Runs each handler under the caller's request id and turns what it raises into a status."""
 
@@ -182,9 +223,10 @@ class RpcServer:
 
     def __init__(self, address: str, threads: int, queue_limit: int) -> None:
         self._address = address
+        self._streams = _OpenStreams()
         self._server = grpc.server(
             futures.ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
-            interceptors=[_ErrorTable(), _FewReflections(_REFLECTION_STREAMS)],
+            interceptors=[self._streams, _ErrorTable(), _FewReflections(_REFLECTION_STREAMS)],
             options=_SERVER_OPTIONS,
             maximum_concurrent_rpcs=threads + queue_limit,
         )
@@ -219,6 +261,13 @@ class RpcServer:
             self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
 
     def stop(self, grace_s: float) -> None:
-        """Refuses new calls, lets those in flight finish for at most `grace_s`, then returns."""
+        """Refuses new calls, lets those in flight finish for at most `grace_s`, then returns.
+
+        Streams get a moment of it only: some never end by themselves, and who reads one
+        goes on elsewhere.
+        """
         self._health.enter_graceful_shutdown()
-        self._server.stop(grace_s).wait()
+        stopped = self._server.stop(grace_s)
+        if not stopped.wait(min(_STREAM_GRACE_S, grace_s)):
+            self._streams.cancel()
+        stopped.wait()

@@ -56,6 +56,13 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn is not typed
         arrival.waited_s.set(time.monotonic() - conn.enqueued_at)
         return super().handle(conn)
 
+    def _cap_keepalive(self, deadline: float) -> None:
+        """Of a worker that stops. gunicorn forgets those that have not sent anything yet, and
+        would wait for them to the end of its patience."""
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
+
     def handle_error(
         self, _request: Any, client: socket.socket, _address: Any, error: Exception
     ) -> None:

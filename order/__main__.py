@@ -189,9 +189,9 @@ def _publishing_client(settings: OrderSettings) -> redis.Redis:
 
 
 def main() -> int:
+    stopping = stop_event()
     settings = load_settings(OrderSettings, "order")
     logging.config.dictConfig(logging_config(f"order-{settings.order_id}", settings))
-    stopping = stop_event()
     try:
         log, damage = open_log(settings.data_dir / "orders.db")
         if damage is not None:

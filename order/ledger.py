@@ -93,9 +93,16 @@ class Ledger:
         try:
             self._log.append(rows)
         except sqlite3.Error as error:
-            self._last_append_failed = True
-            logger.error("cannot append to the log: %s", error)
+            self._note(failed=True, detail=str(error))
             raise AppendFailed(str(error)) from error
-        self._last_append_failed = False
+        self._note(failed=False, detail="")
         last = rows[-1]
         self._node.step(lambda replica: replica.advance(last.number, len(rows), last.digest))
+
+    def _note(self, *, failed: bool, detail: str) -> None:
+        """Told when it begins and when it ends: a full disk is tried again and again."""
+        if failed and not self._last_append_failed:
+            logger.error("cannot append to the log: %s", detail)
+        elif self._last_append_failed and not failed:
+            logger.info("appending to the log again")
+        self._last_append_failed = failed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import sqlite3
 import threading
@@ -11,8 +12,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from common.disk import explain
 from common.errors import BourseError, Damaged, Unavailable
 from common.records import EMPTY_DIGEST, Order, next_digest
+
+logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 # What SQLite says of the disk, not of the data on it.
@@ -141,7 +145,10 @@ class OrderLog:
     def close(self) -> None:
         with self._reading:
             self._reader.close()
-        self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        try:
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:  # no row is lost: the next start finds the write-ahead log
+            logger.warning("the write-ahead log stays: %s", explain(error, self._path))
         self._writer.close()
 
     def _verify(self) -> tuple[int, bytes]:
@@ -203,7 +210,7 @@ def _classify(error: sqlite3.DatabaseError, path: Path) -> BourseError:
         return Unavailable(f"{path}: {error}")  # closed: the service is stopping
     primary_code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
     kind = Unavailable if primary_code in _DISK_TROUBLE else Damaged
-    return kind(f"{path}: {error}")
+    return kind(f"{path}: {explain(error, path)}")
 
 
 def _values(row: Order) -> tuple[int | str | bytes, ...]:

@@ -60,9 +60,15 @@ class Stack:
         settings: what to set for the services, CACHE_SIZE say. All else is unset, whatever
             the shell that runs the tests has.
         frontends: how many of them, each on a port of its own, from `port` up.
+        override: a compose file that says what is different from compose.yaml.
     """
 
-    def __init__(self, settings: Mapping[str, str] | None = None, frontends: int = 1) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, str] | None = None,
+        frontends: int = 1,
+        override: Path | None = None,
+    ) -> None:
         prefix = os.environ.get("BOURSE_TEST_PREFIX", "bourse-test")
         self.project = f"{prefix}-{secrets.token_hex(4)}"
         self._frontends = frontends
@@ -72,6 +78,8 @@ class Stack:
         self.url = f"http://127.0.0.1:{self.port}"
         # A file `.env` is for the person who wrote it, not for tests.
         self._options = ["-p", self.project, "--env-file", os.devnull, "--progress", "plain"]
+        if override is not None:
+            self._options += ["-f", str(ROOT / "compose.yaml"), "-f", str(override)]
         self._environment = {
             # Nothing but what finding and using the engine takes.
             **{name: value for name, value in os.environ.items() if _is_for_docker(name)},
