@@ -28,20 +28,9 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         try:
             yield
             connection.execute("COMMIT")
-        except BaseException as error:
+        except BaseException:
             _roll_back(connection)
-            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-                _reuse_log(connection)
             raise
-
-
-def _reuse_log(connection: sqlite3.Connection) -> None:
-    """Moves what was committed out of the write-ahead log, so that the next transaction finds
-    room in it. SQLite itself does so after a commit only, and on a full disk there is none."""
-    try:
-        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-    except sqlite3.Error as error:  # the database itself would have to grow
-        logger.debug("no checkpoint: %s", error)
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

@@ -184,11 +184,14 @@ class Office:
     def _ask_fence(self, asked: int) -> int:
         replica_id = self._node.view().replica_id
         give_up_at = self._clock() + self._patience_s
+        said = ""
         while (remaining_s := give_up_at - self._clock()) > 0:
             try:
                 answer = self._registry.fence(asked, replica_id, remaining_s)
             except BourseError as error:
-                logger.warning("epoch %d: no answer from the fence: %s", asked, error)
+                if error.message != said:
+                    logger.warning("epoch %d: no answer from the fence: %s", asked, error)
+                    said = error.message
                 self._pause(min(_RETRY_PAUSE_S, remaining_s))
                 continue
             if answer.accepted:

@@ -150,6 +150,7 @@ class Pipeline:
         """
         started = self._clock()
         in_doubt = False
+        said = ""
         while True:
             try:
                 return self._catalog.update_batch(epoch, trades, self._attempt_timeout_s)
@@ -163,7 +164,9 @@ class Pipeline:
                 if self._clock() - started >= self._patience_s:
                     self._resign(epoch, f"cannot reach the catalog: {error.message}")
                     raise OfficeLost(OutcomeUnknown()) from error
-                logger.warning("batch of %d in doubt, sending it again: %s", len(trades), error)
+                if error.message != said:  # a full disk, say, answers each copy alike
+                    logger.warning("batch of %d in doubt, sending it again: %s", len(trades), error)
+                    said = error.message
             self._pause(_RESEND_PAUSE_S)
 
     def _append(self, rows: Sequence[Order], epoch: int) -> list[Order]:

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
+from tests.e2e.small_disks import heal, stack_on_small_disks, trade
 from tests.e2e.stack import Stack
 
 STARTED = pytest.StashKey[float]()
@@ -21,6 +22,20 @@ def stack() -> Iterator[Stack]:
         yield stack
     finally:
         stack.down()
+
+
+@pytest.fixture(scope="module")
+def small_stack() -> Iterator[Stack]:
+    with stack_on_small_disks() as stack:
+        yield stack
+
+
+@pytest.fixture
+def small(small_stack: Stack) -> Iterator[Stack]:
+    """A stack whose disks can be filled; afterwards all have room and everything runs."""
+    trade(small_stack)  # has a leader elected
+    yield small_stack
+    heal(small_stack)
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +53,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Puts what the containers logged during a failed test into its report."""
     report = yield
-    stack = getattr(item, "funcargs", {}).get("stack")
+    arguments = getattr(item, "funcargs", {})
+    stack = arguments.get("stack", arguments.get("small"))
     if report.failed and isinstance(stack, Stack) and STARTED in item.stash:
         lasted_s = time.monotonic() - item.stash[STARTED] + 1
         report.sections.append(("container logs", stack.logs(since_s=lasted_s)))

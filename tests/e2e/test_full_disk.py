@@ -1,0 +1,130 @@
+"""Disks that fill up under the order logs: others serve, nothing is half done, all comes back."""
+
+from __future__ import annotations
+
+import uuid
+
+from tests.e2e.inside import leader, statuses
+from tests.e2e.promises import check_promises, records
+from tests.e2e.small_disks import (
+    FULL,
+    files,
+    fill,
+    free,
+    lines,
+    trade,
+    trade_until_refused,
+    wait_for_line,
+)
+from tests.e2e.stack import ORDER_SERVICES, Stack, wait_for
+from tests.integration.load import Load, let_pass
+
+CLIENTS = 4
+
+
+def assert_nobody_noticed(load: Load) -> None:
+    assert load.problems == []
+    assert load.traffic.server_errors == 0
+
+
+def test_a_leader_with_a_full_log_gives_way(small: Stack) -> None:
+    full = leader(small)
+    load = Load(small.url, CLIENTS)
+    with load.running():
+        let_pass(load, 20)
+        fill(small, full)
+        wait_for(lambda: leader(small) != full, 20, lambda: statuses(small))
+        let_pass(load, 50)
+        assert lines(small, full, "-> follower", f"cannot append: {FULL}")
+        free(small, full)
+        wait_for_line(small, full, "appending to the log again")
+    assert_nobody_noticed(load)
+    # Said once, however often it was tried.
+    assert len(lines(small, full, "ERROR", "cannot append to the log", FULL)) == 1
+    check_promises(small, load.acknowledged)
+
+
+def test_a_follower_with_a_full_log_is_left_behind_and_caught_up(small: Stack) -> None:
+    leading = leader(small)
+    full = next(name for name in ORDER_SERVICES if name != leading)
+    load = Load(small.url, CLIENTS)
+    with load.running():
+        fill(small, full)
+        wait_for_line(small, leading, f"replica {full[-1]} left the in-sync set", FULL)
+        let_pass(load, 20)
+        free(small, full)
+    assert_nobody_noticed(load)
+    assert leader(small) == leading
+    check_promises(small, load.acknowledged)
+
+
+def test_all_logs_full_is_503_and_comes_back_by_itself(small: Stack) -> None:
+    fill(small, *ORDER_SERVICES, spare_kib=8)
+    acknowledged = trade_until_refused(small)
+    epochs = max(int(status["epoch"]) for status in statuses(small).values())
+    refused = [str(uuid.uuid4()) for _ in range(2)]
+    assert [trade(small, key)[0] for key in refused] == [503, 503]
+    # Nobody was elected in vain meanwhile: who cannot write does not ask for an office.
+    assert max(int(status["epoch"]) for status in statuses(small).values()) == epochs
+    for number in acknowledged.values():
+        assert small.get(f"/orders?order-number={number}")[0] == 200
+    assert small.get("/stocks?stockname=stock2")[0] == 200
+    journal = records(small).journal
+    assert not {row.request_id for row in journal} & set(refused), "refused, and executed"
+    free(small, *ORDER_SERVICES)
+    for key in refused:
+        acknowledged[key] = trade(small, key)[2]["data"]["transaction_number"]
+        assert trade(small, key)[2]["data"]["transaction_number"] == acknowledged[key]
+    check_promises(small, acknowledged)
+
+
+def test_a_replica_stops_and_waits_for_room_on_a_full_disk(small: Stack) -> None:
+    service = "order-1"
+    assert small.stop(service) == 0
+    fill(small, service)
+    small.start(service)
+    wait_for_line(small, service, "CRITICAL", "cannot start", "the disk is full, 0 KiB are left")
+    assert trade(small)[0] == 200
+    free(small, service)
+    small.wait_healthy(service)  # by the restart policy alone
+    assert trade(small)[0] == 200
+    check_promises(small, {})
+
+
+def test_a_replica_with_a_full_log_stops_cleanly(small: Stack) -> None:
+    full = leader(small)
+    fill(small, full)
+    for _ in range(30):
+        assert trade(small)[0] == 200
+    wait_for_line(small, full, "cannot append")
+    assert small.stop(full) == 0
+    assert lines(small, full, "WARNING", "the write-ahead log stays", FULL)
+    assert not lines(small, full, "Traceback")
+    small.start(full)  # nothing is missing but room, and with its files there it needs none
+    small.wait_healthy(full)
+    free(small, full)
+    assert trade(small)[0] == 200
+    check_promises(small, {})
+
+
+SAVE = """
+import grpc
+from proto import bourse_pb2, bourse_pb2_grpc
+stub = bourse_pb2_grpc.OrderServiceStub(grpc.insecure_channel("127.0.0.1:50051"))
+try:
+    print(stub.Save(bourse_pb2.Empty(), timeout=5).last_number)
+except grpc.RpcError as error:
+    print(error.code().name, error.details())
+"""
+
+
+def test_a_log_is_not_saved_as_text_without_room(small: Stack) -> None:
+    before = files(small, "order-2") | {"filler"}
+    fill(small, "order-2")
+    said = small.execute("order-2", "python", "-c", SAVE)
+    assert said.startswith("UNAVAILABLE cannot write the log as text"), said
+    assert "No space left on device" in said
+    assert files(small, "order-2") == before
+    free(small, "order-2")
+    assert int(small.execute("order-2", "python", "-c", SAVE)) >= 1
+    assert "stockOrderDB.txt" in files(small, "order-2")
