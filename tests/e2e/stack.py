@@ -147,7 +147,13 @@ class Stack:
 
     def container(self, service: str) -> Any:
         """The SDK's container of a service, its state read just now."""
-        found = self._docker.containers.list(
+        found = self.containers(service)
+        assert len(found) == 1, f"{len(found)} containers of {service}"
+        return found[0]
+
+    def containers(self, service: str) -> list[Any]:
+        """All of them, where a service is scaled."""
+        found: list[Any] = self._docker.containers.list(
             all=True,
             filters={
                 "label": [
@@ -156,8 +162,7 @@ class Stack:
                 ]
             },
         )
-        assert len(found) == 1, f"{len(found)} containers of {service}"
-        return found[0]
+        return found
 
     def kill(self, service: str, signal: str = "SIGKILL") -> None:
         """Kills it where it stands. No restart policy brings it back: `start` does."""

@@ -107,9 +107,21 @@ class Cluster:
 
     def stop(self, name: str) -> int:
         """SIGTERM; returns the exit code."""
-        process = self._running.pop(name)
-        process.terminate()
-        return process.wait(timeout=30)
+        self.signal(name, signal.SIGTERM)
+        return self.wait(name)
+
+    def signal(self, name: str, number: int) -> None:
+        self._running[name].send_signal(number)
+
+    def wait(self, name: str) -> int:
+        """Until a part that was told to end has done so; returns its exit code."""
+        return self._running.pop(name).wait(timeout=30)
+
+    def catches(self, name: str, number: int) -> bool:
+        """Whether the process has come so far as to handle that signal itself."""
+        status = Path(f"/proc/{self._running[name].pid}/status").read_text()
+        [caught] = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")]
+        return bool(int(caught, 16) >> (number - 1) & 1)
 
     def pause(self, *names: str) -> None:
         for name in names:
