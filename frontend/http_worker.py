@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import struct
 import time
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 # has no such bound, and every client that stalls keeps a thread.
 _STALL_TIMEOUT_S = 5
 
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
 _OUR_OWN_FAULTS = (ConfigurationProblem, InvalidResponseHeader, InvalidResponseHeaderName)
 _CLIENT_FAULTS = {
     LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
@@ -44,6 +47,15 @@ _CLIENT_FAULTS = {
 
 
 class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn is not typed
+    def init_signals(self) -> None:
+        """A worker begins with the master's handlers. What it is sent before it has its own lies
+        in its copy of the master's queue, where gunicorn loses it: the master would wait for
+        this worker to the end of its patience, and kill it."""
+        super().init_signals()
+        while not self.inherited_signals.empty():
+            if self.inherited_signals.get_nowait() in _STOP_SIGNALS:
+                self.alive = False
+
     def enqueue_req(self, conn: Any) -> None:
         conn.enqueued_at = time.monotonic()
         super().enqueue_req(conn)
@@ -90,6 +102,11 @@ def _answer(status: HTTPStatus, message: str) -> bytes:
         "Connection: close",
     )
     return "\r\n".join((*head, "", "")).encode() + body
+
+
+def keep_signals(server: Any, worker: Any) -> None:
+    """In a new worker, before it has handlers of its own."""
+    worker.inherited_signals = server.SIG_QUEUE
 
 
 def bound_stalls(server: Any) -> None:
