@@ -36,6 +36,7 @@ def restart(stack: Stack, service: str) -> None:
     stack.wait_healthy(service)
 
 
+@pytest.mark.slow
 def test_replicas_restart_one_after_the_other_and_nobody_notices(stack: Stack) -> None:
     assert trade(stack)[0] == 200
     load = Load(stack.url, CLIENTS)
@@ -72,6 +73,7 @@ def test_the_catalog_restarts_and_trades_wait_for_it(stack: Stack) -> None:
     check_promises(stack, load.acknowledged)
 
 
+@pytest.mark.slow
 def test_frontends_restart_in_turn_and_requests_are_repeated() -> None:
     stack = Stack(frontends=2)
     try:
