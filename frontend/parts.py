@@ -69,8 +69,9 @@ def _open_cache(settings: FrontendSettings, resources: ExitStack) -> LRUCache:
     cache = LRUCache(client, settings.cache_size)
     if settings.enable_cache:
         subscriber = InvalidationSubscriber(client, cache)
-        subscriber.start()
+        # In this order: a worker can be told to quit at any moment, in the middle of a start too.
         resources.callback(subscriber.stop)
+        subscriber.start()
     return cache
 
 

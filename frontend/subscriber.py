@@ -52,7 +52,8 @@ class InvalidationSubscriber:
     def stop(self) -> None:
         """Returns when the thread has ended: within `silence_s` and one call to Redis."""
         self._stopping.set()
-        self._thread.join()
+        if self._thread.ident is not None:  # else it was never started
+            self._thread.join()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
