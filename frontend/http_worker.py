@@ -1,52 +1,58 @@
-"""gunicorn's threaded worker, with the answers and bounds of this service."""
+"""gunicorn's threaded worker, with a poller that keeps slow clients away from its threads.
+
+A thread gets a request that has arrived, of a client that reads its answers. Everything that
+has to be waited for, the poller waits for: of all clients at once, and of each for a bounded time.
+"""
 
 from __future__ import annotations
 
+import errno
 import logging
+import selectors
 import signal
 import socket
 import struct
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 from http import HTTPStatus
 from typing import Any
-from uuid import uuid4
 
-from gunicorn import util
-from gunicorn.http.errors import (
-    ConfigurationProblem,
-    ExpectationFailed,
-    InvalidHeader,
-    InvalidResponseHeader,
-    InvalidResponseHeaderName,
-    LimitRequestHeaders,
-    LimitRequestLine,
-    ParseException,
-    UnsupportedTransferCoding,
-)
-from gunicorn.workers.gthread import _DEFER, ThreadWorker
+from gunicorn.http.errors import InvalidHeader
+from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
 
-from common.errors import Internal
 from frontend import arrival
-from frontend.answers import error_body
+from frontend.connections import Connection, Waiting
+from frontend.reception import Arrival
+from frontend.refusals import refusal, refusal_for
 
 logger = logging.getLogger(__name__)
 
-# How long a client may stop in the middle of a request, or of reading an answer. gunicorn
-# has no such bound, and every client that stalls keeps a thread.
-_STALL_TIMEOUT_S = 5
+# How long a request may take to arrive, from its first byte on.
+_ARRIVAL_TIMEOUT_S = 10
+
+# How long a client may leave its answers unread and yet expect another one.
+_UNREAD_TIMEOUT_S = 5
+
+# How long a client has to close a connection that was closed here, and what it may still send:
+# to end it at once could cost the client the answer (RFC 9112, section 9.6).
+_CLOSING_TIMEOUT_S = 2
+_CLOSING_BYTES = 1024 * 1024
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
-_OUR_OWN_FAULTS = (ConfigurationProblem, InvalidResponseHeader, InvalidResponseHeaderName)
-_CLIENT_FAULTS = {
-    LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
-    LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
-    UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
-}
-
 
 class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn is not typed
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._idle = Waiting(self.cfg.keepalive)
+        self._arriving = Waiting(_ARRIVAL_TIMEOUT_S)
+        self._unread = Waiting(_UNREAD_TIMEOUT_S)
+        self._closing = Waiting(_CLOSING_TIMEOUT_S)
+
     def init_signals(self) -> None:
         """A worker begins with the master's handlers. What it is sent before it has its own lies
         in its copy of the master's queue, where gunicorn loses it: the master would wait for
@@ -56,52 +62,176 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn is not typed
             if self.inherited_signals.get_nowait() in _STOP_SIGNALS:
                 self.alive = False
 
-    def enqueue_req(self, conn: Any) -> None:
-        conn.enqueued_at = time.monotonic()
-        super().enqueue_req(conn)
+    # ---------------------------------------------------------------- in a thread
 
-    def handle(self, conn: Any) -> Any:
-        """Serves a connection that has sent something; any other goes back to the poller at
-        once. gunicorn's own patience with a silent one keeps a thread for seconds."""
-        if not conn.initialized and not conn.wait_for_data(0):
-            return _DEFER
-        arrival.waited_s.set(time.monotonic() - conn.enqueued_at)
-        return super().handle(conn)
+    def handle(self, connection: Connection) -> Any:
+        arrival.waited_s.set(time.monotonic() - connection.arrived_at)
+        return super().handle(connection)
 
-    def _cap_keepalive(self, deadline: float) -> None:
-        """Of a worker that stops. gunicorn forgets those that have not sent anything yet, and
-        would wait for them to the end of its patience."""
-        super()._cap_keepalive(deadline)
-        for conn in self.pending_conns:
-            conn.timeout = min(conn.timeout, deadline)
+    def handle_request(self, request: Any, connection: Connection) -> Any:
+        # Whoever waited to be told got it from the poller, or gets the answer instead.
+        request._expected_100_continue = False
+        if connection.closes_after_answer:
+            request.force_close()
+        return super().handle_request(request, connection)
 
     def handle_error(
         self, _request: Any, client: socket.socket, _address: Any, error: Exception
     ) -> None:
-        """Answers a request that never reached the application, in the application's form."""
-        if not isinstance(error, ParseException) or isinstance(error, _OUR_OWN_FAULTS):
-            logger.error("unexpected error", exc_info=error)
-            answer = _answer(Internal.http_status, Internal.default_message)
-        else:
-            logger.warning("refused a malformed request: %s", error)
-            answer = _answer(_CLIENT_FAULTS.get(type(error), HTTPStatus.BAD_REQUEST), str(error))
         try:
-            util.write_nonblock(client, answer)
+            client.send(refusal_for(error), socket.MSG_DONTWAIT)
         except OSError as broken:
             logger.debug("nobody to tell: %s", broken)
 
+    # ---------------------------------------------------------------- in the poller
 
-def _answer(status: HTTPStatus, message: str) -> bytes:
-    body = error_body(status, message).encode()
-    head = (
-        f"HTTP/1.1 {status.value} {status.phrase}",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
-        "Cache-Control: no-store",
-        f"X-Request-Id: {uuid4()}",
-        "Connection: close",
-    )
-    return "\r\n".join((*head, "", "")).encode() + body
+    def accept(self, listener: socket.socket) -> None:
+        try:
+            client, address = listener.accept()
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
+                raise
+            return
+        self.nr_conns += 1
+        self._make_room()
+        connection = Connection(self.cfg, client, address, listener.getsockname())
+        self._step(connection, self._receive)
+
+    def finish_request(self, connection: Connection, served: Future[bool]) -> None:
+        """Called when a thread is done with a connection."""
+        self._step(connection, partial(self._go_on, served=served))
+
+    def murder_pending(self) -> None:
+        """Ends what has waited too long; gunicorn calls this at least once a second."""
+        for connection in self._arriving.overdue():
+            message = f"the request took longer than {_ARRIVAL_TIMEOUT_S} s to arrive"
+            refuse = partial(self._refuse, status=HTTPStatus.REQUEST_TIMEOUT, message=message)
+            self._step(connection, refuse)
+        for waiting in (self._idle, self._unread, self._closing):
+            for connection in waiting.overdue():
+                self._drop(connection)
+
+    def _cap_keepalive(self, _deadline: float) -> None:
+        """Called once, when the worker stops."""
+        self._idle.shorten(STOP_KEEPALIVE_LINGER)
+
+    def _step(self, connection: Connection, step: Callable[[Connection], None]) -> None:
+        """Takes one connection a step further; its trouble is nobody else's."""
+        try:
+            step(connection)
+        except OSError as error:
+            logger.debug("a connection broke: %s", error)
+            self._drop(connection)
+        except Exception:
+            logger.exception("dropping a connection that met a defect")
+            self._drop(connection)
+
+    def _receive(self, connection: Connection) -> None:
+        self._proceed(connection, connection.receive())
+
+    def _go_on(self, connection: Connection, served: Future[bool]) -> None:
+        if served.cancelled() or not served.result() or connection.closes_after_answer:
+            self._close(connection)
+        else:
+            self._proceed(connection, connection.parser.unreader.take_buffered())
+
+    def _proceed(self, connection: Connection, data: bytes) -> None:
+        """Decides what becomes of a connection on which these bytes came."""
+        arrived = connection.reception.add(data)
+        if arrived is Arrival.ENDLESS and not connection.reception.has_head:
+            self._refuse_head(connection)
+        elif arrived in (Arrival.WHOLE, Arrival.ENDLESS):
+            connection.closes_after_answer = arrived is Arrival.ENDLESS
+            self._hand_over(connection)
+        elif connection.has_ended and arrived is Arrival.PART:
+            self._hand_over(connection)  # for the parser to say what is wrong
+        elif connection.has_ended:
+            self._drop(connection)
+        elif arrived is Arrival.PART:
+            self._await_rest(connection)
+        else:
+            self._wait(connection, self._idle, self._receive)
+
+    def _await_rest(self, connection: Connection) -> None:
+        self._wait(connection, self._arriving, self._receive)
+        if connection.reception.expects_continue and not connection.was_told_to_continue:
+            connection.was_told_to_continue = True
+            connection.send_now(_CONTINUE)
+
+    def _hand_over(self, connection: Connection) -> None:
+        """Has a thread serve the request, once the client reads its answers."""
+        if not connection.takes_an_answer():
+            self._wait(connection, self._unread, self._hand_over, selectors.EVENT_WRITE)
+            return
+        self._stop_waiting(connection)
+        connection.was_told_to_continue = False
+        connection.parser.unreader.unread(connection.reception.take())
+        connection.arrived_at = time.monotonic()
+        self.enqueue_req(connection)
+
+    def _refuse_head(self, connection: Connection) -> None:
+        status = (
+            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            if connection.reception.has_request_line
+            else HTTPStatus.REQUEST_URI_TOO_LONG
+        )
+        self._refuse(connection, status, "the head of the request is too long")
+
+    def _refuse(self, connection: Connection, status: HTTPStatus, message: str) -> None:
+        logger.info("refused a request: %s", message)
+        connection.send_now(refusal(status, message))
+        self._close(connection)
+
+    def _close(self, connection: Connection) -> None:
+        """Closes it for sending now, and for good once the client has closed it too."""
+        connection.sock.shutdown(socket.SHUT_WR)
+        self._wait(connection, self._closing, self._discard)
+
+    def _discard(self, connection: Connection) -> None:
+        connection.discarded_bytes += len(connection.receive())
+        if connection.has_ended or connection.discarded_bytes > _CLOSING_BYTES:
+            self._drop(connection)
+
+    def _make_room(self) -> None:
+        """Idle connections do not lock out new ones: at the limit the longest idle one goes."""
+        oldest = self._idle.oldest()
+        if self.nr_conns >= self.worker_connections and oldest is not None:
+            self._drop(oldest)
+
+    def _drop(self, connection: Connection) -> None:
+        self._stop_waiting(connection)
+        self.nr_conns -= 1
+        connection.close()
+
+    def _wait(
+        self,
+        connection: Connection,
+        waiting: Waiting,
+        then: Callable[[Connection], None],
+        event: int = selectors.EVENT_READ,
+    ) -> None:
+        """Has `then` called when the event comes; `murder_pending` is for when it does not."""
+        if connection.waiting is waiting:
+            return  # and its time runs on
+
+        def resume(_socket: object) -> None:
+            # What happened before in the same round may have ended this wait.
+            if connection.waiting is waiting:
+                self._step(connection, then)
+
+        if connection.waiting is None:
+            self.poller.register(connection.sock, event, resume)
+        else:
+            connection.waiting.remove(connection)
+            self.poller.modify(connection.sock, event, resume)
+        connection.waiting = waiting
+        waiting.add(connection)
+
+    def _stop_waiting(self, connection: Connection) -> None:
+        if connection.waiting is not None:
+            connection.waiting.remove(connection)
+            connection.waiting = None
+            self.poller.unregister(connection.sock)
 
 
 def keep_signals(server: Any, worker: Any) -> None:
@@ -109,11 +239,11 @@ def keep_signals(server: Any, worker: Any) -> None:
     worker.inherited_signals = server.SIG_QUEUE
 
 
-def bound_stalls(server: Any) -> None:
-    """Bounds each wait for a client; connections inherit it from the socket they come in on."""
-    timeout = struct.pack("@ll", _STALL_TIMEOUT_S, 0)
+def bound_answers(server: Any) -> None:
+    """Bounds how long a thread waits for a client to take one answer. Connections inherit it
+    from the socket they come in on."""
+    timeout = struct.pack("@ll", _UNREAD_TIMEOUT_S, 0)
     for listener in server.LISTENERS:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
 
 

@@ -14,7 +14,7 @@ from gunicorn.glogging import Logger
 
 from common.logs import logging_config
 from frontend.app import create_app
-from frontend.http_worker import Worker, bound_stalls, keep_signals, refuse_repeated_key
+from frontend.http_worker import Worker, bound_answers, keep_signals, refuse_repeated_key
 from frontend.routes import Parts
 from frontend.settings import FrontendSettings
 
@@ -91,7 +91,7 @@ def _options(settings: FrontendSettings) -> dict[str, Any]:
         "secure_scheme_headers": {},
         "logger_class": _ServerLogger,
         "logconfig_dict": logging,
-        "when_ready": bound_stalls,
+        "when_ready": bound_answers,
         "post_fork": keep_signals,
         "pre_request": refuse_repeated_key,
     }

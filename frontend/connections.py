@@ -1,0 +1,94 @@
+"""Clients' connections, and for how long they may wait for what."""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+import time
+from typing import Any
+
+from gunicorn.http.parser import RequestParser
+from gunicorn.workers.gthread import TConn
+
+from frontend.reception import Reception
+
+logger = logging.getLogger(__name__)
+
+_PIECE_BYTES = 16 * 1024
+
+
+class Connection(TConn):  # type: ignore[misc] # gunicorn is not typed
+    """A client's connection, in the hands of the poller or of one thread.
+
+    Its parser gets what was received and never reads the socket.
+    """
+
+    def __init__(self, config: Any, client: socket.socket, address: Any, server: Any) -> None:
+        super().__init__(config, client, address, server)
+        client.setblocking(True)  # for a thread's answers; the poller's calls do not wait
+        self.parser = RequestParser(config, (), address)
+        self.initialized = True
+        self.reception = Reception()
+        self.waiting: Waiting | None = None  # unless a thread has it
+        self.has_ended = False  # nothing more will come
+        self.was_told_to_continue = False
+        self.closes_after_answer = False
+        self.arrived_at = 0.0
+        self.discarded_bytes = 0
+
+    def receive(self) -> bytes:
+        """What has come, if anything. Raises OSError when the connection broke."""
+        try:
+            data = bytes(self.sock.recv(_PIECE_BYTES, socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return b""
+        self.has_ended = not data
+        return data
+
+    def send_now(self, data: bytes) -> None:
+        """Sends a few bytes, unless the client does not read."""
+        try:
+            self.sock.send(data, socket.MSG_DONTWAIT)
+        except OSError as error:
+            logger.debug("nobody to tell: %s", error)
+
+    def takes_an_answer(self) -> bool:
+        """Whether there is room for one: the client read enough of what it was sent before."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLOUT)
+        return bool(poll.poll(0))
+
+
+class Waiting:
+    """Connections that wait for the same thing, each for at most `patience_s`."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        # In the order of their deadlines, since each waits equally long.
+        self._deadlines: dict[Connection, float] = {}
+
+    def add(self, connection: Connection) -> None:
+        self._deadlines[connection] = time.monotonic() + self._patience_s
+
+    def remove(self, connection: Connection) -> None:
+        del self._deadlines[connection]
+
+    def oldest(self) -> Connection | None:
+        return next(iter(self._deadlines), None)
+
+    def overdue(self) -> list[Connection]:
+        now = time.monotonic()
+        overdue: list[Connection] = []
+        for connection, deadline in self._deadlines.items():
+            if deadline > now:
+                break
+            overdue.append(connection)
+        return overdue
+
+    def shorten(self, patience_s: float) -> None:
+        """From now on nobody waits longer than this."""
+        self._patience_s = min(self._patience_s, patience_s)
+        latest = time.monotonic() + self._patience_s
+        for connection, deadline in self._deadlines.items():
+            self._deadlines[connection] = min(deadline, latest)
