@@ -63,7 +63,10 @@ def _open_replicas(settings: FrontendSettings, resources: ExitStack) -> dict[int
 def _open_cache(settings: FrontendSettings, resources: ExitStack) -> LRUCache:
     # Each thread may read, or wait for a trade to be safe; the subscriber keeps one for itself.
     client = connect_redis(
-        settings.redis_url, settings.redis_timeout_s, 2 * settings.web_threads + 2
+        settings.redis_url,
+        settings.redis_timeout_s,
+        max_connections=2 * settings.web_threads + 2,
+        password_file=settings.redis_password_file,
     )
     resources.callback(client.close)
     cache = LRUCache(client, settings.cache_size)

@@ -10,23 +10,30 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from common.redis_credentials import with_password_file
+
 # Connections made at once; one that is stuck in name resolution holds a place.
 _CONNECTING_AT_ONCE = 4
 
 
-def connect_redis(url: str, timeout_s: float, max_connections: int) -> redis.Redis:
+def connect_redis(
+    url: str, timeout_s: float, max_connections: int, password_file: str = ""
+) -> redis.Redis:
     """A client that connects when first used; what it reads from Redis is text.
 
     Args:
         url: `redis://host:port/db`, `rediss://…` or `unix://…`; its query may override the rest.
-        timeout_s: of connecting and of each command. A call that has to connect takes up to
-            twice as long.
+        timeout_s: of connecting, of authenticating and of each command. A call that has to
+            connect takes up to three times as long.
         max_connections: of this client; a call beyond them fails at once.
+        password_file: read at each connection, for the URL's user; empty: the URL says it all.
 
     Raises:
         ValueError: the URL is none of these.
     """
+    url, credentials = with_password_file(url, password_file)
     options: dict[str, Any] = {
+        **credentials,
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
         "max_connections": max_connections,
@@ -36,8 +43,8 @@ def connect_redis(url: str, timeout_s: float, max_connections: int) -> redis.Red
         # Once more, at once: after a restart every pooled connection is dead. A timeout is not
         # repeated, it has cost enough.
         "retry": Retry(NoBackoff(), 1, (redis.ConnectionError,)),
-        # Connecting is TCP and nothing else: no HELLO, which RESP 3 needs and which switches
-        # on maintenance notifications, and no CLIENT SETINFO.
+        # Connecting is TCP, and AUTH where there is a password, and nothing else: no HELLO, which
+        # RESP 3 needs and which switches on maintenance notifications, and no CLIENT SETINFO.
         "protocol": 2,
         "driver_info": None,
     }

@@ -28,6 +28,10 @@ class FrontendSettings(ServiceSettings):
         default=dict(DEFAULT_REPLICAS), description="every order replica, as `id=host:port,…`"
     )
     redis_url: RedisUrl = Field(default="redis://redis:6379/0", description="the cache")
+    redis_password_file: str = Field(
+        default="",
+        description="file with the password of the user in `REDIS_URL`, read at each connection",
+    )
     enable_cache: bool = Field(default=True, description="whether lookups use the cache")
     cache_size: Count = Field(default=5, description="stocks the cache holds at most")
     redis_timeout_s: Seconds = Field(default=0.2, description="one call to Redis")

@@ -16,6 +16,7 @@ from redis.retry import Retry
 from common import rpc
 from common.errors import BourseError, Damaged
 from common.logs import logging_config
+from common.redis_credentials import with_password_file
 from common.replicas import ReplicaPeer
 from common.runtime import stop_event, wait_until_stopped
 from common.settings import load_settings
@@ -180,11 +181,16 @@ class Service:
 
 
 def _publishing_client(settings: OrderSettings) -> redis.Redis:
+    url, credentials = with_password_file(settings.redis_url, settings.redis_password_file)
     return redis.Redis.from_url(
-        settings.redis_url,
+        url,
         socket_timeout=settings.redis_timeout_s,
         socket_connect_timeout=settings.redis_timeout_s,
         retry=Retry(NoBackoff(), 1, (redis.ConnectionError,)),
+        # Its user may publish, and nothing else: not tell who its client is either.
+        protocol=2,
+        driver_info=None,
+        **credentials,
     )
 
 

@@ -31,6 +31,10 @@ class OrderSettings(RpcServiceSettings):
     redis_url: RedisUrl = Field(
         default="redis://redis:6379/0", description="where invalidations are published"
     )
+    redis_password_file: str = Field(
+        default="",
+        description="file with the password of the user in `REDIS_URL`, read at each connection",
+    )
     redis_timeout_s: Seconds = Field(default=0.2, description="one call to Redis")
     commit_attempt_timeout_s: Seconds = Field(
         default=0.5, description="one sending of a batch to the catalog"

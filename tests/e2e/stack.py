@@ -206,7 +206,7 @@ class Stack:
         """Empties the volume of a service that does not run."""
         container = self.container(service)
         assert container.status != "running", f"{service} uses its volume"
-        [mount] = [mount for mount in container.attrs["Mounts"] if mount["Type"] == "volume"]
+        [mount] = [one for one in container.attrs["Mounts"] if one["Destination"] == "/data"]
         self._docker.containers.run(
             container.image,
             ["sh", "-c", "rm -rf /data/* /data/.[!.]*"],
