@@ -22,12 +22,13 @@ SETTINGS: dict[str, type[BaseSettings]] = {
 # Where a container listens and keeps its data is the image's affair, which replica it is is
 # compose.yaml's.
 FIXED = {"HTTP_ADDRESS", "LISTEN_ADDRESS", "DATA_DIR", "ORDER_ID"}
-SECRET = "/run/secrets/redis"
+SIDE_VOLUME = "/run/secrets/redis"
 VOLUMES = {
-    "frontend": {("redis-frontend-secret", SECRET)},
+    "frontend": {("redis-frontend-secret", SIDE_VOLUME)},
     "catalog": {("catalog-data", "/data")},
     **{
-        name: {(f"{name}-data", "/data"), ("redis-order-secret", SECRET)} for name in ORDER_SERVICES
+        name: {(f"{name}-data", "/data"), ("redis-order-secret", SIDE_VOLUME)}
+        for name in ORDER_SERVICES
     },
     "redis": {
         ("redis-frontend-secret", "/secrets/frontend"),
@@ -77,7 +78,7 @@ def test_defaults_are_the_services_own(stack: Stack) -> None:
     assert given == {
         **{name: str(defaults[name].default) for name in ("web_concurrency", "web_threads")},
         "redis_url": "redis://frontend@redis:6379/0",
-        "redis_password_file": f"{SECRET}/password",
+        "redis_password_file": f"{SIDE_VOLUME}/password",
     }
 
 

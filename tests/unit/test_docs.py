@@ -43,7 +43,8 @@ def settings_rows() -> list[str]:
     found: dict[str, tuple[list[str], list[str], str]] = {}
     for service, kind in SETTINGS.items():
         for name, field in kind.model_fields.items():
-            default = "(none)" if field.is_required() else f"`{shown(field.default)}`"
+            has_default = not field.is_required() and field.default != ""
+            default = f"`{shown(field.default)}`" if has_default else "(none)"
             row = found.setdefault(name, ([], [], str(field.description)))
             row[0].append(service)
             if default not in row[1]:

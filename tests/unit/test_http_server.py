@@ -5,13 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,46 +15,10 @@ from typing import Any
 import pytest
 
 from frontend.validation import MAX_BODY_BYTES
+from tests.unit.http_process import ServerProcess
 
-ROOT = Path(__file__).parents[2]
 TRADE = json.dumps({"name": "stock1", "quantity": 10, "type": "BUY"}).encode()
 JSON = {"Content-Type": "application/json"}
-
-
-class ServerProcess:
-    """`tests.unit.http_fakes` as a process, with everything it says in one file."""
-
-    def __init__(self, output: Path) -> None:
-        self._output = output
-        with output.open("wb") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.unit.http_fakes"],
-                cwd=ROOT,
-                env=os.environ | {"HTTP_ADDRESS": "127.0.0.1:0", "WEB_CONCURRENCY": "1"},
-                stdout=file,
-                stderr=subprocess.STDOUT,
-            )
-        self.port = int(self.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)")[0])
-        self.wait_for(r"Booting worker with pid: (\d+)")
-
-    @property
-    def output(self) -> str:
-        return self._output.read_text()
-
-    def wait_for(self, pattern: str, count: int = 1) -> list[str]:
-        deadline = time.monotonic() + 30
-        while len(found := re.findall(pattern, self.output)) < count:
-            assert self.process.poll() is None, self.output
-            assert time.monotonic() < deadline, self.output
-            time.sleep(0.02)
-        return found
-
-    def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-
-    def stop(self) -> int:
-        self.process.terminate()
-        return self.process.wait(30)
 
 
 @pytest.fixture(scope="module")
