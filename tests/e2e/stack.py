@@ -215,6 +215,10 @@ class Stack:
             remove=True,
         )
 
+    def remove_volume(self, name: str) -> None:
+        """Of parts that were removed."""
+        self._docker.volumes.get(f"{self.project}_{name}").remove()
+
     def network(self, name: str) -> Any:
         return self._docker.networks.get(f"{self.project}_{name}")
 
