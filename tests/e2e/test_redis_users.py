@@ -102,7 +102,7 @@ def test_a_side_may_do_nothing_else(
     stack: Stack, service: str, user: str, denied: list[Command]
 ) -> None:
     for command, answer in zip(denied, said_to(stack, service, user, *denied), strict=True):
-        assert re.search("Error: .*(no permissions|not allowed)", str(answer)), (command, answer)
+        assert re.search("Error: .*([Nn]o permissions|not allowed)", str(answer)), (command, answer)
 
 
 def test_each_side_may_do_its_work(stack: Stack) -> None:
@@ -125,14 +125,18 @@ def test_each_side_may_do_its_work(stack: Stack) -> None:
     assert {"frontend", "order"} <= wait_for(lambda: users_connected(stack), 10, "anybody")
 
 
+AS_NOBODY = """
+import socket
+for command in (b"FLUSHALL", b"AUTH default x", b"AUTH x"):
+    with socket.create_connection(("redis", 6379), timeout=5) as connection:
+        connection.sendall(command + b"\\r\\n")
+        print(connection.recv(99))
+"""
+
+
 @pytest.mark.parametrize("service", PYTHON_SERVICES)
 def test_nobody_gets_anything_without_a_password(stack: Stack, service: str) -> None:
-    script = (
-        "import socket; connection = socket.create_connection(('redis', 6379), timeout=5);"
-        "connection.sendall(b'FLUSHALL\\r\\nAUTH default x\\r\\nAUTH x\\r\\n');"
-        "answers = connection.makefile(); print([answers.readline() for _ in range(3)])"
-    )
-    said = stack.execute(service, "python", "-c", script)
+    said = stack.execute(service, "python", "-c", AS_NOBODY)
     assert re.findall(r"-[A-Z]+", said) == ["-NOAUTH", "-WRONGPASS", "-WRONGPASS"]
 
 
