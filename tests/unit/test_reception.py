@@ -82,8 +82,7 @@ def test_who_expects_to_be_told_to_continue(
 
 
 @pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nX: ", CHUNKED])
-def test_small_pieces_are_not_looked_at_again_and_again(start: bytes) -> None:
-    """Chunks of one byte are the worst; each piece is looked at with a fixed effort."""
+def test_what_is_kept_of_a_request_has_a_bound(start: bytes) -> None:
     reception = Reception()
     reception.add(start)
     while reception.add(b"1\r\nx\r\n") is Arrival.PART:
