@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 
 from proto import bourse_pb2
 
@@ -28,6 +29,11 @@ LEASE_MS = 5_000
 
 # Where the leader publishes which stocks changed, as JSON: [["stock1", 7], …], newest versions.
 INVALIDATION_CHANNEL = "bourse:invalidations"
+
+
+# The fields of a row that its digest covers, in the order in which it frames them.
+FRAMED_FIELDS = ("number", "request_id", "name", "type", "quantity", "version", "epoch")
+_framed_fields = attrgetter(*FRAMED_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +79,16 @@ class Trade:
 
 def next_digest(previous: bytes, order: Order) -> bytes:
     """hₙ = SHA-256(hₙ₋₁ ‖ the fields of row n, each prefixed by its length in bytes)."""
-    fields = (
-        order.number,
-        order.request_id,
-        order.name,
-        order.type,
-        order.quantity,
-        order.version,
-        order.epoch,
-    )
-    encoded = [str(field).encode() for field in fields]
-    framed = b"".join(b"%d:%b," % (len(field), field) for field in encoded)
-    return hashlib.sha256(previous + framed).digest()
+    texts = map(str, _framed_fields(order))
+    frame = "".join([f"{len(text.encode())}:{text}," for text in texts])
+    return hashlib.sha256(previous + frame.encode()).digest()
+
+
+# The same frame of a stored row, as an SQL expression over the columns of those names.
+FRAME_SQL = "CAST(printf('{}', {}) AS BLOB)".format(
+    "%d:%s," * len(FRAMED_FIELDS),
+    ", ".join(f"length(CAST({field} AS BLOB)), {field}" for field in FRAMED_FIELDS),
+)
 
 
 def is_valid_name(name: object) -> bool:

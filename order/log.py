@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from common.chain import verify_chain
 from common.disk import explain
 from common.errors import BourseError, Damaged, Unavailable
-from common.records import EMPTY_DIGEST, Order, next_digest
+from common.records import Order
 
 logger = logging.getLogger(__name__)
 
@@ -158,15 +159,7 @@ class OrderLog:
         ((verdict, *_),) = self._writer.execute("PRAGMA quick_check(1)").fetchall()
         if verdict != "ok":
             raise Damaged(f"{self._path}: {verdict}")
-        number, digest = 0, EMPTY_DIGEST
-        cursor = self._writer.execute(f"SELECT {_COLUMNS} FROM orders ORDER BY number")  # noqa: S608 - a constant
-        for values in cursor:
-            row = Order(*values)
-            digest = next_digest(digest, row)
-            number += 1
-            if row.number != number or row.digest != digest:
-                raise Damaged(f"{self._path}: row {row.number} does not follow row {number - 1}")
-        return number, digest
+        return verify_chain(self._path, "orders")
 
 
 def open_log(path: Path) -> tuple[OrderLog, str | None]:
