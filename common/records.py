@@ -12,6 +12,10 @@ from proto import bourse_pb2
 BUY = "BUY"
 SELL = "SELL"
 
+# Looked up for every row that travels: the generated enum's own methods take three times as long.
+_TYPE_NUMBERS = {BUY: bourse_pb2.BUY, SELL: bourse_pb2.SELL}
+_TYPE_NAMES: dict[int, str] = {number: name for name, number in _TYPE_NUMBERS.items()}
+
 # h₀ of the hash chain: the digest of an empty log.
 EMPTY_DIGEST = bytes(32)
 
@@ -113,7 +117,7 @@ def order_to_item(order: Order) -> bourse_pb2.OrderDBItem:
         number=order.number,
         request_id=order.request_id,
         name=order.name,
-        type=bourse_pb2.TradeType.Value(order.type),
+        type=_TYPE_NUMBERS[order.type],
         quantity=order.quantity,
         version=order.version,
         epoch=order.epoch,
@@ -123,15 +127,18 @@ def order_to_item(order: Order) -> bourse_pb2.OrderDBItem:
 
 def order_from_item(item: bourse_pb2.OrderDBItem) -> Order:
     """The row a peer sent. Raises ValueError for a trade type that is neither BUY nor SELL."""
+    trade_type = _TYPE_NAMES.get(item.type)
+    if trade_type is None:
+        raise ValueError(f"{item.type} is no trade type")
     return Order(
-        number=item.number,
-        request_id=item.request_id,
-        name=item.name,
-        type=bourse_pb2.TradeType.Name(item.type),
-        quantity=item.quantity,
-        version=item.version,
-        epoch=item.epoch,
-        digest=item.digest,
+        item.number,
+        item.request_id,
+        item.name,
+        trade_type,
+        item.quantity,
+        item.version,
+        item.epoch,
+        item.digest,
     )
 
 

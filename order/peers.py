@@ -38,6 +38,7 @@ def pull_rows(peer: ReplicaPeer, after: int, timeout_s: float) -> Iterator[list[
 def _pull_chunk(peer: ReplicaPeer, after: int, timeout_s: float) -> list[Order]:
     request = bourse_pb2.SyncRequest(last_number=after, limit=CHUNK)
     try:
-        return orders_from_items(peer.stream("SyncOrderDB", request, timeout_s))
+        chunks = peer.stream("SyncOrderDBBatch", request, timeout_s)
+        return [order for chunk in chunks for order in orders_from_items(chunk.rows)]
     except BourseError as error:
         raise not_here(error) from error

@@ -14,6 +14,7 @@ from order.log import OrderLog
 from order.node import Node
 from order.peers import send_rows
 from order.replica import Role
+from proto import bourse_pb2
 
 logger = logging.getLogger(__name__)
 
@@ -138,19 +139,23 @@ class Replicator:
             owed = view.position
 
     def _bring_up(self, peer: ReplicaPeer, leader_id: int, epoch: int, owed: int) -> None:
-        last_number = self._send(peer, (), leader_id, epoch)
+        answer = self._send(peer, (), leader_id, epoch)
+        last_number = answer.last_number
         if self._is_member(peer, epoch):
             if last_number >= owed:
                 return
             self._drop(peer, f"its log ends at {last_number}")
+        if answer.catching_up:
+            return  # twice the rows would only take it twice the time
         while not self._stopping.is_set() and self._node.view().role is Role.LEADER:
             with self._ledger.standing_still() as position:
                 if last_number >= position:
                     self._join(peer, epoch)
                     return
             rows = self._log.rows(last_number, _CATCH_UP_CHUNK)
-            last_number = self._send(peer, rows, leader_id, epoch)
+            last_number = self._send(peer, rows, leader_id, epoch).last_number
 
-    def _send(self, peer: ReplicaPeer, rows: Sequence[Order], leader_id: int, epoch: int) -> int:
-        answer = send_rows(peer, rows, leader_id, epoch, self._catch_up_timeout_s).answer()
-        return int(answer.last_number)
+    def _send(
+        self, peer: ReplicaPeer, rows: Sequence[Order], leader_id: int, epoch: int
+    ) -> bourse_pb2.SyncResponse:
+        return send_rows(peer, rows, leader_id, epoch, self._catch_up_timeout_s).answer()  # type: ignore[no-any-return]

@@ -13,7 +13,7 @@ import grpc
 
 from common import logs, records
 from common.errors import Busy, Damaged, InvalidRequest, NotLeader, OutcomeUnknown, Unavailable
-from common.records import MAX_EPOCH, order_to_item, orders_from_items
+from common.records import MAX_EPOCH, Order, order_to_item, orders_from_items
 from order.ledger import AppendFailed, Ledger
 from order.log import OrderLog
 from order.node import Node
@@ -158,17 +158,29 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
             logger.critical("refused rows of leader %d: %s", request.leader_id, contradiction)
             raise
         return bourse_pb2.SyncResponse(
-            replica_id=self._replica_id, last_number=self._node.view().position
+            replica_id=self._replica_id,
+            last_number=self._node.view().position,
+            catching_up=not self._is_ready(),
         )
 
     def SyncOrderDB(
         self, request: bourse_pb2.SyncRequest, context: grpc.ServicerContext
     ) -> Iterator[bourse_pb2.OrderDBItem]:
+        for rows in self._chunks(request):
+            for row in rows:
+                yield order_to_item(row)
+
+    def SyncOrderDBBatch(
+        self, request: bourse_pb2.SyncRequest, context: grpc.ServicerContext
+    ) -> Iterator[bourse_pb2.OrderBatch]:
+        for rows in self._chunks(request):
+            yield bourse_pb2.OrderBatch(rows=map(order_to_item, rows))
+
+    def _chunks(self, request: bourse_pb2.SyncRequest) -> Iterator[list[Order]]:
         left = request.limit if request.limit > 0 else None
         with _slot(self._catch_up_slots, "too many streams at once"):
             for rows in self._log.chunks(max(0, request.last_number)):
-                for row in rows[:left]:
-                    yield order_to_item(row)
+                yield rows[:left]
                 if left is not None and (left := left - len(rows)) <= 0:
                     return
 

@@ -625,18 +625,22 @@ class SyncResponse(_message.Message):
 
     REPLICA_ID_FIELD_NUMBER: _builtins.int
     LAST_NUMBER_FIELD_NUMBER: _builtins.int
+    CATCHING_UP_FIELD_NUMBER: _builtins.int
     replica_id: _builtins.int
     last_number: _builtins.int
     """after the call: lower than sent means a gap"""
+    catching_up: _builtins.bool
+    """it pulls what it lacks by itself: no need to send it"""
     def __init__(
         self,
         *,
         replica_id: _builtins.int = ...,
         last_number: _builtins.int = ...,
+        catching_up: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_number", b"last_number", "replica_id", b"replica_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catching_up", b"catching_up", "last_number", b"last_number", "replica_id", b"replica_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -381,6 +381,11 @@ class OrderServiceStub:
                 request_serializer=proto_dot_bourse__pb2.SyncRequest.SerializeToString,
                 response_deserializer=proto_dot_bourse__pb2.OrderDBItem.FromString,
                 _registered_method=True)
+        self.SyncOrderDBBatch = channel.unary_stream(
+                '/bourse.v1.OrderService/SyncOrderDBBatch',
+                request_serializer=proto_dot_bourse__pb2.SyncRequest.SerializeToString,
+                response_deserializer=proto_dot_bourse__pb2.OrderBatch.FromString,
+                _registered_method=True)
         self.SetLeader = channel.unary_unary(
                 '/bourse.v1.OrderService/SetLeader',
                 request_serializer=proto_dot_bourse__pb2.SetLeaderRequest.SerializeToString,
@@ -461,6 +466,13 @@ class OrderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SyncOrderDBBatch(self, request, context):
+        """The same in chunks, which is many times faster.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetLeader(self, request, context):
         """To the replica it names: take office. To the others: news of the leader.
         """
@@ -522,6 +534,11 @@ def add_OrderServiceServicer_to_server(servicer, server):
                     servicer.SyncOrderDB,
                     request_deserializer=proto_dot_bourse__pb2.SyncRequest.FromString,
                     response_serializer=proto_dot_bourse__pb2.OrderDBItem.SerializeToString,
+            ),
+            'SyncOrderDBBatch': grpc.unary_stream_rpc_method_handler(
+                    servicer.SyncOrderDBBatch,
+                    request_deserializer=proto_dot_bourse__pb2.SyncRequest.FromString,
+                    response_serializer=proto_dot_bourse__pb2.OrderBatch.SerializeToString,
             ),
             'SetLeader': grpc.unary_unary_rpc_method_handler(
                     servicer.SetLeader,
@@ -759,6 +776,33 @@ class OrderService:
             '/bourse.v1.OrderService/SyncOrderDB',
             proto_dot_bourse__pb2.SyncRequest.SerializeToString,
             proto_dot_bourse__pb2.OrderDBItem.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SyncOrderDBBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/bourse.v1.OrderService/SyncOrderDBBatch',
+            proto_dot_bourse__pb2.SyncRequest.SerializeToString,
+            proto_dot_bourse__pb2.OrderBatch.FromString,
             options,
             channel_credentials,
             insecure,

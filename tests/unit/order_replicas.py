@@ -87,6 +87,7 @@ class RunningReplica:
         self.queue = WatchedQueue(trade_limit)
         self.hub = WatchedHub()
         self.is_ready = threading.Event()
+        self.is_ready.set()
         self.is_stopping = threading.Event()
         self.halted: list[str] = []
         self.batch_age_s = 0.0
