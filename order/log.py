@@ -69,9 +69,12 @@ class OrderLog:
             with ExitStack() as undo:
                 self._writer = undo.enter_context(closing(_connect(path)))
                 _create_or_check(self._writer)
+                _check_writable(self._writer, path)
                 self.last_number, self.digest = self._verify()
                 self._reader = undo.enter_context(closing(_connect(path)))
                 undo.pop_all()
+        except Damaged as damage:
+            raise Damaged(f"{path}: {damage.message}") from damage
         except sqlite3.DatabaseError as error:
             raise _classify(error, path) from error
 
@@ -158,7 +161,7 @@ class OrderLog:
         # question.
         ((verdict, *_),) = self._writer.execute("PRAGMA quick_check(1)").fetchall()
         if verdict != "ok":
-            raise Damaged(f"{self._path}: {verdict}")
+            raise Damaged(" ".join(verdict.split()))
         return verify_chain(self._path, "orders")
 
 
@@ -189,13 +192,34 @@ def _create_or_check(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == 0:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute(_SCHEMA)
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if version == SCHEMA_VERSION:
+        return
+    if version != 0 or tables != 0:
+        raise Damaged(f"schema version {version}, but this replica knows {SCHEMA_VERSION} only")
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(_SCHEMA)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute("COMMIT")
+
+
+def _check_writable(connection: sqlite3.Connection, path: Path) -> None:
+    """A header can forbid writing in a file that the disk lets be written: it is damaged.
+
+    Such a log opens and reads like any other, but would take no row ever again.
+    """
+    try:
+        connection.execute("BEGIN")  # an immediate one would quietly be for reading only
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        connection.execute("COMMIT")
-    elif version != SCHEMA_VERSION:
-        raise Damaged(f"schema version {version} is not {SCHEMA_VERSION}")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_READONLY and os.access(
+            path, os.W_OK, effective_ids=True
+        ):
+            raise Damaged("its header forbids writing") from error
+        raise
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def _classify(error: sqlite3.DatabaseError, path: Path) -> BourseError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 import sqlite3
@@ -78,8 +79,12 @@ DAMAGES = {
     ),
     "no table": ("DROP TABLE orders", "no such table"),
     "another table": ("ALTER TABLE orders RENAME COLUMN version TO generation", "no such column"),
-    "a later schema": ("PRAGMA user_version = 2", "schema version 2 is not 1"),
-    "no schema version": ("PRAGMA user_version = 0", "already exists"),
+    "a later schema": (
+        "PRAGMA user_version = 2",
+        "schema version 2, but this replica knows 1 only",
+    ),
+    "an earlier schema": ("PRAGMA user_version = -1", "schema version -1, but"),
+    "no schema version": ("PRAGMA user_version = 0", "schema version 0, but"),
 }
 
 
@@ -167,6 +172,28 @@ def served(path: Path) -> str:
 
 def flip(content: bytes, position: int, bit: int) -> bytes:
     return b"%b%c%b" % (content[:position], content[position] ^ 1 << bit, content[position + 1 :])
+
+
+def test_a_flipped_bit_in_the_header_is_noticed_or_does_not_matter(
+    tmp_path: Path, written: Path
+) -> None:
+    """Also by appending: a header can let a log be read and forbid that it grows."""
+    content = written.read_bytes()
+    for position, bit in itertools.product(range(100), range(8)):
+        copy = tmp_path / f"{position} {bit}" / "orders.db"
+        copy.parent.mkdir()
+        copy.write_bytes(flip(content, position, bit))
+        log, damage = open_log(copy)
+        with closing(log):
+            kept = [] if damage else ROWS
+            assert "\n" not in (damage or "")
+            assert log.rows(0) == kept
+            log.append(make_rows(1, after=kept))
+
+
+def test_a_header_that_forbids_writing_is_damage(written: Path) -> None:
+    written.write_bytes(flip(written.read_bytes(), 18, 0))  # the version needed for writing
+    assert_set_aside(written, "its header forbids writing")
 
 
 def test_a_flipped_bit_is_noticed_or_does_not_matter(tmp_path: Path, written: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
-from contextlib import closing
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,8 @@ from common.errors import Unavailable
 from order import log as log_module
 from order.log import OrderLog, open_log
 from tests.unit.order_logs import ROWS, path_in, write_log
+
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -80,6 +85,31 @@ def test_a_file_that_cannot_be_opened_is_trouble_with_the_disk(path: Path) -> No
     path.mkdir()
     with pytest.raises(Unavailable, match=r"orders\.db: unable to open"):
         open_log(path)
+
+
+@contextmanager
+def bound_by_permissions() -> Iterator[None]:
+    """As somebody who is not root, who may write everything."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@pytest.mark.parametrize("directory_mode", [0o777, 0o555])
+def test_a_file_that_may_not_be_written_is_trouble_with_the_disk(directory_mode: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        written = write_log(Path(name))
+        written.chmod(0o444)
+        written.parent.chmod(directory_mode)
+        why = r"orders\.db: (attempt to write a readonly|unable to open)"
+        with bound_by_permissions(), pytest.raises(Unavailable, match=why):
+            open_log(written)
+        written.parent.chmod(0o755)
+        assert list(written.parent.glob("*damaged*")) == []
 
 
 class UnreadableDisk:

@@ -133,6 +133,7 @@ def test_no_office_is_taken_for_a_caller_that_has_gone_on(replica: RunningReplic
 
 
 def test_the_status_of_a_follower(replica: RunningReplica) -> None:
+    replica.is_ready.clear()
     replica.call("SetLeader", bourse_pb2.SetLeaderRequest(leader_id=3, epoch=4))
     assert replica.call("Status") == bourse_pb2.StatusResponse(
         replica_id=1,
