@@ -34,6 +34,8 @@ _DISK_TROUBLE = frozenset(
     )
 )
 _CHUNK = 1_000
+# A write-ahead log that a long reader of another process made longer is cut to this again.
+_WAL_LIMIT_BYTES = 8 * 1024 * 1024
 _COLUMNS = "number, request_id, name, type, quantity, version, epoch, digest"
 _SCHEMA = """
 CREATE TABLE orders (
@@ -191,6 +193,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _create_or_check(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if version == SCHEMA_VERSION:

@@ -59,6 +59,21 @@ def test_a_long_log_is_sent_in_pieces(tmp_path: Path) -> None:
     assert [len(piece) for piece in sent] == [0, 500, 500, 190]
 
 
+def test_who_catches_up_by_itself_is_sent_nothing_until_it_has(world: World) -> None:
+    """Both at once, every row would come twice, and the catching up would take twice as long."""
+    follower = world.followers[2]
+    follower.is_ready.clear()
+
+    def finish() -> None:
+        assert world.asked[2] == [[], []]
+        follower.ledger.append(ROWS[:4])
+        follower.is_ready.set()
+
+    world.look(world.peers[0], lambda: None, finish)
+    assert world.asked[2] == [[], [], [], [5]]
+    assert world.replicator.in_sync() == [2]
+
+
 def test_it_rejoins_only_when_an_append_off_the_path_succeeded(world: World) -> None:
     world.replicator.start()
     world.wait_in_sync(2, 3)

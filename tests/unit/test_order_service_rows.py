@@ -111,6 +111,27 @@ def test_a_limit_across_chunks(tmp_path: Path, limit: int) -> None:
         assert synced(replica, 100, limit) == expected
 
 
+@pytest.mark.parametrize(
+    ("last_number", "limit", "sizes"),
+    [
+        (0, 0, [1_000, 1_000, 300]),
+        (1_500, 0, [800]),
+        (-7, 1_001, [1_000, 1]),
+        (0, 1_000, [1_000]),
+        (2_300, 0, []),
+    ],
+)
+def test_the_batch_form_streams_the_same_rows_in_chunks(
+    tmp_path: Path, last_number: int, limit: int, sizes: list[int]
+) -> None:
+    with running_replica(tmp_path, make_rows(2_300)) as replica:
+        request = bourse_pb2.SyncRequest(last_number=last_number, limit=limit)
+        chunks = list(replica.stream("SyncOrderDBBatch", request))
+        items = [item.SerializeToString() for chunk in chunks for item in chunk.rows]
+        assert items == synced(replica, last_number, limit)
+        assert [len(chunk.rows) for chunk in chunks] == sizes
+
+
 def test_replicas_with_the_same_rows_stream_the_same_bytes(tmp_path: Path) -> None:
     """However the rows got there."""
     with ExitStack() as stack:
@@ -146,6 +167,12 @@ def test_a_batch_is_appended_and_its_sender_heard_of(replica: RunningReplica) ->
     assert answer == bourse_pb2.SyncResponse(replica_id=1, last_number=13)
     assert replica.log.rows(0) == ROWS[:13]
     assert leader_and_epoch(replica) == (3, 5)
+
+
+def test_it_says_while_it_catches_up_by_itself(replica: RunningReplica) -> None:
+    replica.is_ready.clear()
+    answer = replica.call("SyncOrderBatch", batch(ROWS[10]))
+    assert answer == bourse_pb2.SyncResponse(replica_id=1, last_number=11, catching_up=True)
 
 
 def test_rows_of_a_deposed_leader_are_right_but_it_does_not_lead(replica: RunningReplica) -> None:

@@ -163,6 +163,8 @@ def test_streams_of_rows_are_bounded(tmp_path: Path) -> None:
             next(stream)
         code, details = refusal(lambda: synced(replica))
         assert (code, details) == (Status.RESOURCE_EXHAUSTED, "too many streams at once")
+        code, _ = refusal(lambda: list(replica.stream("SyncOrderDBBatch")))
+        assert code is Status.RESOURCE_EXHAUSTED
         assert_still_there(replica)
         streams.pop().cancel()
 
