@@ -215,9 +215,8 @@ def _check_writable(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("BEGIN")  # an immediate one would quietly be for reading only
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_READONLY and os.access(
-            path, os.W_OK, effective_ids=True
-        ):
+        is_forbidden = error.sqlite_errorcode == sqlite3.SQLITE_READONLY
+        if is_forbidden and os.access(path, os.W_OK, effective_ids=True):
             raise Damaged("its header forbids writing") from error
         raise
     finally:
