@@ -128,12 +128,12 @@ def test_a_disk_that_cannot_be_read_ends_the_office_but_not_the_answers(
 ) -> None:
     """What the log is said to have cannot be compared."""
 
-    def fail(_number: int) -> Order:
+    def fail(*_: int) -> list[Order]:
         raise Unavailable("disk I/O error")
 
     world.catalog.update_batch(EPOCH, [make_trade("a")], 1)
     world.ledger.append(world.catalog.rows[2:])
-    monkeypatch.setattr(world.log, "row", fail)
+    monkeypatch.setattr(world.log, "rows", fail)
     (answer,) = world.answers("a")
     assert summary(answer) == (1, 3)
     world.assert_resigned("disk I/O error")
