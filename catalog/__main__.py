@@ -9,7 +9,8 @@ import threading
 import time
 from contextlib import closing
 
-from catalog.database import CannotOpen, Database
+from catalog.database import Database
+from catalog.files import CannotOpen
 from catalog.leases import Leases
 from catalog.service import CatalogService
 from catalog.settings import CatalogSettings

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import queue
 import sqlite3
 import threading
@@ -13,14 +11,14 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from catalog import schema
-from catalog.transactions import translated_errors
+from catalog.files import CannotOpen, DamagedCatalog, Directory
+from catalog.stock_file import read_stocks
+from catalog.transactions import transaction, translated_errors
+from catalog.verification import verify
 from common.disk import explain
-from common.errors import Busy, Unavailable
+from common.errors import Busy, Damaged, Unavailable
 
 logger = logging.getLogger(__name__)
-
-_FILE_NAME = "catalog.db"
-_LOCK_NAME = "catalog.lock"
 
 # Nobody else writes; only SQLite's own recovery and checkpoints can make a connection wait.
 _SQLITE_WAIT_S = 1.0
@@ -28,32 +26,43 @@ _SQLITE_WAIT_S = 1.0
 # A stalled disk must not pile up waiting calls until none is left to serve lookups.
 _TURN_WAIT_S = 2.0
 
-
-class CannotOpen(Exception):
-    """The database cannot be used; the message says which and why."""
+# SQLite begins its write-ahead log anew only while nobody reads, which busy readers never allow.
+_LOG_LIMIT_BYTES = 8 * 2**20
+_READERS_WAIT_MS = 100
 
 
 class Database:
     """An open catalog database. It has the directory to itself: a second one is refused.
 
+    Nothing is served, or changed, before the whole of it has been verified.
+
     Args:
         directory: where the database lives; made when missing.
-        stocks_file: what an empty database is filled from.
+        stocks_file: what the first start fills the database from.
 
     Raises:
-        CannotOpen: the directory or the database in it cannot be used.
-        MalformedStockFile: the database is empty and the stocks file wrong.
+        CannotOpen: the directory or the database in it cannot be used; it is as it was.
+        MalformedStockFile: this is the first start and the stocks file wrong.
     """
 
     def __init__(self, directory: Path, stocks_file: Path, readers: int = 8) -> None:
-        path = directory / _FILE_NAME
-        with _explaining(path), ExitStack() as undo:
-            directory.mkdir(parents=True, exist_ok=True)
-            undo.callback(os.close, _lock(directory / _LOCK_NAME))
-            self._writer = undo.enter_context(closing(_connect(path)))
-            schema.prepare(self._writer, stocks_file)
-            self._readers = undo.enter_context(closing(_ReaderPool(path, readers)))
+        with _explaining(directory), ExitStack() as undo:
+            home = undo.enter_context(closing(Directory(directory)))
+            path = home.database
+            if not home.has_database():
+                _fill(home, stocks_file)
+            with _explaining(path):
+                verified = verify(path)
+                home.note_database()
+                self._writer = undo.enter_context(closing(_connect(path)))
+                if not schema.has_seals(verified.schema_version):
+                    schema.migrate(self._writer, verified.initial_volumes)
+                    logger.info("%s: brought to schema version %d", path, schema.VERSION)
+                self._readers = undo.enter_context(closing(_ReaderPool(path, readers)))
+            self._log = path.with_name(path.name + "-wal")
+            self._log_limit_bytes = _LOG_LIMIT_BYTES
             self._resources = undo.pop_all()
+        logger.info("%s is whole, last number %d", path, verified.last_number)
         self._turn = threading.Lock()
         self._closed = False
 
@@ -73,6 +82,20 @@ class Database:
             yield self._writer
         finally:
             self._turn.release()
+
+    def shorten_log(self, connection: sqlite3.Connection) -> None:
+        """Moves a long write-ahead log into the database, if its readers leave a gap for that.
+
+        If they do not, what was committed stands all the same, and the next try comes when the
+        log has grown as much again. Call it in the turn to write, outside of a transaction.
+        """
+        try:
+            size = self._log.stat().st_size
+            if size > self._log_limit_bytes:
+                kept = 0 if _truncate_log(connection) else size
+                self._log_limit_bytes = kept + _LOG_LIMIT_BYTES
+        except (OSError, sqlite3.Error) as error:
+            logger.warning("cannot shorten the write-ahead log: %s", error)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -140,20 +163,31 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _lock(path: Path) -> int:
-    """Locks the directory for this process. The lock ends with it, however it ends."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+def _truncate_log(connection: sqlite3.Connection) -> bool:
+    """False if readers were in the way all the time."""
+    connection.execute(f"PRAGMA busy_timeout = {_READERS_WAIT_MS}")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise CannotOpen(f"{path.parent}: another catalog has it open") from None
-    return descriptor
+        ((is_busy, _, _),) = schema.rows(connection, "PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {int(_SQLITE_WAIT_S * 1000)}")
+    return not is_busy
+
+
+def _fill(home: Directory, stocks_file: Path) -> None:
+    stocks = read_stocks(stocks_file)
+    with (
+        home.new_database() as draft,
+        closing(_connect(draft)) as connection,
+        transaction(connection),
+    ):
+        schema.create(connection, stocks, schema.Registration(0, 0))
 
 
 @contextmanager
 def _explaining(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, sqlite3.Error, schema.OtherSchema) as error:
+    except Damaged as error:
+        raise DamagedCatalog(path, error.message) from error
+    except (OSError, sqlite3.Error, Unavailable, schema.OtherSchema) as error:
         raise CannotOpen(f"{path}: {explain(error, path)}") from error

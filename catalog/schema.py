@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from catalog.stock import Stock
-from catalog.stock_file import read_stocks
 from catalog.transactions import transaction
+from common.errors import Damaged
 from common.records import EMPTY_DIGEST, Order
 
-VERSION = 1
+VERSION = 2
+_WITHOUT_SEALS = 1
 
 # The CHECKs state what must always hold. The code never relies on one of them failing.
 # The columns of the journal are the fields of an Order, in their order.
-_TABLES = """
+# A seal is the digest of what nothing else in the database tells: see `seal`.
+_STOCKS = """
 CREATE TABLE stocks (
-    name        TEXT NOT NULL PRIMARY KEY,
-    price_cents INTEGER NOT NULL CHECK (price_cents > 0),
-    volume      INTEGER NOT NULL CHECK (volume BETWEEN 0 AND 9007199254740991),
-    version     INTEGER NOT NULL CHECK (version >= 0)
+    name           TEXT NOT NULL PRIMARY KEY,
+    price_cents    INTEGER NOT NULL CHECK (price_cents > 0),
+    volume         INTEGER NOT NULL CHECK (volume BETWEEN 0 AND 9007199254740991),
+    version        INTEGER NOT NULL CHECK (version >= 0),
+    initial_volume INTEGER NOT NULL CHECK (initial_volume BETWEEN 0 AND 9007199254740991),
+    seal           BLOB NOT NULL
 ) STRICT;
-
+"""
+_JOURNAL_AND_REFUSALS = """
 CREATE TABLE journal (
     number     INTEGER PRIMARY KEY CHECK (number >= 1),
     request_id TEXT NOT NULL UNIQUE,
@@ -47,12 +52,14 @@ CREATE TABLE refusals (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX refusals_by_age ON refusals (refused_at_s);
 
+"""
+_FENCE = """
 CREATE TABLE fence (
     only_row  INTEGER PRIMARY KEY CHECK (only_row = 1),
     epoch     INTEGER NOT NULL CHECK (epoch >= 0),
-    leader_id INTEGER NOT NULL CHECK (leader_id >= 0)
+    leader_id INTEGER NOT NULL CHECK (leader_id >= 0),
+    seal      BLOB NOT NULL
 ) STRICT;
-INSERT INTO fence VALUES (1, 0, 0);
 """
 
 
@@ -74,26 +81,68 @@ class Refusal(NamedTuple):
     status: int
 
 
-def prepare(connection: sqlite3.Connection, stocks_file: Path) -> None:
-    """Makes sure that the tables are there, filling them if this is the first start.
+def create(connection: sqlite3.Connection, stocks: Iterable[Stock], leader: Registration) -> None:
+    """Makes the tables in an empty database, inside a transaction of the caller's.
+
+    The stocks are as they were before the first trade.
+    """
+    _execute_all(connection, _STOCKS + _JOURNAL_AND_REFUSALS + _FENCE)
+    connection.execute("INSERT INTO fence VALUES (1, 0, 0, x'')")
+    save_registration(connection, leader)
+    for stock in stocks:
+        _insert_stock(connection, stock, stock.volume)
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def found_version(connection: sqlite3.Connection) -> int:
+    """The version of the schema, which is one that this catalog knows.
 
     Raises:
-        OtherSchema: the database has other tables than these.
-        MalformedStockFile: this is the first start and the stocks file is wrong.
+        Damaged: this is no catalog's database.
+        OtherSchema: another version of the catalog wrote it.
     """
+    sql = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
+    tables = [name for (name,) in rows(connection, sql)]
+    if not {"stocks", "journal", "fence"}.issubset(tables):
+        raise Damaged(f"it is no catalog's database, its tables are: {', '.join(tables) or 'none'}")
     ((found,),) = rows(connection, "PRAGMA user_version")
-    ((tables,),) = rows(connection, "SELECT count(*) FROM sqlite_master")
-    if found == VERSION:
-        return
-    if found != 0 or tables != 0:
+    if found not in (_WITHOUT_SEALS, VERSION):
         raise OtherSchema(f"schema version {found}, but this catalog knows version {VERSION} only")
-    stocks = read_stocks(stocks_file)
+    return int(found)
+
+
+def has_seals(version: int) -> bool:
+    """Whether it keeps seals, and with them the stocks' initial volumes."""
+    return version != _WITHOUT_SEALS
+
+
+def migrate(connection: sqlite3.Connection, initial_volumes: Mapping[str, int]) -> None:
+    """From version 1, which kept neither initial volumes nor seals; in one transaction.
+
+    Args:
+        initial_volumes: of every stock, by its name.
+    """
     with transaction(connection):
-        for statement in _TABLES.split(";"):  # executescript() would commit on its own
-            connection.execute(statement)
+        stocks, leader = all_stocks(connection), registration(connection)
+        connection.execute("DROP TABLE stocks")
+        connection.execute("DROP TABLE fence")
+        _execute_all(connection, _STOCKS + _FENCE)
+        connection.execute("INSERT INTO fence VALUES (1, 0, 0, x'')")
+        save_registration(connection, leader)
         for stock in stocks:
-            _insert_stock(connection, stock)
+            _insert_stock(connection, stock, initial_volumes[stock.name])
         connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _execute_all(connection: sqlite3.Connection, statements: str) -> None:
+    for statement in statements.split(";"):  # executescript() would commit on its own
+        connection.execute(statement)
+
+
+def seal(*values: str | int) -> bytes:
+    """The digest kept beside values that do not follow from the journal: a name, a price and an
+    initial volume; an epoch and a leader."""
+    return hashlib.sha256(repr(values).encode()).digest()
 
 
 def rows(connection: sqlite3.Connection, sql: str, *parameters: Any) -> list[Any]:
@@ -102,11 +151,12 @@ def rows(connection: sqlite3.Connection, sql: str, *parameters: Any) -> list[Any
     return connection.execute(sql, parameters).fetchall()
 
 
-def _insert_stock(connection: sqlite3.Connection, stock: Stock) -> None:
+def _insert_stock(connection: sqlite3.Connection, stock: Stock, initial_volume: int) -> None:
     cents = int(stock.price * 100)
+    sealed = seal(stock.name, cents, initial_volume)
     connection.execute(
-        "INSERT INTO stocks (name, price_cents, volume, version) VALUES (?, ?, ?, ?)",
-        (stock.name, cents, stock.volume, stock.version),
+        "INSERT INTO stocks VALUES (?, ?, ?, ?, ?, ?)",
+        (stock.name, cents, stock.volume, stock.version, initial_volume, sealed),
     )
 
 
@@ -153,6 +203,12 @@ def last_position(connection: sqlite3.Connection) -> tuple[int, bytes]:
     return found[0] if found else (0, EMPTY_DIGEST)
 
 
+def digest_of(connection: sqlite3.Connection, number: int) -> bytes | None:
+    """The digest of the journal up to and with that order; None if there is no such order."""
+    found = rows(connection, "SELECT digest FROM journal WHERE number = ?", number)
+    return found[0][0] if found else None
+
+
 def find_refusal(connection: sqlite3.Connection, request_id: str) -> Refusal | None:
     sql = "SELECT name, type, quantity, status FROM refusals WHERE request_id = ?"
     found = rows(connection, sql, request_id)
@@ -184,4 +240,5 @@ def registration(connection: sqlite3.Connection) -> Registration:
 
 
 def save_registration(connection: sqlite3.Connection, leader: Registration) -> None:
-    connection.execute("UPDATE fence SET epoch = ?, leader_id = ?", leader)
+    sql = "UPDATE fence SET epoch = ?, leader_id = ?, seal = ?"
+    connection.execute(sql, (*leader, seal(*leader)))

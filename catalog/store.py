@@ -98,6 +98,7 @@ class CatalogStore:
                 logger.exception("a batch of %d failed; deciding each trade alone", len(trades))
                 decisions = [self._decide_alone(connection, epoch, trade) for trade in trades]
             self._purge_refusals(connection)
+            self._database.shorten_log(connection)
         return decisions
 
     def _decide(

@@ -12,7 +12,8 @@ import pytest
 
 from catalog import database as database_module
 from catalog import schema
-from catalog.database import CannotOpen, Database
+from catalog.database import Database
+from catalog.files import CannotOpen
 from catalog.stock import Stock
 from catalog.stock_file import MalformedStockFile
 from catalog.store import CatalogStore
@@ -103,19 +104,19 @@ def test_a_second_catalog_on_the_same_directory_is_refused(
     assert len(CatalogStore(database, lambda: NOW_S).stocks()) == 3
 
 
-@pytest.mark.parametrize("version", [0, 2, -1])
+@pytest.mark.parametrize("version", [0, 3, -1])
 def test_another_schema_is_refused(data: Path, stocks_file: Path, version: int) -> None:
     Database(data, stocks_file).close()
     with closing(sqlite3.connect(data / "catalog.db")) as connection:
         connection.execute(f"PRAGMA user_version = {version}")
-    with pytest.raises(CannotOpen, match=rf"catalog\.db: schema version {version}, but .* 1 only"):
+    with pytest.raises(CannotOpen, match=rf"catalog\.db: schema version {version}, but .* 2 only"):
         Database(data, stocks_file)
 
 
 def test_a_file_that_is_no_database_is_refused(data: Path, stocks_file: Path) -> None:
     data.mkdir()
     (data / "catalog.db").write_text("something else altogether" * 100)
-    with pytest.raises(CannotOpen, match=r"catalog\.db: file is not a database"):
+    with pytest.raises(CannotOpen, match=r"catalog\.db is damaged: file is not a database"):
         Database(data, stocks_file)
 
 
@@ -139,15 +140,16 @@ def test_a_first_start_that_fails_half_way_is_begun_again(
 ) -> None:
     insert = schema._insert_stock
 
-    def full_at_stock2(connection: sqlite3.Connection, stock: Stock) -> None:
-        insert(connection, stock)
+    def full_at_stock2(connection: sqlite3.Connection, stock: Stock, initial: int) -> None:
+        insert(connection, stock, initial)
         if stock.name == "stock2":
             raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as patch:
         patch.setattr(schema, "_insert_stock", full_at_stock2)
-        with pytest.raises(Unavailable, match="full"):
+        with pytest.raises(CannotOpen, match="full"):
             Database(data, stocks_file)
+    assert not (data / "catalog.db").exists()
     with closing(Database(data, stocks_file)) as database:
         assert len(CatalogStore(database, lambda: NOW_S).stocks()) == 3
 

@@ -178,12 +178,11 @@ def test_a_damaged_database_is_told_as_such(store: CatalogStore, database: Datab
     assert_nothing_happened_and_all_works(store)
 
 
-def test_pages_that_are_no_pages_are_damage(data: Path, stocks_file: Path) -> None:
-    Database(data, stocks_file).close()
-    page = 4096
-    content = (data / "catalog.db").read_bytes()
-    (data / "catalog.db").write_bytes(content[:page] + b"\xff" * (len(content) - page))
+def test_pages_that_go_bad_while_it_serves_are_damage(data: Path, stocks_file: Path) -> None:
     with closing(Database(data, stocks_file)) as database:
+        page = 4096
+        content = (data / "catalog.db").read_bytes()
+        (data / "catalog.db").write_bytes(content[:page] + b"\xff" * (len(content) - page))
         store = CatalogStore(database, lambda: NOW_S)
         with pytest.raises(Damaged):
             store.stocks()

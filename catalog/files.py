@@ -1,0 +1,134 @@
+"""The files of a catalog's directory: what can be told from them before SQLite reads one."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+DATABASE = "catalog.db"
+_LOCK = "catalog.lock"
+_HAD_DATABASE = b"A database was made in this directory.\n"
+
+_HEADER_BYTES = 100
+_MAGIC = b"SQLite format 3\0"
+# https://www.sqlite.org/fileformat.html: the write and the read version, both 2 with a WAL. SQLite
+# takes a higher write version for a file that it may read but not change.
+_VERSIONS = slice(18, 20)
+_WAL_VERSIONS = b"\2\2"
+
+
+class CannotOpen(Exception):
+    """The database cannot be used; the message says which and why."""
+
+
+class DamagedCatalog(CannotOpen):
+    """What is stored contradicts itself, or a part of it is gone."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(
+            f"{path} is damaged: {what}. Nothing was changed. Do not delete the order logs: "
+            "`python -m catalog restore` rebuilds the catalog from them, "
+            "see OPERATIONS.md, Damage and loss"
+        )
+
+
+class Directory:
+    """A catalog's directory, locked for this process until it is closed or the process ends.
+
+    Raises:
+        CannotOpen: another catalog has it.
+        OSError: it cannot be made or locked.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self.database = path / DATABASE
+        self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise CannotOpen(f"{path}: another catalog has it open") from None
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        os.close(self._lock)
+
+    def has_database(self) -> bool:
+        """False before the first start.
+
+        A database comes into being whole, under another name, so one that is empty, or gone from
+        where it was, has been lost: filling it anew would give its order numbers out again.
+
+        Raises:
+            DamagedCatalog: it is gone, or a part of it is.
+        """
+        path = self.database
+        ahead, index = _beside(path, "-wal"), _beside(path, "-shm")
+        if path.exists():
+            _check_header(path)
+            if index.exists() and not ahead.exists():  # SQLite removes the index first
+                raise DamagedCatalog(path, f"{ahead.name}, which has its newest orders, is gone")
+            return True
+        if ahead.exists() and ahead.stat().st_size > 0:
+            raise DamagedCatalog(path, f"the file is gone, only {ahead.name} is left")
+        if os.pread(self._lock, 1, 0):
+            raise DamagedCatalog(path, "the file is gone")
+        return False
+
+    def note_database(self) -> None:
+        """Remembers that there is one, should its file be lost."""
+        if not os.pread(self._lock, 1, 0):
+            os.pwrite(self._lock, _HAD_DATABASE, 0)
+            os.fsync(self._lock)
+
+    @contextmanager
+    def new_database(self) -> Iterator[Path]:
+        """Where to build a database; when the block is over, it is the directory's, and on disk.
+
+        Should the block raise, or the process end, there is none.
+        """
+        draft = self.database.with_name(f"{DATABASE}.new")
+        remove(draft)
+        try:
+            yield draft
+            _sync(draft)
+            draft.rename(self.database)
+            _sync(self.database.parent)
+        finally:
+            remove(draft)
+        self.note_database()
+
+
+def remove(database: Path) -> None:
+    """Removes a database and what SQLite keeps beside it, as far as they are there."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        _beside(database, suffix).unlink(missing_ok=True)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _check_header(path: Path) -> None:
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+    if len(header) < _HEADER_BYTES:
+        raise DamagedCatalog(path, f"only {len(header)} bytes are left of it")
+    if not header.startswith(_MAGIC):
+        raise DamagedCatalog(path, "file is not a database")
+    if header[_VERSIONS] != _WAL_VERSIONS:
+        raise DamagedCatalog(path, f"its header has file format versions {[*header[_VERSIONS]]}")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
