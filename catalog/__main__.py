@@ -1,14 +1,17 @@
-"""`python -m catalog`: settings, parts, run, wait, close."""
+"""`python -m catalog`: settings, parts, run, wait, close. See `--help` for what else it does."""
 
 from __future__ import annotations
 
+import argparse
 import logging
 import logging.config
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import closing
 
+from catalog import restore
 from catalog.database import Database
 from catalog.files import CannotOpen
 from catalog.leases import Leases
@@ -30,8 +33,32 @@ _SERVICE_NAME = bourse_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_na
 
 
 def main() -> int:
-    stopping = stop_event()
+    arguments = parse_arguments(sys.argv[1:])
     settings = load_settings(CatalogSettings, "catalog")
+    if arguments.command == "restore":
+        return restore.run(settings, arguments.logs, arguments.expect_digest)
+    return run(settings)
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m catalog",
+        description="Serves the catalog. Its settings are environment variables: see README.md.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    restore.add_arguments(
+        commands.add_parser(
+            "restore",
+            help="rebuild a lost catalog from the order logs",
+            description="Rebuilds a lost catalog in DATA_DIR from the stocks in STOCKS_FILE and "
+            "the logs of order replicas, which must not run. See OPERATIONS.md, Damage and loss.",
+        )
+    )
+    return parser.parse_args(arguments)
+
+
+def run(settings: CatalogSettings) -> int:
+    stopping = stop_event()
     logging.config.dictConfig(logging_config("catalog", settings))
     try:
         with closing(Database(settings.data_dir, settings.stocks_file)) as database:

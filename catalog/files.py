@@ -81,6 +81,13 @@ class Directory:
             raise DamagedCatalog(path, "the file is gone")
         return False
 
+    def check_is_vacant(self) -> None:
+        """Raises CannotOpen if there is a database, or a part of one."""
+        for suffix in ("", "-wal", "-shm"):
+            path = _beside(self.database, suffix)
+            if path.exists():
+                raise CannotOpen(f"{path} is there: move it away first, and what lies beside it")
+
     def note_database(self) -> None:
         """Remembers that there is one, should its file be lost."""
         if not os.pread(self._lock, 1, 0):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from catalog.stock import Stock
 from catalog.transactions import transaction
 from common.errors import Damaged
-from common.records import EMPTY_DIGEST, Order
+from common.records import EMPTY_DIGEST, FRAMED_FIELDS, Order
+
+_order_values = attrgetter(*FRAMED_FIELDS, "digest")
 
 VERSION = 2
 _WITHOUT_SEALS = 1
@@ -194,7 +196,13 @@ def orders_above(connection: sqlite3.Connection, number: int, limit: int) -> lis
 
 
 def insert_order(connection: sqlite3.Connection, order: Order) -> None:
-    connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?)", astuple(order))
+    insert_orders(connection, [order])
+
+
+def insert_orders(connection: sqlite3.Connection, orders: Iterable[Order]) -> None:
+    connection.executemany(
+        "INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_order_values, orders)
+    )
 
 
 def last_position(connection: sqlite3.Connection) -> tuple[int, bytes]:

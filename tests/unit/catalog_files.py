@@ -1,4 +1,4 @@
-"""What the tests of damage, migration and restoring share: catalogs with trades, and their files."""
+"""What the tests of damage, migration and restoring share: catalogs with trades, their files."""
 
 from __future__ import annotations
 

@@ -1,0 +1,81 @@
+"""Order logs as the catalog is restored from them: copied, verified, compared with each other."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.chain import verify_chain
+from common.errors import Damaged
+from common.records import FRAMED_FIELDS, Order
+
+_COLUMNS = ", ".join((*FRAMED_FIELDS, "digest"))
+
+
+class Unusable(Exception):
+    """Why the catalog cannot be restored from what was given."""
+
+
+@dataclass(frozen=True)
+class OrderLog:
+    """A copy of a replica's log whose chain is whole."""
+
+    origin: Path
+    path: Path
+    last_number: int
+    digest: bytes
+
+    def orders(self) -> Iterator[Order]:
+        with closing(sqlite3.connect(self.path)) as connection:
+            rows = connection.execute(f"SELECT {_COLUMNS} FROM orders ORDER BY number")  # noqa: S608 - constants
+            for row in rows:
+                yield Order(*row)
+
+    def digest_of(self, number: int) -> bytes | None:
+        with closing(sqlite3.connect(self.path)) as connection:
+            sql = "SELECT digest FROM orders WHERE number = ?"
+            found = connection.execute(sql, (number,)).fetchone()
+        return found[0] if found else None
+
+    def __str__(self) -> str:
+        return f"{self.origin} (last number {self.last_number}, digest {self.digest.hex()})"
+
+
+def copy_log(origin: Path, to: Path) -> OrderLog:
+    """Copies a log with its write-ahead log, which holds the last rows of a killed replica, and
+    verifies the copy. Nothing is written where the log is.
+
+    Raises:
+        Damaged: it is no order log, or its chain is broken.
+        OSError: it cannot be copied.
+    """
+    to.mkdir()
+    path = to / "orders.db"
+    shutil.copyfile(origin, path)
+    ahead = origin.with_name(origin.name + "-wal")
+    if ahead.exists():
+        shutil.copyfile(ahead, path.with_name(path.name + "-wal"))
+    try:
+        return OrderLog(origin, path, *verify_chain(path, "orders"))
+    except sqlite3.Error as error:
+        raise Damaged(str(error)) from error
+
+
+def longest(logs: Sequence[OrderLog]) -> OrderLog:
+    """The longest log, of which every other one must be a beginning.
+
+    Raises:
+        Unusable: two of them contradict each other.
+    """
+    chosen = max(logs, key=lambda log: log.last_number)
+    for log in logs:
+        if log.last_number and chosen.digest_of(log.last_number) != log.digest:
+            raise Unusable(
+                f"these logs are not of one service, their orders up to {log.last_number} "
+                f"differ: {log}, {chosen}"
+            )
+    return chosen
