@@ -13,7 +13,14 @@ from catalog.decisions import Decision, Failure
 from catalog.leases import Leases
 from catalog.stock import Stock
 from catalog.store import MAX_CHUNK, CatalogStore
-from common.errors import Busy, Internal, InvalidRequest, KeyReused, StaleEpoch
+from common.errors import (
+    Busy,
+    Contradiction,
+    Internal,
+    InvalidRequest,
+    KeyReused,
+    StaleEpoch,
+)
 from common.records import BUY, SELL, Trade, is_valid_name, order_to_item
 from proto import bourse_pb2, bourse_pb2_grpc
 
@@ -31,6 +38,7 @@ _FAILURES = {
 
 # So few rows leave the thread at once, whatever the reader does. Looking one order up is this.
 _SHORT_READ_ROWS = 16
+_CONTRADICTIONS_KEPT = 100
 
 
 class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
@@ -43,6 +51,7 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
         self._store = store
         self._leases = leases
         self._stream_slots = threading.BoundedSemaphore(max_streams)
+        self._contradictions: dict[int, str] = {}  # what was last said, by replica
 
     def Lookup(
         self, request: bourse_pb2.LookupRequest, _context: grpc.ServicerContext
@@ -97,7 +106,10 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
     def Fence(
         self, request: bourse_pb2.FenceRequest, _context: grpc.ServicerContext
     ) -> bourse_pb2.FenceResponse:
-        accepted, registered = self._store.fence(request.epoch, request.leader_id)
+        with self._loudly(request.leader_id):
+            accepted, registered = self._store.fence(
+                request.epoch, request.leader_id, request.last_number, request.digest
+            )
         logger.info(
             "fence (epoch %d, leader %d) %s; registered is epoch %d of leader %d",
             request.epoch,
@@ -109,6 +121,33 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
         return bourse_pb2.FenceResponse(
             accepted=accepted, epoch=registered.epoch, leader_id=registered.leader_id
         )
+
+    def Compare(
+        self, request: bourse_pb2.CompareRequest, _context: grpc.ServicerContext
+    ) -> bourse_pb2.Empty:
+        with self._loudly(request.replica_id):
+            self._store.compare(request.last_number, request.digest)
+        return bourse_pb2.Empty()
+
+    @contextmanager
+    def _loudly(self, replica_id: int) -> Iterator[None]:
+        """Says which replica's log contradicts the journal; the same thing only once."""
+        try:
+            yield
+        except Contradiction as error:
+            if self._contradictions.get(replica_id) != error.message:
+                logger.critical(
+                    "the log of replica %d and this catalog do not belong together: %s. "
+                    "See OPERATIONS.md, Damage and loss",
+                    replica_id,
+                    error,
+                )
+            if len(self._contradictions) >= _CONTRADICTIONS_KEPT:
+                self._contradictions.clear()
+            self._contradictions[replica_id] = error.message
+            raise
+        else:
+            self._contradictions.pop(replica_id, None)
 
     def Journal(
         self, request: bourse_pb2.SyncRequest, _context: grpc.ServicerContext

@@ -13,7 +13,7 @@ from catalog.decisions import Decision, Failure, OpenBatch
 from catalog.schema import Registration
 from catalog.stock import INVALID, Stock
 from catalog.transactions import transaction
-from common.errors import BourseError, InvalidRequest
+from common.errors import BourseError, Contradiction, InvalidRequest
 from common.records import MAX_ORDER_NUMBER, Order, Trade
 
 logger = logging.getLogger(__name__)
@@ -68,10 +68,25 @@ class CatalogStore:
         with self._database.reading() as connection:
             return schema.orders_above(connection, max(0, after), min(limit, MAX_CHUNK))
 
-    def fence(self, epoch: int, leader_id: int) -> FenceAnswer:
-        """Registers a leader if `epoch` follows the registered one: a compare-and-set."""
+    def compare(self, last_number: int, digest: bytes) -> None:
+        """Raises Contradiction if a log that ends so is not a beginning of the journal."""
+        with self._database.reading() as connection:
+            _check_belongs(connection, last_number, digest)
+
+    def fence(
+        self, epoch: int, leader_id: int, last_number: int = 0, digest: bytes = b""
+    ) -> FenceAnswer:
+        """Registers a leader if `epoch` follows the registered one: a compare-and-set.
+
+        Args:
+            last_number: of the candidate's log, and its digest; 0 claims nothing.
+
+        Raises:
+            Contradiction: the log is not a beginning of the journal; nothing was registered.
+        """
         asked = Registration(epoch, leader_id)
         with self._database.writing() as connection, transaction(connection):
+            _check_belongs(connection, last_number, digest)
             registered = schema.registration(connection)
             if epoch != registered.epoch + 1 or not 1 <= leader_id < 2**63:
                 return FenceAnswer(False, registered)
@@ -129,3 +144,18 @@ class CatalogStore:
             deleted = 0
         if deleted < _PURGE_STEP:
             self._next_purge_s = now_s + _PURGE_INTERVAL_S
+
+
+def _check_belongs(connection: sqlite3.Connection, last_number: int, digest: bytes) -> None:
+    """A log grows by committed orders only, so the journal has every order that a log has."""
+    if last_number == 0:
+        return
+    found = schema.digest_of(connection, last_number)
+    if found is None:
+        last, _ = schema.last_position(connection)
+        raise Contradiction(f"that log has order {last_number}, this journal ends with {last}")
+    if found != digest:
+        raise Contradiction(
+            f"up to order {last_number} that log has digest {digest.hex()}, "
+            f"this journal has {found.hex()}"
+        )

@@ -104,6 +104,14 @@ class Damaged(BourseError):
     default_message = "stored data is damaged"
 
 
+class Contradiction(Damaged):
+    """A log and a journal, each whole in itself, do not belong together."""
+
+    grpc_status = grpc.StatusCode.OUT_OF_RANGE
+    http_status = HTTPStatus.SERVICE_UNAVAILABLE
+    default_message = "log and journal contradict each other"
+
+
 _BY_GRPC_STATUS: dict[grpc.StatusCode, type[BourseError]] = {
     kind.grpc_status: kind
     for kind in (
@@ -117,6 +125,7 @@ _BY_GRPC_STATUS: dict[grpc.StatusCode, type[BourseError]] = {
         Unavailable,
         OutcomeUnknown,
         Damaged,
+        Contradiction,
     )
 }
 # A call cancelled from this side (its channel was closed) reached nobody who would answer.

@@ -8,22 +8,24 @@ import os
 import sys
 import threading
 import time
+from typing import NoReturn
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from common import rpc
-from common.errors import BourseError, Damaged
+from common.errors import BourseError, Contradiction, Damaged
 from common.logs import logging_config
 from common.redis_credentials import with_password_file
 from common.replicas import ReplicaPeer
 from common.runtime import stop_event, wait_until_stopped
 from common.settings import load_settings
+from order.accord import Accord
 from order.catalog_client import CatalogClient
 from order.catchup import catch_up
 from order.ledger import Ledger
-from order.log import OrderLog, open_log
+from order.log import OrderLog, open_log, set_aside
 from order.node import Node
 from order.office import Office
 from order.pipeline import Pipeline
@@ -37,6 +39,7 @@ from proto import bourse_pb2, bourse_pb2_grpc
 
 logger = logging.getLogger("order")
 
+_LOG_NAME = "orders.db"
 _BATCH_LIMIT = 256
 _JOIN_TIMEOUT_S = 5.0
 _SERVICE = bourse_pb2.DESCRIPTOR.services_by_name["OrderService"].full_name
@@ -51,6 +54,7 @@ class Service:
         self._stopping = stopping
         self._ready = threading.Event()
         self.failed = False
+        self.wrong_log_because = ""
         self._node = Node(Replica(settings.order_id, log.last_number, log.digest))
         self._ledger = Ledger(log, self._node)
         self._channel = rpc.open_channel(settings.catalog_address)
@@ -60,6 +64,15 @@ class Service:
             for replica_id, address in settings.order_replicas.items()
             if replica_id != settings.order_id
         ]
+        self._accord = Accord(
+            self._node,
+            catalog,
+            self._peers,
+            replica_count=len(settings.order_replicas),
+            peer_timeout_s=settings.peer_timeout_s,
+            on_change=lambda _holds: self._say_serving(),
+            on_wrong_log=self._give_up_log,
+        )
         self._publisher = RedisPublisher(_publishing_client(settings))
         hub = UpdateHub()
         self._stream_announcer = Announcer([hub])
@@ -79,6 +92,7 @@ class Service:
             catalog,
             self._ledger,
             announcer.announce,
+            self._accord,
             fence_timeout_s=settings.fence_timeout_s,
             patience_s=settings.commit_patience_s,
             stuck_after_s=settings.stuck_after_s,
@@ -92,6 +106,7 @@ class Service:
             followers=self._replicator,
             announcer=announcer,
             resign=office.resign,
+            accord=self._accord,
             attempt_timeout_s=settings.commit_attempt_timeout_s,
             patience_s=settings.commit_patience_s,
             halt=self.halt,
@@ -116,7 +131,8 @@ class Service:
                 stream_announcer=self._stream_announcer,
                 trade_limit=settings.trade_limit,
                 stream_limit=settings.stream_limit,
-                is_ready=self._ready.is_set,
+                is_ready=self._is_ready,
+                may_serve_orders=lambda: self._accord.may_serve_orders,
                 is_stopping=stopping.is_set,
             ),
             self._server.grpc_server,
@@ -127,6 +143,17 @@ class Service:
         logger.critical("stopping for good: %s", reason)
         self.failed = True
         self._stopping.set()
+
+    def _give_up_log(self, reason: str) -> None:
+        """Stops, for the process to begin anew without this log."""
+        self.wrong_log_because = reason
+        self._stopping.set()
+
+    def _is_ready(self) -> bool:
+        return self._ready.is_set() and self._accord.holds
+
+    def _say_serving(self) -> None:
+        self._server.set_serving(self._is_ready())
 
     def start(self) -> None:
         """Serves peers at once, and says it is ready when it has caught up.
@@ -139,10 +166,14 @@ class Service:
         self._pipeline_thread.start()
         self._replicator.start()
         logger.info("listening on port %d, last number %d", port, self._log.last_number)
-        self._catch_up()
+        self._accord.look()
+        if self._accord.holds:
+            self._catch_up()
         self._ready.set()
-        self._server.set_serving(True)
-        logger.info("ready, last number %d", self._node.view().position)
+        self._say_serving()
+        self._accord.start()
+        if self._is_ready():
+            logger.info("ready, last number %d", self._node.view().position)
 
     def _catch_up(self) -> None:
         try:
@@ -155,6 +186,8 @@ class Service:
                 announce=self._stream_announcer.announce,
                 is_stopping=self._stopping.is_set,
             )
+        except Contradiction as denial:
+            logger.critical("the leader's log contradicts this one: %s", denial)
         except Damaged as error:
             self.halt(error.message)
 
@@ -171,6 +204,7 @@ class Service:
         self._pipeline_thread.join(_JOIN_TIMEOUT_S)
         if self._pipeline_thread.is_alive():
             return False
+        self._accord.stop()
         self._replicator.stop()
         self._publisher.stop()
         for peer in self._peers:
@@ -199,7 +233,7 @@ def main() -> int:
     settings = load_settings(OrderSettings, "order")
     logging.config.dictConfig(logging_config(f"order-{settings.order_id}", settings))
     try:
-        log, damage = open_log(settings.data_dir / "orders.db")
+        log, damage = open_log(settings.data_dir / _LOG_NAME)
         if damage is not None:
             logger.error("the log is damaged, rebuilding it: %s", damage)
         service = Service(settings, log, stopping)
@@ -214,8 +248,22 @@ def main() -> int:
         logging.shutdown()
         os._exit(1)  # an exit in good order would wait for the thread that hangs
     logger.info("stopped, last number %d", log.last_number)
+    if service.wrong_log_because:
+        _begin_anew(settings, service.wrong_log_because)
     logging.shutdown()
     return 1 if service.failed else 0
+
+
+def _begin_anew(settings: OrderSettings, reason: str) -> NoReturn:
+    """Sets the log aside and becomes a new process, which starts with an empty one."""
+    aside = set_aside(settings.data_dir / _LOG_NAME)
+    logger.error(
+        "this log is not of this catalog, rebuilding it: %s; set aside as %s",
+        reason,
+        aside.name,
+    )
+    logging.shutdown()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves
 
 
 if __name__ == "__main__":

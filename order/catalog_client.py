@@ -71,10 +71,32 @@ class CatalogClient:
         now = self._clock()
         return [_result(message, now) for message in answer.results]
 
-    def fence(self, epoch: int, leader_id: int, timeout_s: float) -> FenceAnswer:
-        request = bourse_pb2.FenceRequest(epoch=epoch, leader_id=leader_id)
+    def fence(
+        self,
+        epoch: int,
+        leader_id: int,
+        timeout_s: float,
+        last_number: int = 0,
+        digest: bytes = b"",
+    ) -> FenceAnswer:
+        """Asks for an office.
+
+        Raises:
+            Contradiction: a log that ends so is not a beginning of the catalog's journal.
+            BourseError: anything else leaves it unknown whether the office was given.
+        """
+        request = bourse_pb2.FenceRequest(
+            epoch=epoch, leader_id=leader_id, last_number=last_number, digest=digest
+        )
         answer = rpc.call(self._stub.Fence, request, timeout_s)
         return FenceAnswer(answer.accepted, answer.epoch, answer.leader_id)
+
+    def compare(self, replica_id: int, last_number: int, digest: bytes, timeout_s: float) -> None:
+        """Raises Contradiction if that replica's log is not a beginning of the journal."""
+        request = bourse_pb2.CompareRequest(
+            replica_id=replica_id, last_number=last_number, digest=digest
+        )
+        rpc.call(self._stub.Compare, request, timeout_s)
 
     def journal(self, after: int) -> Iterator[list[Order]]:
         """The rows above `after`, in order, in chunks. Each chunk has the timeout to itself."""

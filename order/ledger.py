@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from common.errors import Damaged
+from common.errors import Contradiction
 from common.records import Order, next_digest
 from order.log import OrderLog
 from order.node import Node
@@ -44,7 +44,7 @@ class Ledger:
 
         Raises:
             Gap: rows between the log's end and these are missing; nothing was appended.
-            Damaged: a row contradicts the log or does not continue its chain; nothing was
+            Contradiction: a row contradicts the log or does not continue its chain; nothing was
                 appended.
             AppendFailed: the disk did not take the rows; nothing was appended.
         """
@@ -65,7 +65,7 @@ class Ledger:
         append meanwhile is met again as known.
 
         Raises:
-            Damaged, AppendFailed: as `append`.
+            Contradiction, AppendFailed: as `append`.
             BourseError: whatever the source raises.
         """
         for rows in source(self._node.view().position):
@@ -82,14 +82,14 @@ class Ledger:
             return
         for row in rows:  # not in one piece, or one of them is another
             if self._log.row(row.number) != row:
-                raise Damaged(f"row {row.number} is not the one in the log: {row}")
+                raise Contradiction(f"row {row.number} is not the one in the log: {row}")
 
     def _check_chain(self, rows: Sequence[Order]) -> None:
         digest = self._log.digest
         for row in rows:
             digest = next_digest(digest, row)
             if row.digest != digest:
-                raise Damaged(f"row {row.number} does not continue the log's chain: {row}")
+                raise Contradiction(f"row {row.number} does not continue the log's chain: {row}")
 
     def _write(self, rows: Sequence[Order]) -> None:
         try:

@@ -176,12 +176,18 @@ def open_log(path: Path) -> tuple[OrderLog, str | None]:
     try:
         return OrderLog(path), None
     except Damaged as damage:
-        aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
-        for suffix in ("", "-wal", "-shm"):
-            part = path.with_name(path.name + suffix)
-            if part.exists():
-                part.replace(aside.with_name(aside.name + suffix))
+        aside = set_aside(path)
         return OrderLog(path), f"{damage.message}; set aside as {aside.name}"
+
+
+def set_aside(path: Path) -> Path:
+    """Gives a closed log another name, which it returns, so that the next one begins empty."""
+    aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+    for suffix in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.replace(aside.with_name(aside.name + suffix))
+    return aside
 
 
 def _connect(path: Path) -> sqlite3.Connection:

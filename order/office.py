@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
-from common.errors import BourseError, Damaged, Unavailable
+from common.errors import BourseError, Contradiction, Damaged, Unavailable
 from common.records import Order
 from order.catalog_client import FenceAnswer
 from order.ledger import AppendFailed, Ledger
@@ -27,9 +27,24 @@ _REST_S = 2.0
 class Registry(Protocol):
     """The catalog, as far as taking office needs it."""
 
-    def fence(self, epoch: int, leader_id: int, timeout_s: float) -> FenceAnswer: ...
+    def fence(
+        self,
+        epoch: int,
+        leader_id: int,
+        timeout_s: float,
+        last_number: int = 0,
+        digest: bytes = b"",
+    ) -> FenceAnswer: ...
 
     def journal(self, after: int) -> Iterable[Sequence[Order]]: ...
+
+
+class Accord(Protocol):
+    """Whether the logs and the catalog belong together."""
+
+    def check_peers(self) -> None: ...
+
+    def contradicted(self, denial: Contradiction) -> None: ...
 
 
 def _in_a_thread(work: Callable[[], None]) -> None:
@@ -49,6 +64,7 @@ class Office:
         registry: Registry,
         ledger: Ledger,
         announce: Callable[[Sequence[Order]], None],
+        accord: Accord,
         *,
         fence_timeout_s: float,
         patience_s: float,
@@ -62,6 +78,7 @@ class Office:
         self._registry = registry
         self._ledger = ledger
         self._announce = announce
+        self._accord = accord
         self._fence_timeout_s = fence_timeout_s
         self._patience_s = patience_s
         self._stuck_after_s = stuck_after_s
@@ -143,7 +160,7 @@ class Office:
             epoch = self._fence(suggested_epoch)
         except Exception as error:
             if isinstance(error, Damaged):
-                self._halt(error.message)
+                self._report(error)
             elif not isinstance(error, BourseError):
                 logger.exception("unexpected error while taking office")
             self._forget(attempt)
@@ -157,6 +174,13 @@ class Office:
         finally:
             self._promotion_moved_at = None
 
+    def _report(self, error: Damaged) -> None:
+        """What another part says is wrong is no reason to halt: it may be the other part."""
+        if isinstance(error, Contradiction):
+            self._accord.contradicted(error)
+        else:
+            self._halt(error.message)
+
     def _forget(self, attempt: Future[int]) -> None:
         with self._joining:
             if self._attempt is attempt:
@@ -165,6 +189,7 @@ class Office:
     def _fence(self, suggested_epoch: int) -> int:
         """From follower to promoting; returns the epoch that the catalog registered."""
         self._check_log()
+        self._accord.check_peers()
         asked = self._node.step(lambda replica: replica.stand(suggested_epoch))
         try:
             return self._ask_fence(asked)
@@ -182,12 +207,16 @@ class Office:
             raise Unavailable(f"the log takes no rows: {failure}") from failure
 
     def _ask_fence(self, asked: int) -> int:
-        replica_id = self._node.view().replica_id
         give_up_at = self._clock() + self._patience_s
         said = ""
         while (remaining_s := give_up_at - self._clock()) > 0:
+            view = self._node.view()
             try:
-                answer = self._registry.fence(asked, replica_id, remaining_s)
+                answer = self._registry.fence(
+                    asked, view.replica_id, remaining_s, view.position, view.digest
+                )
+            except Contradiction:
+                raise
             except BourseError as error:
                 if error.message != said:
                     logger.warning("epoch %d: no answer from the fence: %s", asked, error)
@@ -224,7 +253,7 @@ class Office:
         except (BourseError, AppendFailed) as error:
             self.resign(epoch, f"cannot catch up: {error}")
             if isinstance(error, Damaged):
-                self._halt(error.message)
+                self._report(error)
         except Exception:
             logger.exception("unexpected error while promoting")
             self.resign(epoch, "unexpected error while promoting")

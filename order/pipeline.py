@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from common.errors import BourseError, Damaged, NotLeader, OutcomeUnknown, StaleEpoch
+from common.errors import BourseError, Contradiction, Damaged, NotLeader, OutcomeUnknown, StaleEpoch
 from common.records import Order, Trade
 from order.catalog_client import Result
 from order.ledger import AppendFailed, Ledger
@@ -44,6 +44,10 @@ class Resignation(Protocol):
         """Leaves that office by this replica's own fault."""
 
 
+class Accord(Protocol):
+    def contradicted(self, denial: Contradiction) -> None: ...
+
+
 class OfficeLost(Exception):
     """This replica stepped down before the batch was settled."""
 
@@ -69,6 +73,7 @@ class Pipeline:
         followers: Followers,
         announcer: Announcer,
         resign: Resignation,
+        accord: Accord,
         attempt_timeout_s: float,
         patience_s: float,
         halt: Callable[[str], None],
@@ -82,6 +87,7 @@ class Pipeline:
         self._followers = followers
         self._announcer = announcer
         self._resign = resign
+        self._accord = accord
         self._attempt_timeout_s = attempt_timeout_s
         self._patience_s = patience_s
         self._halt = halt
@@ -109,6 +115,10 @@ class Pipeline:
         self._batch_began_at = self._clock()
         try:
             self.process(batch)
+        except Contradiction as denial:
+            _fail(batch, OutcomeUnknown())
+            self._resign(self._node.view().epoch, denial.message)
+            self._accord.contradicted(denial)
         except Damaged as error:
             _fail(batch, error)
             self._halt(error.message)
@@ -170,7 +180,7 @@ class Pipeline:
             self._pause(_RESEND_PAUSE_S)
 
     def _append(self, rows: Sequence[Order], epoch: int) -> list[Order]:
-        """What the log lacked. Raises Damaged when catalog and log contradict each other."""
+        """What the log lacked. Raises Contradiction where catalog and log are at odds."""
         appended: list[Order] = []
         try:
             try:

@@ -50,6 +50,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         trade_limit: int,
         stream_limit: int,
         is_ready: Callable[[], bool],
+        may_serve_orders: Callable[[], bool],
         is_stopping: Callable[[], bool],
     ) -> None:
         self._node = node
@@ -66,6 +67,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         self._catch_up_slots = threading.BoundedSemaphore(stream_limit)
         self._update_slots = threading.BoundedSemaphore(stream_limit)
         self._is_ready = is_ready
+        self._may_serve_orders = may_serve_orders
         self._is_stopping = is_stopping
         self._replica_id = node.view().replica_id
 
@@ -112,6 +114,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
     def OrderLookup(
         self, request: bourse_pb2.OrderLookupRequest, context: grpc.ServicerContext
     ) -> bourse_pb2.OrderLookupResponse:
+        self._check_orders_are_sure()
         order = self._log.row(request.number) if request.number >= 1 else None
         if order is None:
             return bourse_pb2.OrderLookupResponse(
@@ -177,12 +180,17 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
             yield bourse_pb2.OrderBatch(rows=map(order_to_item, rows))
 
     def _chunks(self, request: bourse_pb2.SyncRequest) -> Iterator[list[Order]]:
+        self._check_orders_are_sure()
         left = request.limit if request.limit > 0 else None
         with _slot(self._catch_up_slots, "too many streams at once"):
             for rows in self._log.chunks(max(0, request.last_number)):
                 yield rows[:left]
                 if left is not None and (left := left - len(rows)) <= 0:
                     return
+
+    def _check_orders_are_sure(self) -> None:
+        if not self._may_serve_orders():
+            raise Unavailable("this log and the catalog have not been found to belong together")
 
     def StreamDBUpdates(
         self, request: bourse_pb2.Empty, context: grpc.ServicerContext

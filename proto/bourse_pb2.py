@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12proto/bourse.proto\x12\tbourse.v1\"\x07\n\x05\x45mpty\"0\n\rLookupRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\twill_fill\x18\x02 \x01(\x08\"N\n\x0eLookupResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05price\x18\x02 \x01(\x01\x12\x0e\n\x06volume\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\"v\n\rUpdateRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\"\n\x04type\x18\x04 \x01(\x0e\x32\x14.bourse.v1.TradeType\x12\x10\n\x08quantity\x18\x05 \x01(\x03\"\xea\x01\n\x0eUpdateResponse\x12\x0e\n\x06status\x18\x01 \x01(\x03\x12\x1a\n\x12transaction_number\x18\x02 \x01(\x03\x12\x10\n\x08lease_ms\x18\x03 \x01(\x03\x12\x10\n\x08replayed\x18\x04 \x01(\x08\x12#\n\x03row\x18\x05 \x01(\x0b\x32\x16.bourse.v1.OrderDBItem\x12\x32\n\x07\x66\x61ilure\x18\x06 \x01(\x0e\x32!.bourse.v1.UpdateResponse.Failure\"/\n\x07\x46\x61ilure\x12\x08\n\x04NONE\x10\x00\x12\x0c\n\x08MISMATCH\x10\x01\x12\x0c\n\x08INTERNAL\x10\x02\"L\n\x12UpdateBatchRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\'\n\x06trades\x18\x02 \x03(\x0b\x32\x17.bourse.v1.TradeRequest\"A\n\x13UpdateBatchResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.bourse.v1.UpdateResponse\"0\n\x0c\x46\x65nceRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x11\n\tleader_id\x18\x02 \x01(\x03\"C\n\rFenceResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x11\n\tleader_id\x18\x03 \x01(\x03\"E\n\x05Stock\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05price\x18\x02 \x01(\x01\x12\x0e\n\x06volume\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\"6\n\x12ListStocksResponse\x12 \n\x06stocks\x18\x01 \x03(\x0b\x32\x10.bourse.v1.Stock\"f\n\x0cTradeRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\"\n\x04type\x18\x03 \x01(\x0e\x32\x14.bourse.v1.TradeType\x12\x10\n\x08quantity\x18\x04 \x01(\x03\"\x84\x01\n\rTradeResponse\x12\x0e\n\x06status\x18\x01 \x01(\x03\x12\x1a\n\x12transaction_number\x18\x02 \x01(\x03\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x10\n\x08lease_ms\x18\x04 \x01(\x03\x12\x10\n\x08replayed\x18\x05 \x01(\x08\x12\x12\n\nreplica_id\x18\x06 \x01(\x03\"7\n\x0cSaveResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x13\n\x0blast_number\x18\x02 \x01(\x03\"$\n\x12OrderLookupRequest\x12\x0e\n\x06number\x18\x01 \x01(\x03\"\x8d\x01\n\x13OrderLookupResponse\x12\x0e\n\x06status\x18\x01 \x01(\x03\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\"\n\x04type\x18\x04 \x01(\x0e\x32\x14.bourse.v1.TradeType\x12\x10\n\x08quantity\x18\x05 \x01(\x03\x12\x12\n\nreplica_id\x18\x06 \x01(\x03\"7\n\x16\x43\x61\x63heInvalidateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"8\n\rAliveResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x13\n\x0blast_number\x18\x02 \x01(\x03\"\xa5\x01\n\x0bOrderDBItem\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\"\n\x04type\x18\x04 \x01(\x0e\x32\x14.bourse.v1.TradeType\x12\x10\n\x08quantity\x18\x05 \x01(\x03\x12\x0f\n\x07version\x18\x06 \x01(\x03\x12\r\n\x05\x65poch\x18\x07 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x08 \x01(\x0c\"T\n\nOrderBatch\x12$\n\x04rows\x18\x01 \x03(\x0b\x32\x16.bourse.v1.OrderDBItem\x12\x11\n\tleader_id\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\"1\n\x0bSyncRequest\x12\x13\n\x0blast_number\x18\x01 \x01(\x03\x12\r\n\x05limit\x18\x02 \x01(\x03\"L\n\x0cSyncResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x13\n\x0blast_number\x18\x02 \x01(\x03\x12\x13\n\x0b\x63\x61tching_up\x18\x03 \x01(\x08\"4\n\x10SetLeaderRequest\x12\x11\n\tleader_id\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\"I\n\x11SetLeaderResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x11\n\tleader_id\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\"I\n\x11GetLeaderResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x11\n\tleader_id\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\"\x99\x01\n\x0eStatusResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x11\n\tleader_id\x18\x04 \x01(\x03\x12\x13\n\x0blast_number\x18\x05 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x06 \x01(\x0c\x12\x0f\n\x07in_sync\x18\x07 \x03(\x03\x12\r\n\x05ready\x18\x08 \x01(\x08*\x1e\n\tTradeType\x12\x07\n\x03\x42UY\x10\x00\x12\x08\n\x04SELL\x10\x01\x32\x93\x03\n\x0e\x43\x61talogService\x12=\n\x06Lookup\x12\x18.bourse.v1.LookupRequest\x1a\x19.bourse.v1.LookupResponse\x12=\n\x06Update\x12\x18.bourse.v1.UpdateRequest\x1a\x19.bourse.v1.UpdateResponse\x12L\n\x0bUpdateBatch\x12\x1d.bourse.v1.UpdateBatchRequest\x1a\x1e.bourse.v1.UpdateBatchResponse\x12:\n\x05\x46\x65nce\x12\x17.bourse.v1.FenceRequest\x1a\x18.bourse.v1.FenceResponse\x12:\n\x07Journal\x12\x16.bourse.v1.SyncRequest\x1a\x15.bourse.v1.OrderBatch0\x01\x12=\n\nListStocks\x12\x10.bourse.v1.Empty\x1a\x1d.bourse.v1.ListStocksResponse2\x95\x06\n\x0cOrderService\x12:\n\x05Trade\x12\x17.bourse.v1.TradeRequest\x1a\x18.bourse.v1.TradeResponse\x12\x31\n\x04Save\x12\x10.bourse.v1.Empty\x1a\x17.bourse.v1.SaveResponse\x12L\n\x0bOrderLookup\x12\x1d.bourse.v1.OrderLookupRequest\x1a\x1e.bourse.v1.OrderLookupResponse\x12H\n\x0fStreamDBUpdates\x12\x10.bourse.v1.Empty\x1a!.bourse.v1.CacheInvalidateRequest0\x01\x12\x35\n\x07IsAlive\x12\x10.bourse.v1.Empty\x1a\x18.bourse.v1.AliveResponse\x12\x43\n\x10SyncOrderRequest\x12\x16.bourse.v1.OrderDBItem\x1a\x17.bourse.v1.SyncResponse\x12@\n\x0eSyncOrderBatch\x12\x15.bourse.v1.OrderBatch\x1a\x17.bourse.v1.SyncResponse\x12?\n\x0bSyncOrderDB\x12\x16.bourse.v1.SyncRequest\x1a\x16.bourse.v1.OrderDBItem0\x01\x12\x43\n\x10SyncOrderDBBatch\x12\x16.bourse.v1.SyncRequest\x1a\x15.bourse.v1.OrderBatch0\x01\x12\x46\n\tSetLeader\x12\x1b.bourse.v1.SetLeaderRequest\x1a\x1c.bourse.v1.SetLeaderResponse\x12;\n\tGetLeader\x12\x10.bourse.v1.Empty\x1a\x1c.bourse.v1.GetLeaderResponse\x12\x35\n\x06Status\x12\x10.bourse.v1.Empty\x1a\x19.bourse.v1.StatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12proto/bourse.proto\x12\tbourse.v1\"\x07\n\x05\x45mpty\"0\n\rLookupRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\twill_fill\x18\x02 \x01(\x08\"N\n\x0eLookupResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05price\x18\x02 \x01(\x01\x12\x0e\n\x06volume\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\"v\n\rUpdateRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\"\n\x04type\x18\x04 \x01(\x0e\x32\x14.bourse.v1.TradeType\x12\x10\n\x08quantity\x18\x05 \x01(\x03\"\xea\x01\n\x0eUpdateResponse\x12\x0e\n\x06status\x18\x01 \x01(\x03\x12\x1a\n\x12transaction_number\x18\x02 \x01(\x03\x12\x10\n\x08lease_ms\x18\x03 \x01(\x03\x12\x10\n\x08replayed\x18\x04 \x01(\x08\x12#\n\x03row\x18\x05 \x01(\x0b\x32\x16.bourse.v1.OrderDBItem\x12\x32\n\x07\x66\x61ilure\x18\x06 \x01(\x0e\x32!.bourse.v1.UpdateResponse.Failure\"/\n\x07\x46\x61ilure\x12\x08\n\x04NONE\x10\x00\x12\x0c\n\x08MISMATCH\x10\x01\x12\x0c\n\x08INTERNAL\x10\x02\"L\n\x12UpdateBatchRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\'\n\x06trades\x18\x02 \x03(\x0b\x32\x17.bourse.v1.TradeRequest\"A\n\x13UpdateBatchResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.bourse.v1.UpdateResponse\"U\n\x0c\x46\x65nceRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x11\n\tleader_id\x18\x02 \x01(\x03\x12\x13\n\x0blast_number\x18\x03 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\"I\n\x0e\x43ompareRequest\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x13\n\x0blast_number\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"C\n\rFenceResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x11\n\tleader_id\x18\x03 \x01(\x03\"E\n\x05Stock\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05price\x18\x02 \x01(\x01\x12\x0e\n\x06volume\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\"6\n\x12ListStocksResponse\x12 \n\x06stocks\x18\x01 \x03(\x0b\x32\x10.bourse.v1.Stock\"f\n\x0cTradeRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\"\n\x04type\x18\x03 \x01(\x0e\x32\x14.bourse.v1.TradeType\x12\x10\n\x08quantity\x18\x04 \x01(\x03\"\x84\x01\n\rTradeResponse\x12\x0e\n\x06status\x18\x01 \x01(\x03\x12\x1a\n\x12transaction_number\x18\x02 \x01(\x03\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x10\n\x08lease_ms\x18\x04 \x01(\x03\x12\x10\n\x08replayed\x18\x05 \x01(\x08\x12\x12\n\nreplica_id\x18\x06 \x01(\x03\"7\n\x0cSaveResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x13\n\x0blast_number\x18\x02 \x01(\x03\"$\n\x12OrderLookupRequest\x12\x0e\n\x06number\x18\x01 \x01(\x03\"\x8d\x01\n\x13OrderLookupResponse\x12\x0e\n\x06status\x18\x01 \x01(\x03\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\"\n\x04type\x18\x04 \x01(\x0e\x32\x14.bourse.v1.TradeType\x12\x10\n\x08quantity\x18\x05 \x01(\x03\x12\x12\n\nreplica_id\x18\x06 \x01(\x03\"7\n\x16\x43\x61\x63heInvalidateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"8\n\rAliveResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x13\n\x0blast_number\x18\x02 \x01(\x03\"\xa5\x01\n\x0bOrderDBItem\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\"\n\x04type\x18\x04 \x01(\x0e\x32\x14.bourse.v1.TradeType\x12\x10\n\x08quantity\x18\x05 \x01(\x03\x12\x0f\n\x07version\x18\x06 \x01(\x03\x12\r\n\x05\x65poch\x18\x07 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x08 \x01(\x0c\"T\n\nOrderBatch\x12$\n\x04rows\x18\x01 \x03(\x0b\x32\x16.bourse.v1.OrderDBItem\x12\x11\n\tleader_id\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\"1\n\x0bSyncRequest\x12\x13\n\x0blast_number\x18\x01 \x01(\x03\x12\r\n\x05limit\x18\x02 \x01(\x03\"L\n\x0cSyncResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x13\n\x0blast_number\x18\x02 \x01(\x03\x12\x13\n\x0b\x63\x61tching_up\x18\x03 \x01(\x08\"4\n\x10SetLeaderRequest\x12\x11\n\tleader_id\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\"I\n\x11SetLeaderResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x11\n\tleader_id\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\"I\n\x11GetLeaderResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x11\n\tleader_id\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\"\x99\x01\n\x0eStatusResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x11\n\tleader_id\x18\x04 \x01(\x03\x12\x13\n\x0blast_number\x18\x05 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x06 \x01(\x0c\x12\x0f\n\x07in_sync\x18\x07 \x03(\x03\x12\r\n\x05ready\x18\x08 \x01(\x08*\x1e\n\tTradeType\x12\x07\n\x03\x42UY\x10\x00\x12\x08\n\x04SELL\x10\x01\x32\xcb\x03\n\x0e\x43\x61talogService\x12=\n\x06Lookup\x12\x18.bourse.v1.LookupRequest\x1a\x19.bourse.v1.LookupResponse\x12=\n\x06Update\x12\x18.bourse.v1.UpdateRequest\x1a\x19.bourse.v1.UpdateResponse\x12L\n\x0bUpdateBatch\x12\x1d.bourse.v1.UpdateBatchRequest\x1a\x1e.bourse.v1.UpdateBatchResponse\x12:\n\x05\x46\x65nce\x12\x17.bourse.v1.FenceRequest\x1a\x18.bourse.v1.FenceResponse\x12\x36\n\x07\x43ompare\x12\x19.bourse.v1.CompareRequest\x1a\x10.bourse.v1.Empty\x12:\n\x07Journal\x12\x16.bourse.v1.SyncRequest\x1a\x15.bourse.v1.OrderBatch0\x01\x12=\n\nListStocks\x12\x10.bourse.v1.Empty\x1a\x1d.bourse.v1.ListStocksResponse2\x95\x06\n\x0cOrderService\x12:\n\x05Trade\x12\x17.bourse.v1.TradeRequest\x1a\x18.bourse.v1.TradeResponse\x12\x31\n\x04Save\x12\x10.bourse.v1.Empty\x1a\x17.bourse.v1.SaveResponse\x12L\n\x0bOrderLookup\x12\x1d.bourse.v1.OrderLookupRequest\x1a\x1e.bourse.v1.OrderLookupResponse\x12H\n\x0fStreamDBUpdates\x12\x10.bourse.v1.Empty\x1a!.bourse.v1.CacheInvalidateRequest0\x01\x12\x35\n\x07IsAlive\x12\x10.bourse.v1.Empty\x1a\x18.bourse.v1.AliveResponse\x12\x43\n\x10SyncOrderRequest\x12\x16.bourse.v1.OrderDBItem\x1a\x17.bourse.v1.SyncResponse\x12@\n\x0eSyncOrderBatch\x12\x15.bourse.v1.OrderBatch\x1a\x17.bourse.v1.SyncResponse\x12?\n\x0bSyncOrderDB\x12\x16.bourse.v1.SyncRequest\x1a\x16.bourse.v1.OrderDBItem0\x01\x12\x43\n\x10SyncOrderDBBatch\x12\x16.bourse.v1.SyncRequest\x1a\x15.bourse.v1.OrderBatch0\x01\x12\x46\n\tSetLeader\x12\x1b.bourse.v1.SetLeaderRequest\x1a\x1c.bourse.v1.SetLeaderResponse\x12;\n\tGetLeader\x12\x10.bourse.v1.Empty\x1a\x1c.bourse.v1.GetLeaderResponse\x12\x35\n\x06Status\x12\x10.bourse.v1.Empty\x1a\x19.bourse.v1.StatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'proto.bourse_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRADETYPE']._serialized_start=2256
-  _globals['_TRADETYPE']._serialized_end=2286
+  _globals['_TRADETYPE']._serialized_start=2368
+  _globals['_TRADETYPE']._serialized_end=2398
   _globals['_EMPTY']._serialized_start=33
   _globals['_EMPTY']._serialized_end=40
   _globals['_LOOKUPREQUEST']._serialized_start=42
@@ -50,45 +50,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEBATCHRESPONSE']._serialized_start=607
   _globals['_UPDATEBATCHRESPONSE']._serialized_end=672
   _globals['_FENCEREQUEST']._serialized_start=674
-  _globals['_FENCEREQUEST']._serialized_end=722
-  _globals['_FENCERESPONSE']._serialized_start=724
-  _globals['_FENCERESPONSE']._serialized_end=791
-  _globals['_STOCK']._serialized_start=793
-  _globals['_STOCK']._serialized_end=862
-  _globals['_LISTSTOCKSRESPONSE']._serialized_start=864
-  _globals['_LISTSTOCKSRESPONSE']._serialized_end=918
-  _globals['_TRADEREQUEST']._serialized_start=920
-  _globals['_TRADEREQUEST']._serialized_end=1022
-  _globals['_TRADERESPONSE']._serialized_start=1025
-  _globals['_TRADERESPONSE']._serialized_end=1157
-  _globals['_SAVERESPONSE']._serialized_start=1159
-  _globals['_SAVERESPONSE']._serialized_end=1214
-  _globals['_ORDERLOOKUPREQUEST']._serialized_start=1216
-  _globals['_ORDERLOOKUPREQUEST']._serialized_end=1252
-  _globals['_ORDERLOOKUPRESPONSE']._serialized_start=1255
-  _globals['_ORDERLOOKUPRESPONSE']._serialized_end=1396
-  _globals['_CACHEINVALIDATEREQUEST']._serialized_start=1398
-  _globals['_CACHEINVALIDATEREQUEST']._serialized_end=1453
-  _globals['_ALIVERESPONSE']._serialized_start=1455
-  _globals['_ALIVERESPONSE']._serialized_end=1511
-  _globals['_ORDERDBITEM']._serialized_start=1514
-  _globals['_ORDERDBITEM']._serialized_end=1679
-  _globals['_ORDERBATCH']._serialized_start=1681
-  _globals['_ORDERBATCH']._serialized_end=1765
-  _globals['_SYNCREQUEST']._serialized_start=1767
-  _globals['_SYNCREQUEST']._serialized_end=1816
-  _globals['_SYNCRESPONSE']._serialized_start=1818
-  _globals['_SYNCRESPONSE']._serialized_end=1894
-  _globals['_SETLEADERREQUEST']._serialized_start=1896
-  _globals['_SETLEADERREQUEST']._serialized_end=1948
-  _globals['_SETLEADERRESPONSE']._serialized_start=1950
-  _globals['_SETLEADERRESPONSE']._serialized_end=2023
-  _globals['_GETLEADERRESPONSE']._serialized_start=2025
-  _globals['_GETLEADERRESPONSE']._serialized_end=2098
-  _globals['_STATUSRESPONSE']._serialized_start=2101
-  _globals['_STATUSRESPONSE']._serialized_end=2254
-  _globals['_CATALOGSERVICE']._serialized_start=2289
-  _globals['_CATALOGSERVICE']._serialized_end=2692
-  _globals['_ORDERSERVICE']._serialized_start=2695
-  _globals['_ORDERSERVICE']._serialized_end=3484
+  _globals['_FENCEREQUEST']._serialized_end=759
+  _globals['_COMPAREREQUEST']._serialized_start=761
+  _globals['_COMPAREREQUEST']._serialized_end=834
+  _globals['_FENCERESPONSE']._serialized_start=836
+  _globals['_FENCERESPONSE']._serialized_end=903
+  _globals['_STOCK']._serialized_start=905
+  _globals['_STOCK']._serialized_end=974
+  _globals['_LISTSTOCKSRESPONSE']._serialized_start=976
+  _globals['_LISTSTOCKSRESPONSE']._serialized_end=1030
+  _globals['_TRADEREQUEST']._serialized_start=1032
+  _globals['_TRADEREQUEST']._serialized_end=1134
+  _globals['_TRADERESPONSE']._serialized_start=1137
+  _globals['_TRADERESPONSE']._serialized_end=1269
+  _globals['_SAVERESPONSE']._serialized_start=1271
+  _globals['_SAVERESPONSE']._serialized_end=1326
+  _globals['_ORDERLOOKUPREQUEST']._serialized_start=1328
+  _globals['_ORDERLOOKUPREQUEST']._serialized_end=1364
+  _globals['_ORDERLOOKUPRESPONSE']._serialized_start=1367
+  _globals['_ORDERLOOKUPRESPONSE']._serialized_end=1508
+  _globals['_CACHEINVALIDATEREQUEST']._serialized_start=1510
+  _globals['_CACHEINVALIDATEREQUEST']._serialized_end=1565
+  _globals['_ALIVERESPONSE']._serialized_start=1567
+  _globals['_ALIVERESPONSE']._serialized_end=1623
+  _globals['_ORDERDBITEM']._serialized_start=1626
+  _globals['_ORDERDBITEM']._serialized_end=1791
+  _globals['_ORDERBATCH']._serialized_start=1793
+  _globals['_ORDERBATCH']._serialized_end=1877
+  _globals['_SYNCREQUEST']._serialized_start=1879
+  _globals['_SYNCREQUEST']._serialized_end=1928
+  _globals['_SYNCRESPONSE']._serialized_start=1930
+  _globals['_SYNCRESPONSE']._serialized_end=2006
+  _globals['_SETLEADERREQUEST']._serialized_start=2008
+  _globals['_SETLEADERREQUEST']._serialized_end=2060
+  _globals['_SETLEADERRESPONSE']._serialized_start=2062
+  _globals['_SETLEADERRESPONSE']._serialized_end=2135
+  _globals['_GETLEADERRESPONSE']._serialized_start=2137
+  _globals['_GETLEADERRESPONSE']._serialized_end=2210
+  _globals['_STATUSRESPONSE']._serialized_start=2213
+  _globals['_STATUSRESPONSE']._serialized_end=2366
+  _globals['_CATALOGSERVICE']._serialized_start=2401
+  _globals['_CATALOGSERVICE']._serialized_end=2860
+  _globals['_ORDERSERVICE']._serialized_start=2863
+  _globals['_ORDERSERVICE']._serialized_end=3652
 # @@protoc_insertion_point(module_scope)

@@ -250,21 +250,57 @@ class FenceRequest(_message.Message):
 
     EPOCH_FIELD_NUMBER: _builtins.int
     LEADER_ID_FIELD_NUMBER: _builtins.int
+    LAST_NUMBER_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     leader_id: _builtins.int
+    last_number: _builtins.int
+    """of the candidate's log; 0: it claims nothing"""
+    digest: _builtins.bytes
+    """read together with last_number"""
     def __init__(
         self,
         *,
         epoch: _builtins.int = ...,
         leader_id: _builtins.int = ...,
+        last_number: _builtins.int = ...,
+        digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "leader_id", b"leader_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "epoch", b"epoch", "last_number", b"last_number", "leader_id", b"leader_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FenceRequest: _TypeAlias = FenceRequest  # noqa: Y015
+
+@_typing.final
+class CompareRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICA_ID_FIELD_NUMBER: _builtins.int
+    LAST_NUMBER_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    replica_id: _builtins.int
+    """whose log it is"""
+    last_number: _builtins.int
+    """0: it claims nothing"""
+    digest: _builtins.bytes
+    """read together with last_number"""
+    def __init__(
+        self,
+        *,
+        replica_id: _builtins.int = ...,
+        last_number: _builtins.int = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "last_number", b"last_number", "replica_id", b"replica_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareRequest: _TypeAlias = CompareRequest  # noqa: Y015
 
 @_typing.final
 class FenceResponse(_message.Message):
@@ -741,7 +777,7 @@ class StatusResponse(_message.Message):
     digest: _builtins.bytes
     """read together with last_number"""
     ready: _builtins.bool
-    """caught up at start"""
+    """caught up at start, and not at odds with the catalog"""
     @_builtins.property
     def in_sync(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """followers in sync with this leader"""

@@ -57,6 +57,11 @@ class CatalogServiceStub:
                 request_serializer=proto_dot_bourse__pb2.FenceRequest.SerializeToString,
                 response_deserializer=proto_dot_bourse__pb2.FenceResponse.FromString,
                 _registered_method=True)
+        self.Compare = channel.unary_unary(
+                '/bourse.v1.CatalogService/Compare',
+                request_serializer=proto_dot_bourse__pb2.CompareRequest.SerializeToString,
+                response_deserializer=proto_dot_bourse__pb2.Empty.FromString,
+                _registered_method=True)
         self.Journal = channel.unary_stream(
                 '/bourse.v1.CatalogService/Journal',
                 request_serializer=proto_dot_bourse__pb2.SyncRequest.SerializeToString,
@@ -100,6 +105,15 @@ class CatalogServiceServicer:
 
     def Fence(self, request, context):
         """Compare-and-set of the leadership: accepted when epoch = registered + 1.
+        OUT_OF_RANGE when the candidate's log contradicts the journal: nothing was registered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Compare(self, request, context):
+        """Whether a replica's log is the beginning of the journal, or all of it.
+        OUT_OF_RANGE when they contradict each other.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,6 +154,11 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.Fence,
                     request_deserializer=proto_dot_bourse__pb2.FenceRequest.FromString,
                     response_serializer=proto_dot_bourse__pb2.FenceResponse.SerializeToString,
+            ),
+            'Compare': grpc.unary_unary_rpc_method_handler(
+                    servicer.Compare,
+                    request_deserializer=proto_dot_bourse__pb2.CompareRequest.FromString,
+                    response_serializer=proto_dot_bourse__pb2.Empty.SerializeToString,
             ),
             'Journal': grpc.unary_stream_rpc_method_handler(
                     servicer.Journal,
@@ -263,6 +282,33 @@ class CatalogService:
             '/bourse.v1.CatalogService/Fence',
             proto_dot_bourse__pb2.FenceRequest.SerializeToString,
             proto_dot_bourse__pb2.FenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Compare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bourse.v1.CatalogService/Compare',
+            proto_dot_bourse__pb2.CompareRequest.SerializeToString,
+            proto_dot_bourse__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

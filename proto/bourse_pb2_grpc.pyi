@@ -52,7 +52,13 @@ class CatalogServiceStub:
     ABORTED when `epoch` is not the registered one: then nothing was decided.
     """
     Fence: _grpc.UnaryUnaryMultiCallable[_bourse_pb2.FenceRequest, _bourse_pb2.FenceResponse]
-    """Compare-and-set of the leadership: accepted when epoch = registered + 1."""
+    """Compare-and-set of the leadership: accepted when epoch = registered + 1.
+    OUT_OF_RANGE when the candidate's log contradicts the journal: nothing was registered.
+    """
+    Compare: _grpc.UnaryUnaryMultiCallable[_bourse_pb2.CompareRequest, _bourse_pb2.Empty]
+    """Whether a replica's log is the beginning of the journal, or all of it.
+    OUT_OF_RANGE when they contradict each other.
+    """
     Journal: _grpc.UnaryStreamMultiCallable[_bourse_pb2.SyncRequest, _bourse_pb2.OrderBatch]
     """The journal rows above `last_number`, in order, in chunks."""
     ListStocks: _grpc.UnaryUnaryMultiCallable[_bourse_pb2.Empty, _bourse_pb2.ListStocksResponse]
@@ -76,7 +82,13 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     ABORTED when `epoch` is not the registered one: then nothing was decided.
     """
     Fence: _aio.UnaryUnaryMultiCallable[_bourse_pb2.FenceRequest, _bourse_pb2.FenceResponse]  # type: ignore[assignment]
-    """Compare-and-set of the leadership: accepted when epoch = registered + 1."""
+    """Compare-and-set of the leadership: accepted when epoch = registered + 1.
+    OUT_OF_RANGE when the candidate's log contradicts the journal: nothing was registered.
+    """
+    Compare: _aio.UnaryUnaryMultiCallable[_bourse_pb2.CompareRequest, _bourse_pb2.Empty]  # type: ignore[assignment]
+    """Whether a replica's log is the beginning of the journal, or all of it.
+    OUT_OF_RANGE when they contradict each other.
+    """
     Journal: _aio.UnaryStreamMultiCallable[_bourse_pb2.SyncRequest, _bourse_pb2.OrderBatch]  # type: ignore[assignment]
     """The journal rows above `last_number`, in order, in chunks."""
     ListStocks: _aio.UnaryUnaryMultiCallable[_bourse_pb2.Empty, _bourse_pb2.ListStocksResponse]  # type: ignore[assignment]
@@ -121,7 +133,19 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bourse_pb2.FenceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bourse_pb2.FenceResponse, _abc.Awaitable[_bourse_pb2.FenceResponse]]:
-        """Compare-and-set of the leadership: accepted when epoch = registered + 1."""
+        """Compare-and-set of the leadership: accepted when epoch = registered + 1.
+        OUT_OF_RANGE when the candidate's log contradicts the journal: nothing was registered.
+        """
+
+    @_abc_1.abstractmethod
+    def Compare(
+        self,
+        request: _bourse_pb2.CompareRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_bourse_pb2.Empty, _abc.Awaitable[_bourse_pb2.Empty]]:
+        """Whether a replica's log is the beginning of the journal, or all of it.
+        OUT_OF_RANGE when they contradict each other.
+        """
 
     @_abc_1.abstractmethod
     def Journal(

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from catalog import schema
-from catalog.database import CannotOpen, Database
+from catalog.database import Database
+from catalog.files import CannotOpen
 from catalog.schema import Registration
 from catalog.stock import DONE, Stock
 from common.errors import BourseError

@@ -13,7 +13,15 @@ from common.errors import Unavailable
 from common.records import Order
 from order.office import Office
 from order.replica import Role
-from tests.unit.order_fakes import TIMEOUT_S, Clock, FakeCatalog, Parts, make_rows, open_parts
+from tests.unit.order_fakes import (
+    TIMEOUT_S,
+    Clock,
+    FakeAccord,
+    FakeCatalog,
+    Parts,
+    make_rows,
+    open_parts,
+)
 
 PATIENCE_S = 1.0
 STUCK_AFTER_S = 2.5
@@ -33,6 +41,7 @@ class World:
     clock: Clock = field(default_factory=Clock)
     announced: list[Order] = field(default_factory=list)
     halted: list[str] = field(default_factory=list)
+    accord: FakeAccord = field(default_factory=FakeAccord)
 
     def __post_init__(self) -> None:
         self.node = self.parts.node
@@ -46,6 +55,7 @@ class World:
             self.catalog,
             self.parts.ledger,
             self.announced.extend,
+            self.accord,
             fence_timeout_s=fence_timeout_s,
             patience_s=PATIENCE_S,
             stuck_after_s=STUCK_AFTER_S,

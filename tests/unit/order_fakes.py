@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from common.errors import BourseError, KeyReused, StaleEpoch
+from common.errors import BourseError, Contradiction, KeyReused, StaleEpoch
 from common.records import BUY, EMPTY_DIGEST, Order, Trade, next_digest
 from order.catalog_client import FenceAnswer, Result
 from order.ledger import Ledger
@@ -140,6 +140,21 @@ def broken_off(chunks: int, error: BaseException) -> Misfortune:
     return play
 
 
+class FakeAccord:
+    """Hears of contradictions, and lets everybody take office unless told otherwise."""
+
+    def __init__(self) -> None:
+        self.denials: list[str] = []
+        self.objection: BourseError | None = None
+
+    def check_peers(self) -> None:
+        if self.objection:
+            raise self.objection
+
+    def contradicted(self, denial: Contradiction) -> None:
+        self.denials.append(denial.message)
+
+
 class FakeCatalog:
     """The commit point without a network: decides each request id once, under the epoch that is
     registered; the stock "nosuch" does not exist, of the others nobody may have more than 1,000.
@@ -152,6 +167,7 @@ class FakeCatalog:
         self.registered = (0, 0)  # epoch, leader
         self.sent: list[tuple[int, list[str], float]] = []  # epoch, request ids, timeout
         self.asked: list[tuple[int, int, float]] = []  # epoch, leader, timeout
+        self.claimed: list[tuple[int, bytes]] = []  # last number and digest of the candidates
         self.pulled_after: list[int] = []
         self.update_script: deque[Misfortune] = deque()
         self.fence_script: deque[Misfortune] = deque()
@@ -164,8 +180,16 @@ class FakeCatalog:
         self.sent.append((epoch, [trade.request_id for trade in trades], timeout_s))
         return self._play(self.update_script, lambda: self._decide_all(epoch, trades))
 
-    def fence(self, epoch: int, leader_id: int, timeout_s: float) -> FenceAnswer:
+    def fence(
+        self,
+        epoch: int,
+        leader_id: int,
+        timeout_s: float,
+        last_number: int = 0,
+        digest: bytes = b"",
+    ) -> FenceAnswer:
         self.asked.append((epoch, leader_id, timeout_s))
+        self.claimed.append((last_number, digest))
         return self._play(self.fence_script, lambda: self._register(epoch, leader_id))
 
     def journal(self, after: int) -> Iterator[list[Order]]:

@@ -21,7 +21,7 @@ from order.replication import Replicator
 from order.service import OrderServicer
 from order.trades import PendingTrade, TradeQueue
 from proto import bourse_pb2, bourse_pb2_grpc
-from tests.unit.order_fakes import TIMEOUT_S, FakeCatalog, Parts, lead, open_parts
+from tests.unit.order_fakes import TIMEOUT_S, FakeAccord, FakeCatalog, Parts, lead, open_parts
 
 
 class WatchedQueue(TradeQueue):
@@ -90,6 +90,8 @@ class RunningReplica:
         self.is_ready.set()
         self.is_stopping = threading.Event()
         self.halted: list[str] = []
+        self.accord = FakeAccord()
+        self.may_serve_orders = True
         self.batch_age_s = 0.0
         announcer = Announcer([self.hub])
         self.replicator = Replicator(
@@ -106,6 +108,7 @@ class RunningReplica:
             catalog,
             self.ledger,
             announcer.announce,
+            self.accord,
             fence_timeout_s=TIMEOUT_S,
             patience_s=TIMEOUT_S,
             stuck_after_s=10.0,
@@ -120,6 +123,7 @@ class RunningReplica:
             followers=self.replicator,
             announcer=announcer,
             resign=self.office.resign,
+            accord=self.accord,
             attempt_timeout_s=TIMEOUT_S,
             patience_s=TIMEOUT_S,
             halt=self.halted.append,
@@ -139,6 +143,7 @@ class RunningReplica:
             trade_limit=trade_limit,
             stream_limit=stream_limit,
             is_ready=self.is_ready.is_set,
+            may_serve_orders=lambda: self.may_serve_orders,
             is_stopping=self.is_stopping.is_set,
         )
         self._server = RpcServer("127.0.0.1:0", trade_limit + stream_limit + 4, queue_limit=4)

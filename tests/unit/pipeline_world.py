@@ -19,6 +19,7 @@ from order.replica import Role
 from order.trades import Decision, PendingTrade, TradeQueue
 from tests.unit.order_fakes import (
     Clock,
+    FakeAccord,
     FakeCatalog,
     lead,
     make_pending,
@@ -58,6 +59,7 @@ class World:
     clock: Clock = field(default_factory=Clock)
     steps: list[str] = field(default_factory=list)
     halted: list[str] = field(default_factory=list)
+    accord: FakeAccord = field(default_factory=FakeAccord)
     resigned: list[str] = field(default_factory=list)  # why it left office by its own fault
     break_down: str = ""  # the step that has a defect
 
@@ -73,6 +75,7 @@ class World:
             followers=self,
             announcer=self,
             resign=self.resign,
+            accord=self.accord,
             attempt_timeout_s=ATTEMPT_TIMEOUT_S,
             patience_s=PATIENCE_S,
             halt=self.halted.append,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from catalog.store import CatalogStore
+from common.errors import Contradiction
 from common.records import Order, Trade
 from order.catalog_client import FenceAnswer, Result
 from order.ledger import Ledger
@@ -99,7 +100,9 @@ class Surroundings(Protocol):
 
     def update(self, epoch: int, trades: Sequence[Trade]) -> list[Result]: ...
 
-    def fence(self, process: Process, epoch: int, leader_id: int) -> FenceAnswer: ...
+    def fence(
+        self, process: Process, epoch: int, leader_id: int, last_number: int, digest: bytes
+    ) -> FenceAnswer: ...
 
 
 class Process:
@@ -119,6 +122,7 @@ class Process:
             self,
             self.ledger,
             lambda rows: None,
+            self,
             fence_timeout_s=2.0,
             patience_s=4.0,
             stuck_after_s=10.0,
@@ -135,6 +139,7 @@ class Process:
             followers=self,
             announcer=self,
             resign=self.office.resign,
+            accord=self,
             attempt_timeout_s=1.0,
             patience_s=4.0,
             halt=world.halted,
@@ -163,8 +168,16 @@ class Process:
         self.world.sent.update((epoch, trade.request_id, id(self)) for trade in trades)
         return self.call(f"update {epoch}", lambda: self.world.update(epoch, trades))
 
-    def fence(self, epoch: int, leader_id: int, timeout_s: float) -> FenceAnswer:
-        return self.call(f"fence {epoch}", lambda: self.world.fence(self, epoch, leader_id))
+    def fence(
+        self,
+        epoch: int,
+        leader_id: int,
+        timeout_s: float,
+        last_number: int = 0,
+        digest: bytes = b"",
+    ) -> FenceAnswer:
+        claim = last_number, digest
+        return self.call(f"fence {epoch}", lambda: self.world.fence(self, epoch, leader_id, *claim))
 
     def journal(self, after: int) -> Iterator[list[Order]]:
         rows = self.call(f"journal {after}", lambda: self.world.store.journal(after))
@@ -176,6 +189,12 @@ class Process:
 
     def announce(self, rows: Sequence[Order]) -> None:
         pass
+
+    def check_peers(self) -> None:
+        pass
+
+    def contradicted(self, denial: Contradiction) -> None:
+        self.world.halted(denial.message)  # no fault here can bring that about
 
     # ---- what the world does to it
 

@@ -87,8 +87,10 @@ class World:
             for decision in decisions
         ]
 
-    def fence(self, process: Process, epoch: int, leader_id: int) -> FenceAnswer:
-        accepted, registered = self.store.fence(epoch, leader_id)
+    def fence(
+        self, process: Process, epoch: int, leader_id: int, last_number: int, digest: bytes
+    ) -> FenceAnswer:
+        accepted, registered = self.store.fence(epoch, leader_id, last_number, digest)
         if accepted:
             self.registrants[epoch] = process
         return FenceAnswer(accepted, registered.epoch, registered.leader_id)

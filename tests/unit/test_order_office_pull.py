@@ -63,12 +63,13 @@ def test_a_disk_that_takes_no_rows_ends_the_office(world: World) -> None:
     world.assert_rests("cannot catch up: .*readonly")
 
 
-def test_a_journal_that_contradicts_the_log_stops_the_process(world: World) -> None:
+def test_a_journal_that_contradicts_the_log_ends_the_office(world: World) -> None:
     world.catalog.journal_script.append(lambda execute: [[replace(JOURNAL[2], quantity=99)]])
     world.office.take(5)
     assert world.state() == (Role.FOLLOWER, 5, 0)
-    (reason,) = world.halted
-    assert "row 3 does not continue the log's chain" in reason
+    (denial,) = world.accord.denials
+    assert "row 3 does not continue the log's chain" in denial
+    assert world.halted == []
     assert len(world.catalog.pulled_after) == 1  # and is not asked again
 
 
@@ -158,9 +159,10 @@ def test_it_is_electable_again_when_the_log_took_the_rows(refused: World) -> Non
     assert not refused.parts.ledger.last_append_failed
 
 
-def test_a_contradiction_stops_the_process_also_before_the_fence(refused: World) -> None:
+def test_a_contradiction_before_the_fence_is_no_reason_to_halt(refused: World) -> None:
     refused.catalog.journal_script.append(lambda execute: [[replace(JOURNAL[2], quantity=99)]])
     with pytest.raises(Unavailable):
         refused.office.take(5)
-    assert "row 3 does not continue the log's chain" in refused.halted[0]
+    assert "row 3 does not continue the log's chain" in refused.accord.denials[0]
+    assert refused.halted == []
     assert refused.catalog.asked == []

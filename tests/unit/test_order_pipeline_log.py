@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import Damaged, NotLeader, Unavailable
+from common.errors import NotLeader, OutcomeUnknown, Unavailable
 from order.replica import Role
 from tests.unit.order_fakes import lost, make_pending, make_rows, refusing_rows
 from tests.unit.pipeline_world import World, open_world, summary
@@ -59,21 +59,25 @@ def test_a_gap_that_cannot_be_filled_ends_the_office_but_not_the_answers(world: 
     world.assert_resigned("cannot pull the journal: down")
 
 
-def test_a_contradiction_stops_the_process(world: World) -> None:
+def test_no_trade_is_acknowledged_under_a_contradiction(world: World) -> None:
     """The catalog numbers a trade 2 that is another one in the log."""
     del world.catalog.rows[1:]
     answers = world.answers(*"abcd")
-    assert [type(answer) for answer in answers] == [Damaged] * 3 + [NotLeader]
-    assert world.halted == [answers[0].message]  # type: ignore[union-attr]
-    assert "row 2 is not the one in the log" in world.halted[0]
+    assert [type(answer) for answer in answers] == [OutcomeUnknown] * 3 + [NotLeader]
+    (denial,) = world.accord.denials
+    assert "row 2 is not the one in the log" in denial
+    world.assert_resigned(denial)
+    assert world.halted == []
     assert "replicate" not in " ".join(world.steps)
     assert len(world.catalog.sent) == 1
 
 
-def test_a_journal_that_contradicts_the_log_stops_the_process(world: World) -> None:
+def test_a_journal_that_contradicts_the_log_ends_the_office(world: World) -> None:
     rows = make_rows(4, after=world.catalog.rows, epoch=2)
     world.catalog.rows += rows
     world.catalog.journal_script.append(lambda execute: [[replace(rows[0], quantity=77)]])
     (answer,) = world.answers("a")
-    assert type(answer) is Damaged
-    assert len(world.halted) == 1
+    assert type(answer) is OutcomeUnknown
+    assert len(world.accord.denials) == 1
+    assert world.role is Role.FOLLOWER
+    assert world.halted == []
