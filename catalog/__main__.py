@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 
-from catalog import restore
+from catalog import backup, restore
 from catalog.database import Database
 from catalog.files import CannotOpen
 from catalog.leases import Leases
@@ -37,6 +37,8 @@ def main() -> int:
     settings = load_settings(CatalogSettings, "catalog")
     if arguments.command == "restore":
         return restore.run(settings, arguments.logs, arguments.expect_digest)
+    if arguments.command == "backup":
+        return backup.run(settings, sys.stdout.buffer)
     return run(settings)
 
 
@@ -53,6 +55,12 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
             description="Rebuilds a lost catalog in DATA_DIR from the stocks in STOCKS_FILE and "
             "the logs of order replicas, which must not run. See OPERATIONS.md, Damage and loss.",
         )
+    )
+    commands.add_parser(
+        "backup",
+        help="write a copy of the database to standard output, while the catalog serves",
+        description="Writes a copy of the database in DATA_DIR, as of one moment and verified, to "
+        "standard output. The catalog may serve meanwhile.",
     )
     return parser.parse_args(arguments)
 

@@ -210,7 +210,7 @@ def test_rows_that_contradict_the_log_are_refused_loudly(
 ) -> None:
     wrong = replace(ROWS[4], quantity=77)
     code, details = refusal(lambda: replica.call("SyncOrderBatch", batch(wrong, leader_id=2)))
-    assert code is Status.DATA_LOSS
+    assert code is Status.OUT_OF_RANGE
     assert "row 5 is not the one in the log" in details
     assert [record.levelname for record in caplog.records] == ["CRITICAL"]
     assert replica.log.rows(0) == ROWS[:10]

@@ -1,0 +1,247 @@
+"""Catalogs and logs lost, swapped and put back from backups under real processes: both sides say
+so, no trade is acknowledged and no wrong order served meanwhile, and the right files mend it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from catalog.database import Database
+from catalog.store import CatalogStore
+from client.api import BourseClient
+from client.retry import RetryPolicy
+from common.records import Order, Trade
+from order.log import OrderLog
+from proto import bourse_pb2
+from tests.integration.cluster import REPLICAS, Cluster, wait_for
+
+APART = "do not belong together"
+
+
+@contextmanager
+def client_of(cluster: Cluster) -> Iterator[BourseClient]:
+    with BourseClient(cluster.url, retry=RetryPolicy(attempts=1)) as client:
+        yield client
+
+
+def trade(cluster: Cluster, count: int) -> dict[str, int]:
+    """Trades, each acknowledged: request id → order number; all replicas have them then."""
+    acknowledged = {}
+    with BourseClient(cluster.url) as client:
+        for _ in range(count):
+            key = str(uuid.uuid4())
+            answer = client.trade("stock5", 1, "BUY", key)
+            acknowledged[key] = int(answer.data["transaction_number"])
+    journal = cluster.journal()
+    cluster.wait_in_sync(len(journal), journal[-1].digest)
+    return acknowledged
+
+
+def other_orders(directory: Path, stocks_file: Path, count: int) -> list[Order]:
+    """Another deployment's catalog with that many orders; its journal."""
+    with closing(Database(directory, stocks_file)) as database:
+        store = CatalogStore(database, lambda: 0.0)
+        store.fence(1, 1)
+        store.update(1, [Trade(f"other-{n}", "stock5", "BUY", 2) for n in range(count)])
+        return store.journal(0)
+
+
+def replace_catalog(cluster: Cluster, make: Callable[[Path], object]) -> Path:
+    """Kills the catalog and starts one on other data; returns where the right data is now."""
+    cluster.kill("catalog")
+    data = cluster.data("catalog")
+    right = data.with_name(f"catalog-{uuid.uuid4().hex}")
+    data.rename(right)
+    make(data)
+    cluster.start("catalog")
+    return right
+
+
+def put_back(cluster: Cluster, right: Path) -> None:
+    cluster.kill("catalog")
+    shutil.rmtree(cluster.data("catalog"))
+    right.rename(cluster.data("catalog"))
+    cluster.start("catalog")
+
+
+def said_since(cluster: Cluster, name: str, start: int, what: str) -> bool:
+    return what in cluster.log(name)[start:]
+
+
+def assert_nobody_is_ready(cluster: Cluster) -> None:
+    def none_ready() -> bool:
+        return all(one is not None and not one.ready for one in cluster.statuses().values())
+
+    wait_for(none_ready, 20, cluster.statuses)
+    for replica_id in REPLICAS:
+        assert not cluster.parts[f"order-{replica_id}"].is_ready()
+
+
+def assert_no_trade_is_acknowledged(cluster: Cluster) -> None:
+    with client_of(cluster) as client:
+        for _ in range(3):
+            answer = client.trade("stock5", 1, "BUY", str(uuid.uuid4()))
+            assert answer.status == 503, answer.body
+
+
+def assert_orders_are_found(cluster: Cluster, acknowledged: dict[str, int]) -> None:
+    """As they were: one share of stock5 each."""
+    with client_of(cluster) as client:
+        for number in acknowledged.values():
+            answer = client.order(number)
+            assert answer.status == 200, answer.body
+            found = {name: answer.data[name] for name in ("name", "type", "quantity")}
+            assert found == {"name": "stock5", "type": "BUY", "quantity": 1}
+
+
+def ready_again(cluster: Cluster) -> None:
+    for name in cluster.parts:
+        cluster.wait_ready(name)
+
+
+CATALOGS = ("emptied", "an older backup", "another deployment's, longer", "another's, shorter")
+
+
+@pytest.mark.parametrize("kind", CATALOGS)
+def test_a_catalog_that_is_not_the_logs_is_refused_by_both(cluster: Cluster, kind: str) -> None:
+    acknowledged = trade(cluster, 4)
+    backup = cluster.directory / f"backup-{uuid.uuid4().hex}"
+    shutil.copytree(cluster.data("catalog"), backup)  # as a killed catalog leaves it
+    acknowledged |= trade(cluster, 6)
+    stocks_file = cluster.directory / "stocks.txt"
+    count = len(cluster.journal())
+    make: dict[str, Callable[[Path], object]] = {
+        "emptied": lambda data: None,
+        "an older backup": lambda data: shutil.copytree(backup, data),
+        "another deployment's, longer": lambda data: other_orders(data, stocks_file, count + 7),
+        "another's, shorter": lambda data: other_orders(data, stocks_file, 2),
+    }
+    before = {name: len(cluster.log(name)) for name in cluster.parts}
+    right = replace_catalog(cluster, make[kind])
+    assert_no_trade_is_acknowledged(cluster)
+    assert_nobody_is_ready(cluster)
+    assert_no_trade_is_acknowledged(cluster)
+    assert_orders_are_found(cluster, acknowledged)
+    for name in ("catalog", "order-1", "order-2", "order-3"):
+        assert said_since(cluster, name, before[name], APART), cluster.log(name)
+    put_back(cluster, right)
+    ready_again(cluster)
+    acknowledged |= trade(cluster, 2)
+    cluster.check_promises(acknowledged)
+    assert not list(cluster.directory.glob("order-*/orders.db.damaged-*"))
+
+
+def test_replicas_that_start_under_a_wrong_catalog_refuse_it_too(cluster: Cluster) -> None:
+    acknowledged = trade(cluster, 5)
+    names = [f"order-{replica_id}" for replica_id in REPLICAS]
+    cluster.kill(*names)
+    stocks_file = cluster.directory / "stocks.txt"
+    right = replace_catalog(cluster, lambda data: other_orders(data, stocks_file, 3))
+    for name in names:
+        cluster.start(name, wait=False)
+    assert_nobody_is_ready(cluster)
+    assert_no_trade_is_acknowledged(cluster)
+    wait_for(lambda: all_orders_found(cluster, acknowledged), 10, cluster.statuses)
+    put_back(cluster, right)
+    ready_again(cluster)
+    cluster.check_promises(acknowledged | trade(cluster, 2))
+
+
+def all_orders_found(cluster: Cluster, acknowledged: dict[str, int]) -> bool:
+    with client_of(cluster) as client:
+        return all(client.order(number).status == 200 for number in acknowledged.values())
+
+
+def test_an_empty_replica_takes_no_office_under_an_emptied_catalog(cluster: Cluster) -> None:
+    """It contradicts nothing by itself, but it knows of the others' logs."""
+    acknowledged = trade(cluster, 5)
+    cluster.kill("order-3")
+    aside = cluster.data("order-3").rename(cluster.directory / f"aside-{uuid.uuid4().hex}")
+    right = replace_catalog(cluster, lambda data: None)
+    cluster.start("order-3")
+    assert_no_trade_is_acknowledged(cluster)
+    wait_for(
+        lambda: "no office is taken under this catalog" in cluster.log("order-3"),
+        10,
+        lambda: cluster.log("order-3"),
+    )
+    assert cluster.journal() == []
+    put_back(cluster, right)
+    ready_again(cluster)
+    cluster.check_promises(acknowledged | trade(cluster, 2))
+    shutil.rmtree(aside)
+
+
+# ---------------------------------------------------------------- a replica's log
+
+
+def assert_never_wrong(cluster: Cluster, replica_id: int, journal: list[Order]) -> None:
+    """Until the replica has the journal, what it serves of the first orders is right."""
+
+    def look(number: int) -> None:
+        with cluster.replica(replica_id) as replica:
+            try:
+                found = replica.call("OrderLookup", bourse_pb2.OrderLookupRequest(number=number))
+            except grpc.RpcError:
+                return
+        row = journal[number - 1]
+        assert found.status == 0 or (found.name, found.quantity) == (row.name, row.quantity)
+
+    def has_journal() -> bool:
+        look(1)
+        look(2)
+        status = cluster.status(replica_id)
+        return status is not None and status.ready and status.digest == journal[-1].digest
+
+    wait_for(has_journal, 30, lambda: cluster.log(f"order-{replica_id}"))
+
+
+@pytest.mark.parametrize("length", ["shorter", "longer"])
+def test_a_log_of_another_deployment_is_set_aside_and_rebuilt(
+    cluster: Cluster, tmp_path: Path, length: str
+) -> None:
+    acknowledged = trade(cluster, 6)
+    journal = cluster.journal()
+    before = len(cluster.log("catalog"))
+    cluster.kill("order-2")
+    cluster.wipe("order-2")
+    cluster.data("order-2").mkdir()
+    count = 3 if length == "shorter" else len(journal) + 5
+    orders = other_orders(tmp_path / "other", cluster.directory / "stocks.txt", count)
+    with closing(OrderLog(cluster.data("order-2") / "orders.db")) as log:
+        log.append(orders)
+    cluster.start("order-2", wait=False)
+    assert_never_wrong(cluster, 2, journal)
+    assert "this log is not of this catalog, rebuilding it" in cluster.log("order-2")
+    assert said_since(cluster, "catalog", before, f"the log of replica 2 and this catalog {APART}")
+    (aside,) = cluster.data("order-2").glob("orders.db.damaged-*[0-9]")
+    with closing(OrderLog(aside)) as log:
+        assert log.rows(0) == orders
+    cluster.check_promises(acknowledged | trade(cluster, 2))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "a flipped bit"])
+def test_a_damaged_log_is_set_aside_and_rebuilt(cluster: Cluster, damage: str) -> None:
+    acknowledged = trade(cluster, 6)
+    journal = cluster.journal()
+    assert cluster.stop("order-1") == 0
+    path = cluster.data("order-1") / "orders.db"
+    raw = bytearray(path.read_bytes())
+    if damage == "truncated":
+        del raw[len(raw) - 4096 :]
+    else:
+        raw[raw.index(journal[1].request_id.encode())] ^= 4
+    path.write_bytes(raw)
+    before = len(cluster.log("order-1"))
+    cluster.start("order-1", wait=False)
+    assert_never_wrong(cluster, 1, journal)
+    assert said_since(cluster, "order-1", before, "the log is damaged, rebuilding it")
+    assert said_since(cluster, "order-1", before, "set aside as orders.db.damaged-")
+    cluster.check_promises(acknowledged | trade(cluster, 2))
