@@ -50,10 +50,11 @@ class FakeReplica(bourse_pb2_grpc.OrderServiceServicer):
         self.leader_id = 0
         self.epoch = 0
         self.last_number = 0
+        self.digest = b""  # of its log
         self.orders: dict[int, bourse_pb2.OrderLookupResponse] = {}
         self.calls: list[Call] = []
         self._next: dict[str, deque[Act]] = {}
-        self._always: dict[str, Act] = {}
+        self._always: dict[str, Act] = {"Status": self._status}
         self._changing = threading.Lock()
         self._released = threading.Event()
 
@@ -106,6 +107,9 @@ class FakeReplica(bourse_pb2_grpc.OrderServiceServicer):
     def SetLeader(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
         return self._play("SetLeader", request, context)
 
+    def Status(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
+        return self._play("Status", request, context)
+
     def SyncOrderDB(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
         yield from self._play("SyncOrderDB", request, context)
 
@@ -137,6 +141,11 @@ class FakeReplica(bourse_pb2_grpc.OrderServiceServicer):
         if call.method == "SetLeader":
             return self._set_leader(call.request)
         return iter(())
+
+    def _status(self, _call: Call) -> Any:
+        return bourse_pb2.StatusResponse(
+            replica_id=self.replica_id, last_number=self.last_number, digest=self.digest
+        )
 
     def _order(self, number: int) -> Any:
         answer = bourse_pb2.OrderLookupResponse(number=number)

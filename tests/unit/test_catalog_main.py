@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +16,9 @@ import pytest
 
 from common.health import is_serving
 from common.rpc import open_channel
+from order.log import OrderLog
 from proto import bourse_pb2, bourse_pb2_grpc
+from tests.unit.catalog_files import bytes_of
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 20
@@ -113,6 +116,75 @@ def test_a_directory_in_use_is_one_line(tmp_path: Path) -> None:
     assert code == 1
     assert "another catalog has it open" in errors
     assert errors.count("\n") == 1
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_bit_of_an_order(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[raw.rindex(b"order-of-a-stock")] ^= 1
+    path.write_bytes(raw)
+
+
+def flip_the_write_version(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[18] ^= 1
+    path.write_bytes(raw)
+
+
+def put_an_order_log_there(path: Path) -> None:
+    path.unlink()
+    OrderLog(path).close()
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "cut off": cut_off,
+    "a flipped bit": flip_a_bit_of_an_order,
+    "a flipped version": flip_the_write_version,
+    "empty": lambda path: path.write_bytes(b""),
+    "gone": lambda path: path.unlink(),
+    "an order log": put_an_order_log_there,
+    "no database": lambda path: path.write_text("stockname,price,currvol" * 100),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_catalog_does_not_start(tmp_path: Path, damage: str) -> None:
+    with running(tmp_path) as (process, address):
+        for number in range(50):
+            trade(address, 1, f"order-of-a-stock-{number}")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT_S) == 0
+    DAMAGES[damage](tmp_path / "catalog.db")
+    before = bytes_of(tmp_path)
+    code, errors = failed_start(tmp_path)
+    assert code == 1
+    assert errors.count("\n") == 1
+    assert " CRITICAL " in errors
+    assert f"{tmp_path / 'catalog.db'} is damaged: " in errors
+    assert "python -m catalog restore" in errors
+    assert bytes_of(tmp_path) == before
+
+
+def test_trouble_with_the_disk_is_no_damage(tmp_path: Path) -> None:
+    """Here it is full: SQLite cannot make the index of the write-ahead log."""
+    with running(tmp_path) as (process, address):
+        trade(address, 1, "a")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT_S) == 0
+    before = bytes_of(tmp_path)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limit[1]))  # the process inherits it
+    try:
+        code, errors = failed_start(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert code == 1
+    assert re.search(r"CRITICAL .*catalog\.db: (disk I/O error|database or disk is full)", errors)
+    assert "damaged" not in errors
+    assert bytes_of(tmp_path) == before
 
 
 def test_an_address_in_use_is_one_line(tmp_path: Path) -> None:

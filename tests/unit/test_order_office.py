@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import BourseError, Internal, OutcomeUnknown, Unavailable
+from common.errors import BourseError, Contradiction, Internal, OutcomeUnknown, Unavailable
 from common.records import Order
 from order.office import _in_a_thread
 from order.replica import Role
@@ -288,3 +288,30 @@ def test_every_change_of_role_is_logged(world: World, caplog: pytest.LogCaptureF
         "promoting of epoch 5 -> leader of epoch 5, leader 1, last number 2",
         "leader of epoch 5 -> follower of epoch 5, leader unknown, last number 2: the reason",
     ]
+
+
+# ------------------------------------------------------------ the wrong catalog
+
+
+def test_a_candidate_tells_the_fence_where_its_log_ends(world: World) -> None:
+    world.office.take(5)
+    assert world.catalog.claimed == [(2, JOURNAL[1].digest)]
+
+
+def test_a_catalog_that_denies_the_log_confers_no_office(world: World) -> None:
+    world.catalog.fence_script.append(lost(Contradiction("another log")))
+    with pytest.raises(Unavailable, match="cannot take office: another log"):
+        world.office.take(5)
+    assert world.asked_epochs() == [5]  # asking again would not help
+    assert world.accord.denials == ["another log"]
+    assert world.halted == []
+    assert world.state() == (Role.FOLLOWER, 0, 0)
+    assert world.office.take(5) == 5  # once the right one is back
+
+
+def test_who_speaks_for_the_others_logs_is_heard_before_the_fence(world: World) -> None:
+    world.accord.objection = Unavailable("not the others' catalog")
+    with pytest.raises(Unavailable, match="not the others' catalog"):
+        world.office.take(5)
+    assert world.catalog.asked == []
+    assert world.state() == (Role.FOLLOWER, 0, 0)
