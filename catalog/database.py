@@ -154,6 +154,8 @@ def _connect(path: Path) -> sqlite3.Connection:
     )
     try:
         connection.execute("PRAGMA synchronous = FULL")
+        # A log that readers made longer is cut to this when it is begun anew.
+        connection.execute(f"PRAGMA journal_size_limit = {_LOG_LIMIT_BYTES}")
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise CannotOpen(f"{path}: no write-ahead log on this file system")

@@ -84,7 +84,7 @@ def _check_structure(connection: sqlite3.Connection) -> None:
     for check in ("quick_check(1)", "integrity_check(stocks)", "integrity_check(fence)"):
         (verdict, *_) = connection.execute(f"PRAGMA {check}").fetchone()
         if verdict != "ok":
-            raise Damaged(verdict)
+            raise Damaged(" ".join(verdict.split()))
 
 
 def _check_request_ids(connection: sqlite3.Connection) -> None:
