@@ -14,10 +14,10 @@ _HAD_DATABASE = b"A database was made in this directory.\n"
 
 _HEADER_BYTES = 100
 _MAGIC = b"SQLite format 3\0"
-# https://www.sqlite.org/fileformat.html: the write and the read version, both 2 with a WAL. SQLite
-# takes a higher write version for a file that it may read but not change.
+# https://www.sqlite.org/fileformat.html: the write and the read version, both 2 with a WAL and both
+# 1 without. SQLite takes a higher write version for a file that it may read but not change.
 _VERSIONS = slice(18, 20)
-_WAL_VERSIONS = b"\2\2"
+_KNOWN_VERSIONS = (b"\2\2", b"\1\1")
 
 
 class CannotOpen(Exception):
@@ -129,7 +129,7 @@ def _check_header(path: Path) -> None:
         raise DamagedCatalog(path, f"only {len(header)} bytes are left of it")
     if not header.startswith(_MAGIC):
         raise DamagedCatalog(path, "file is not a database")
-    if header[_VERSIONS] != _WAL_VERSIONS:
+    if header[_VERSIONS] not in _KNOWN_VERSIONS:
         raise DamagedCatalog(path, f"its header has file format versions {[*header[_VERSIONS]]}")
 
 
