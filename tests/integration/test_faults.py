@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import grpc
@@ -164,6 +166,9 @@ def test_a_lost_order_log_is_rebuilt(cluster: Cluster, damage: str) -> None:
             cluster.wipe(leader)
         else:
             database = cluster.data(leader) / "orders.db"
+            # What is still in the write-ahead log would be taken from there.
+            with closing(sqlite3.connect(database)) as connection:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             content = bytearray(database.read_bytes())
             content[len(content) // 2 :] = b"\xaa" * (len(content) - len(content) // 2)
             database.write_bytes(content)
