@@ -30,7 +30,7 @@ MAX_BODY_BYTES = 16 * 1024
 
 _NAME_RULE = f"must be 1 to {MAX_NAME_LENGTH} printable characters"
 _MALFORMED_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
-_INTEGER = re.compile("(-?)0*([0-9]+)")
+_INTEGER = re.compile("(-?)([0-9]+)")
 
 # The fields of a trade, all required: the check and what to say when it fails.
 _TRADE_FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
@@ -57,11 +57,11 @@ def order_number_parameter(query_string: bytes, parameter: str) -> int | None:
     integer = _INTEGER.fullmatch(_parameter(query_string, parameter))
     if integer is None:
         raise InvalidRequest(f"query parameter {parameter}: must be an integer")
-    sign, digits = integer.groups()
-    if sign or len(digits) > len(str(MAX_ORDER_NUMBER)):
+    sign, digits = integer[1], integer[2].lstrip("0")
+    if sign or not digits or len(digits) > len(str(MAX_ORDER_NUMBER)):
         return None
     number = int(digits)
-    return number if 1 <= number <= MAX_ORDER_NUMBER else None
+    return number if number <= MAX_ORDER_NUMBER else None
 
 
 def _parameter(query_string: bytes, parameter: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from flask.testing import FlaskClient
@@ -267,9 +268,23 @@ def test_no_query_string_is_a_defect(query_string: bytes) -> None:
             continue
 
 
-@given(st.integers())
-def test_an_order_number_is_read_as_it_is_written(number: int) -> None:
-    read = order_number_parameter(b"n=%d" % number, "n")
+def test_zeros_in_front_are_read_once() -> None:
+    """Every way to match them would be tried before such a number is refused."""
+
+    def elapsed_s(number: bytes) -> float:
+        started_at = time.perf_counter()
+        with pytest.raises(InvalidRequest):
+            order_number_parameter(b"n=%bx" % number, "n")
+        return time.perf_counter() - started_at
+
+    zeros, others = (min(elapsed_s(digit * 8_000) for _ in range(5)) for digit in (b"0", b"1"))
+    assert zeros < 20 * others
+
+
+@given(st.integers(), st.integers(0, 8_000))
+def test_an_order_number_is_read_as_it_is_written(number: int, zeros: int) -> None:
+    sign, digits = "-" * (number < 0), "0" * zeros + str(abs(number))
+    read = order_number_parameter(f"n={sign}{digits}".encode(), "n")
     assert read == (number if 1 <= number < 2**63 else None)
 
 

@@ -64,6 +64,14 @@ def test_a_request_without_an_end_is_not_waited_for(request_bytes: bytes) -> Non
     assert Reception().add(request_bytes) is Arrival.ENDLESS
 
 
+def test_long_blanks_are_read_once() -> None:
+    """Ways to match them that are tried one after the other would take hours here."""
+    blanks = b" " * 16_000
+    for line in (blanks + b"\rx", b"x" + blanks + b"x", b"3" + blanks + b"\r"):
+        assert Reception().add(POST + b"Content-Length:" + line + b"\r\n\r\n") is not Arrival.NOTHING
+    assert Reception().add(POST + b"Content-Length:" + blanks + b"\r\n\r\n") is Arrival.ENDLESS
+
+
 @pytest.mark.parametrize(
     ("version", "expectation", "expected"),
     [
