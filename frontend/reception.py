@@ -12,10 +12,12 @@ from enum import Enum
 # Line, headers and body of one request, as sent. What is longer is refused, not kept.
 MAX_REQUEST_BYTES = 64 * 1024
 
+_EMPTY_LINE = b"\r\n"
 _END_OF_HEAD = b"\r\n\r\n"
+# Blanks are stripped afterwards: a pattern that says where they may be has too many ways to match
+# a long line of them, and would try them all.
 _FRAMING = re.compile(
-    rb"\r\n(content-length|transfer-encoding|expect)[ \t]*:[ \t]*([^\r\n]*?)[ \t]*(?=\r\n)",
-    re.IGNORECASE,
+    rb"\r\n(content-length|transfer-encoding|expect)[ \t]*:([^\r\n]*)(?=\r\n)", re.IGNORECASE
 )
 _LENGTH = re.compile(rb"[0-9]{1,9}")
 _CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(?:;.*)?", re.DOTALL)
@@ -50,6 +52,8 @@ class Reception:
     def add(self, data: bytes) -> Arrival:
         """Takes what came, and tells how far the first request has come."""
         self._bytes += data
+        if not self._has_head:
+            self._skip_empty_lines()
         arrival = self._arrival()
         if arrival is Arrival.PART and self._exceeds_limit():
             return Arrival.ENDLESS
@@ -73,6 +77,11 @@ class Reception:
     def _exceeds_limit(self) -> bool:
         return max(len(self._bytes), self._known_length) > MAX_REQUEST_BYTES
 
+    def _skip_empty_lines(self) -> None:
+        """Some clients send one behind a body; it begins no request (RFC 9112, section 2.2)."""
+        while self._bytes.startswith(_EMPTY_LINE):
+            del self._bytes[: len(_EMPTY_LINE)]
+
     def _arrival(self) -> Arrival:
         if not self._bytes:
             return Arrival.NOTHING
@@ -92,8 +101,9 @@ class Reception:
     def _read_framing(self, end_of_head: int) -> bool:
         """Whether the head says where the body ends."""
         framing: list[tuple[bytes, bytes]] = []
-        for name, value in _FRAMING.findall(self._bytes, 0, end_of_head + 2):
-            if name.lower() == b"expect" and value.lower() == b"100-continue":
+        for name, padded_value in _FRAMING.findall(self._bytes, 0, end_of_head + 2):
+            value = padded_value.strip(b" \t").lower()
+            if name.lower() == b"expect" and value == b"100-continue":
                 self.expects_continue = self._is_http_1_1()
             else:
                 framing.append((name.lower(), value))
@@ -104,7 +114,7 @@ class Reception:
             return False
         if name == b"transfer-encoding":
             self._is_chunked = True
-            return value.lower() == b"chunked"
+            return value == b"chunked"
         if not _LENGTH.fullmatch(value):
             return False
         self._known_length += int(value)
