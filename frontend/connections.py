@@ -26,13 +26,11 @@ class Connection(TConn):  # type: ignore[misc] # gunicorn is not typed
 
     def __init__(self, config: Any, client: socket.socket, address: Any, server: Any) -> None:
         super().__init__(config, client, address, server)
-        client.setblocking(True)  # for a thread's answers; the poller's calls do not wait
         self.parser = RequestParser(config, (), address)
         self.initialized = True
         self.reception = Reception()
         self.waiting: Waiting | None = None  # unless a thread has it
         self.has_ended = False  # nothing more will come
-        self.was_told_to_continue = False
         self.closes_after_answer = False
         self.arrived_at = 0.0
         self.discarded_bytes = 0

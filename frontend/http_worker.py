@@ -19,7 +19,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-from gunicorn.http.errors import InvalidHeader
+from gunicorn.http.errors import InvalidHeader, ParseException
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
 
 from frontend import arrival
@@ -75,6 +75,15 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn is not typed
             request.force_close()
         return super().handle_request(request, connection)
 
+    def _keepalive_after(self, connection: Connection, keepalive: bool) -> bool:
+        """Reads what the application left of the body. Should that turn out malformed, the
+        request has its answer already: a second one would be taken for the next request's."""
+        try:
+            return bool(super()._keepalive_after(connection, keepalive))
+        except ParseException as error:
+            logger.debug("closing behind a malformed body: %.200s", error)
+            return False
+
     def handle_error(
         self, _request: Any, client: socket.socket, _address: Any, error: Exception
     ) -> None:
@@ -89,7 +98,9 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn is not typed
         try:
             client, address = listener.accept()
         except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
+            if error.errno == errno.EMFILE:
+                self._lower_limit()
+            elif error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
                 raise
             return
         self.nr_conns += 1
@@ -104,7 +115,7 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn is not typed
     def murder_pending(self) -> None:
         """Ends what has waited too long; gunicorn calls this at least once a second."""
         for connection in self._arriving.overdue():
-            message = f"the request took longer than {_ARRIVAL_TIMEOUT_S} s to arrive"
+            message = "the request took too long to arrive"
             refuse = partial(self._refuse, status=HTTPStatus.REQUEST_TIMEOUT, message=message)
             self._step(connection, refuse)
         for waiting in (self._idle, self._unread, self._closing):
@@ -113,7 +124,8 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn is not typed
 
     def _cap_keepalive(self, _deadline: float) -> None:
         """Called once, when the worker stops."""
-        self._idle.shorten(STOP_KEEPALIVE_LINGER)
+        for waiting in (self._idle, self._arriving):
+            waiting.shorten(STOP_KEEPALIVE_LINGER)
 
     def _step(self, connection: Connection, step: Callable[[Connection], None]) -> None:
         """Takes one connection a step further; its trouble is nobody else's."""
@@ -130,10 +142,11 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn is not typed
         self._proceed(connection, connection.receive())
 
     def _go_on(self, connection: Connection, served: Future[bool]) -> None:
-        if served.cancelled() or not served.result() or connection.closes_after_answer:
+        if not served.result() or connection.closes_after_answer:
             self._close(connection)
         else:
             self._proceed(connection, connection.parser.unreader.take_buffered())
+            self._make_room()
 
     def _proceed(self, connection: Connection, data: bytes) -> None:
         """Decides what becomes of a connection on which these bytes came."""
@@ -154,8 +167,8 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn is not typed
 
     def _await_rest(self, connection: Connection) -> None:
         self._wait(connection, self._arriving, self._receive)
-        if connection.reception.expects_continue and not connection.was_told_to_continue:
-            connection.was_told_to_continue = True
+        if connection.reception.expects_continue:
+            connection.reception.expects_continue = False
             connection.send_now(_CONTINUE)
 
     def _hand_over(self, connection: Connection) -> None:
@@ -164,7 +177,6 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn is not typed
             self._wait(connection, self._unread, self._hand_over, selectors.EVENT_WRITE)
             return
         self._stop_waiting(connection)
-        connection.was_told_to_continue = False
         connection.parser.unreader.unread(connection.reception.take())
         connection.arrived_at = time.monotonic()
         self.enqueue_req(connection)
@@ -197,6 +209,14 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn is not typed
         oldest = self._idle.oldest()
         if self.nr_conns >= self.worker_connections and oldest is not None:
             self._drop(oldest)
+
+    def _lower_limit(self) -> None:
+        """The process may have fewer files than the connections would need."""
+        self.worker_connections = max(1, self.nr_conns)
+        logger.warning(
+            "no file for another connection: the limit is now %d", self.worker_connections
+        )
+        self._make_room()
 
     def _drop(self, connection: Connection) -> None:
         self._stop_waiting(connection)

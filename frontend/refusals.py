@@ -22,6 +22,9 @@ from frontend.answers import error_body
 
 logger = logging.getLogger(__name__)
 
+# gunicorn quotes what it refuses, and that can be all that was sent.
+_MAX_MESSAGE_LENGTH = 200
+
 _OUR_OWN_FAULTS = (ConfigurationProblem, InvalidResponseHeader, InvalidResponseHeaderName)
 _CLIENT_FAULTS = {
     LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
@@ -36,8 +39,9 @@ def refusal_for(error: Exception) -> bytes:
     if not isinstance(error, ParseException) or isinstance(error, _OUR_OWN_FAULTS):
         logger.error("unexpected error", exc_info=error)
         return refusal(Internal.http_status, Internal.default_message)
-    logger.warning("refused a malformed request: %s", error)
-    return refusal(_CLIENT_FAULTS.get(type(error), HTTPStatus.BAD_REQUEST), str(error))
+    message = str(error)[:_MAX_MESSAGE_LENGTH]
+    logger.warning("refused a malformed request: %s", message)
+    return refusal(_CLIENT_FAULTS.get(type(error), HTTPStatus.BAD_REQUEST), message)
 
 
 def refusal(status: HTTPStatus, message: str) -> bytes:

@@ -155,6 +155,27 @@ def test_malformed_requests_are_answered_in_json(
         assert answer.headers["X-Request-Id"]
 
 
+@pytest.mark.parametrize("chunks", [b"0\r\nno trailer\r\n\r\n", b"1;=\r\nx\r\n0\r\n\r\n"])
+def test_a_malformed_body_that_nobody_reads_gets_no_second_answer(
+    server: ServerProcess, chunks: bytes
+) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(CHUNKED.replace(b"POST", b"PUT") + chunks)
+        client.shutdown(socket.SHUT_WR)
+        answers = client.makefile("rb").read()
+    assert answers.startswith(b"HTTP/1.1 405 ")
+    assert answers.count(b"HTTP/1.1 ") == 1
+
+
+def test_a_refusal_quotes_but_the_beginning(server: ServerProcess) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n" + b"\xff" * 60_000 + b"\r\n\r\n")
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        assert answer.status == 400
+        assert 100 < len(answer.read()) < 2_000
+
+
 def test_a_request_is_logged_once(server: ServerProcess, ask: Ask) -> None:
     ask("GET", "/hello?name=logged-once", headers={"User-Agent": "logged-once"})
     answer, _ = ask("GET", "/once")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
+import resource
 import select
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
-from frontend.http_worker import _UNREAD_TIMEOUT_S
+from frontend.http_worker import _ARRIVAL_TIMEOUT_S, _UNREAD_TIMEOUT_S
 from frontend.server import _IDLE_CONNECTIONS
 from tests.unit.http_process import ServerProcess
 
@@ -99,6 +102,16 @@ def test_requests_in_one_piece_are_answered_in_order(connect: Connect) -> None:
     assert re.findall(rb"(Hello|transaction)", answers) == [b"transaction", b"Hello"] * 2
 
 
+def test_an_empty_line_behind_a_request_is_not_the_next(connect: Connect) -> None:
+    client = connect()
+    client.sendall(WITH_LENGTH + b"\r\n" + TRADE + b"\r\n")
+    assert answer_on(client).read()
+    client.sendall(b"\r\n" + WITH_LENGTH + b"Expect: 100-continue\r\n\r\n")
+    assert client.recv(13, socket.MSG_PEEK | socket.MSG_WAITALL) == b"HTTP/1.1 100 "
+    client.sendall(TRADE)
+    assert answer_on(client).status == 200
+
+
 def test_who_expects_it_is_told_once_to_continue(connect: Connect) -> None:
     client = connect()
     client.sendall(WITH_LENGTH + b"Expect: 100-continue\r\n\r\n")
@@ -173,3 +186,45 @@ def test_idle_connections_do_not_lock_out_new_ones(server: ServerProcess, connec
     clients[-1].sendall(GET)
     assert answer_on(clients[-1]).status == 200
     assert clients[0].recv(1) == b""  # the longest idle one had to go
+
+
+def test_connections_that_became_idle_do_not_lock_out_new_ones(
+    server: ServerProcess, connect: Connect
+) -> None:
+    """None of them was idle when the last one came."""
+    clients = []
+    for _ in range(_IDLE_CONNECTIONS + THREADS):
+        clients.append(connect())
+        clients[-1].sendall(BEGINNINGS["told to continue"])
+        assert clients[-1].recv(25, socket.MSG_WAITALL).endswith(b"100 Continue\r\n\r\n")
+    for client in clients:
+        client.sendall(TRADE)
+        assert answer_on(client).status == 200
+    assert is_served(server)
+
+
+def test_a_worker_without_files_for_more_connections_lives_on(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path / "output", WEB_THREADS=str(THREADS))
+    (worker,) = map(int, server.wait_for(r"Booting worker with pid: (\d+)"))
+    assert is_served(server)
+    files = len(os.listdir(f"/proc/{worker}/fd")) + 10
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (files, files))
+    with ExitStack() as opened:
+        for _ in range(3 * files):
+            opened.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+        assert is_served(server)
+    assert server.stop() == 0
+    assert server.output.count("Booting worker") == 1
+
+
+def test_an_unfinished_request_does_not_hold_up_a_stop(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path / "output", WEB_THREADS=str(THREADS))
+    assert is_served(server)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(GET[:10])
+        assert is_served(server)  # so the other one has been accepted
+        started_at = time.monotonic()
+        server.process.terminate()
+        assert answer_on(client).status == 408
+    assert server.process.wait(30) == 0
+    assert time.monotonic() - started_at < _ARRIVAL_TIMEOUT_S
