@@ -7,6 +7,7 @@ tests next to each mechanism.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,12 +86,16 @@ def take_a_refusal_for_yes(office: Office, asked: int) -> int:
 
 
 _replicate = Replicator.replicate
+_FOLLOWERS_JOIN_WITHIN_S = 2.0
 
 
 def replicate_or_fail(replicator: Replicator, rows: Sequence[Order], epoch: int) -> None:
+    give_up_at = time.monotonic() + _FOLLOWERS_JOIN_WITHIN_S
+    while not replicator._members(epoch):
+        if time.monotonic() > give_up_at:
+            raise Unavailable("no follower would have the rows")
+        time.sleep(0.05)
     _replicate(replicator, rows, epoch)
-    if not replicator._members(epoch):
-        raise Unavailable("no follower has the rows")
 
 
 def believe_the_log(log: OrderLog) -> tuple[int, bytes]:

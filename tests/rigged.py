@@ -21,7 +21,7 @@ _CHUNK = 5
 
 
 def main() -> None:
-    service = sys.argv[1]
+    service = sys.argv.pop(1)
     # Before the points: they are put around whatever stands there.
     if without := os.environ.pop("BOURSE_RIG_WITHOUT", ""):
         mechanisms.take_out(without)

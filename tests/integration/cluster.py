@@ -95,7 +95,13 @@ class Cluster:
             self.wait_ready(name)
 
     def wait_ready(self, name: str) -> None:
-        wait_for(self.parts[name].is_ready, _START_TIMEOUT_S, lambda: self.log(name))
+        process = self._running[name]
+
+        def is_ready() -> bool:
+            assert process.poll() is None, f"{name} ended: {self.log(name)}"
+            return self.parts[name].is_ready()
+
+        wait_for(is_ready, _START_TIMEOUT_S, lambda: self.log(name))
 
     def kill(self, *names: str) -> None:
         """kill -9 of each part and of the processes it started."""
