@@ -99,7 +99,8 @@ def test_frontends_restart_in_turn_and_requests_are_repeated() -> None:
 # ------------------------------------------------------------ stopping
 
 # A subscriber, a stream of the journal that nobody reads on, a watch of a service's health.
-STREAMS = """
+OPEN = "/dev/shm/open"  # noqa: S108 - the only place that a frontend can write to
+STREAMS = f"""
 import grpc, time
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from proto import bourse_pb2, bourse_pb2_grpc
@@ -112,7 +113,7 @@ watches = [
 ]
 for stream in (journal, *watches):
     next(stream)
-open("/tmp/open", "w").close()
+open("{OPEN}", "w").close()
 time.sleep(60)
 """
 
@@ -121,8 +122,9 @@ time.sleep(60)
 def streams_and_idle_connections(stack: Stack) -> Iterator[None]:
     """Everything that could hold up a stop for as long as it likes."""
     frontend = stack.container("frontend")
+    stack.execute("frontend", "rm", "-f", OPEN)
     frontend.exec_run(["python", "-c", STREAMS], detach=True)
-    wait_for(lambda: frontend.exec_run(["test", "-e", "/tmp/open"]).exit_code == 0, 20, "streams")  # noqa: S108
+    wait_for(lambda: frontend.exec_run(["test", "-e", OPEN]).exit_code == 0, 20, "streams")
     keep_alive = http.client.HTTPConnection("127.0.0.1", stack.port)
     keep_alive.request("GET", "/healthz")
     keep_alive.getresponse().read()
