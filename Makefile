@@ -27,8 +27,8 @@ down: ## stop and remove the containers; the volumes stay
 local: venv ## start everything as processes of this machine, without containers
 	$(BIN)/python -m scripts.local $(ARGS)
 
-test: venv ## run every test this machine can run; ARGS="-k name" goes to pytest
-	$(BIN)/python -m pytest $(ARGS)
+test: venv ## run the tests, SLOW=1 the longest too; ARGS="-k name" goes to pytest
+	$(BIN)/python -m pytest $(if $(SLOW),,-m "not slow") $(ARGS)
 
 lint: venv ## check style, formatting and types
 	$(BIN)/ruff check

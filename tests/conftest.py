@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import pytest
 
 E2E = Path(__file__).parent / "e2e"
 NOT_RUN = pytest.StashKey[int]()
+SLOW_NOT_RUN = pytest.StashKey[int]()
 
 # A stack's first test waits until its images are built; the default is too short for that.
 _E2E_TIMEOUT_S = 900
@@ -53,6 +54,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(_EngineGate(), "engine-gate")
 
 
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Counts those that `make test` leaves out because they take long."""
+    for item in items:
+        if item.get_closest_marker("slow") and item.config.option.markexpr == "not slow":
+            item.config.stash[SLOW_NOT_RUN] = item.config.stash.get(SLOW_NOT_RUN, 0) + 1
+
+
 def why_no_engine() -> str | None:
     """None when `docker` and `docker compose` answer; otherwise what does not."""
     for command in (["docker", "info"], ["docker", "compose", "version"]):
@@ -69,6 +77,8 @@ def pytest_terminal_summary(
 ) -> Generator[None, None, None]:
     """Says last and loudly what a green run did not cover."""
     yield
+    if slow_not_run := config.stash.get(SLOW_NOT_RUN, 0):
+        terminalreporter.line(f"{slow_not_run} slow tests did not run: make test SLOW=1")
     not_run = config.stash.get(NOT_RUN, 0)
     if not_run:
         terminalreporter.section("NOT EVERYTHING WAS TESTED", red=True, bold=True)

@@ -187,6 +187,7 @@ services:
 """
 
 
+@pytest.mark.slow
 def test_broken_parts_keep_nobody_from_starting(stack: Stack, tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text(BROKEN)
     stack.compose("stop")

@@ -77,6 +77,7 @@ def test_the_trade_in_flight_is_executed_once(cluster: RiggedCluster, point: str
     assert len(cluster.check_promises({key: number})) == before + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", OF_A_TRADE)
 def test_under_load_nothing_is_lost_or_done_twice(cluster: RiggedCluster, point: str) -> None:
     wait_all_in_sync(cluster)

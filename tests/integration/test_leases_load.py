@@ -38,6 +38,8 @@ _LONG_S = LEASE_S + 3.0
 _RANDOM_S = 20.0
 _SEED = 7
 
+pytestmark = pytest.mark.slow
+
 CUTS = [Mode.SILENT, Mode.REFUSED, Mode.ONE_WAY]
 
 
