@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import Contradiction
 from common.records import EMPTY_DIGEST, Order, Trade
 from order.catalog_client import Result
 from order.ledger import Ledger
@@ -75,11 +76,13 @@ class DecidingCatalog:
 
 
 class Nobody:
-    """No follower, no subscriber."""
+    """No follower, no subscriber, nobody to be at odds with."""
 
     def replicate(self, rows: Sequence[Order], epoch: int) -> None: ...
 
     def announce(self, rows: Sequence[Order]) -> None: ...
+
+    def contradicted(self, denial: Contradiction) -> None: ...
 
 
 class WatchedNode(Node):
@@ -108,6 +111,7 @@ def running_pipeline(directory: Path, node: Node) -> Iterator[TradeQueue]:
         followers=Nobody(),
         announcer=Nobody(),
         resign=lambda epoch, why: None,
+        accord=Nobody(),
         attempt_timeout_s=1.0,
         patience_s=1.0,
         halt=lambda _reason: None,
