@@ -22,7 +22,8 @@ def send_rows(
 
 
 def pull_rows(peer: ReplicaPeer, after: int, timeout_s: float) -> Iterator[list[Order]]:
-    """The rows of a replica's log above `after`, in order, in chunks.
+    """The rows of a replica's log above `after`, in order, in chunks, up to where it ends when
+    that is reached: of a leader that trades there would always be one more.
 
     Args:
         timeout_s: for each chunk.
@@ -32,6 +33,8 @@ def pull_rows(peer: ReplicaPeer, after: int, timeout_s: float) -> Iterator[list[
     """
     while rows := _pull_chunk(peer, after, timeout_s):
         yield rows
+        if len(rows) < CHUNK:
+            return
         after = rows[-1].number
 
 

@@ -238,3 +238,25 @@ def test_with_a_leader_whose_stream_has_a_hole_it_starts_with_what_it_got(
     monkeypatch.setattr(leader.log, "chunks", lambda after: iter([ROWS[after:100], ROWS[101:]]))
     start(mine, leader)
     assert heard(mine) == (Role.FOLLOWER, 2, 5)
+
+
+def test_it_does_not_run_after_a_leader_that_trades(mine: Parts, leader: RunningReplica) -> None:
+    """Each chunk that is appended here takes the leader the time to append one more row."""
+    more = iter(make_rows(50, after=ROWS))
+    announced: list[Order] = []
+
+    def announce(rows: Sequence[Order]) -> None:
+        announced.extend(rows)
+        leader.ledger.append([next(more)])
+
+    with peer_of(leader) as known:
+        catch_up(
+            mine.node,
+            mine.ledger,
+            known,
+            peer_timeout_s=TIMEOUT_S,
+            pull_timeout_s=TIMEOUT_S,
+            announce=announce,
+            is_stopping=lambda: False,
+        )
+    assert len(ROWS) <= mine.log.last_number < len(ROWS) + 10
