@@ -68,6 +68,7 @@ class Service:
             self._node,
             catalog,
             self._peers,
+            first_digest=lambda: log.first_digest,
             replica_count=len(settings.order_replicas),
             peer_timeout_s=settings.peer_timeout_s,
             on_change=lambda _holds: self._say_serving(),

@@ -98,6 +98,12 @@ class CatalogClient:
         )
         rpc.call(self._stub.Compare, request, timeout_s)
 
+    def first_digest(self, timeout_s: float) -> bytes:
+        """Of the journal's first order; empty while there is none."""
+        request = bourse_pb2.SyncRequest(last_number=0, limit=1)
+        chunks = rpc.stream(self._stub.Journal, request, timeout_s)
+        return b"".join(row.digest for chunk in chunks for row in chunk.rows)
+
     def journal(self, after: int) -> Iterator[list[Order]]:
         """The rows above `after`, in order, in chunks. Each chunk has the timeout to itself."""
         while rows := self._journal_chunk(after):

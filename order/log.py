@@ -16,23 +16,11 @@ from common.chain import verify_chain
 from common.disk import explain
 from common.errors import BourseError, Damaged, Unavailable
 from common.records import Order
+from common.sqlite_errors import is_disk_trouble
 
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
-# What SQLite says of the disk, not of the data on it.
-_DISK_TROUBLE = frozenset(
-    (
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_READONLY,
-    )
-)
 _CHUNK = 1_000
 # A write-ahead log that a long reader of another process made longer is cut to this again.
 _WAL_LIMIT_BYTES = 8 * 1024 * 1024
@@ -73,6 +61,7 @@ class OrderLog:
                 _create_or_check(self._writer)
                 _check_writable(self._writer, path)
                 self.last_number, self.digest = self._verify()
+                self.first_digest = _first_digest(self._writer)
                 self._reader = undo.enter_context(closing(_connect(path)))
                 undo.pop_all()
         except Damaged as damage:
@@ -96,6 +85,7 @@ class OrderLog:
                 self._writer.execute("ROLLBACK")
             raise
         self.last_number, self.digest = rows[-1].number, rows[-1].digest
+        self.first_digest = self.first_digest or rows[0].digest
 
     def row(self, number: int) -> Order | None:
         rows = self.rows(number - 1, 1)
@@ -183,7 +173,8 @@ def open_log(path: Path) -> tuple[OrderLog, str | None]:
 def set_aside(path: Path) -> Path:
     """Gives a closed log another name, which it returns, so that the next one begins empty."""
     aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
-    for suffix in ("", "-wal", "-shm"):
+    # The log itself last: beside a new one, SQLite would throw a write-ahead log away.
+    for suffix in ("-shm", "-wal", ""):
         part = path.with_name(path.name + suffix)
         if part.exists():
             part.replace(aside.with_name(aside.name + suffix))
@@ -212,6 +203,12 @@ def _create_or_check(connection: sqlite3.Connection) -> None:
     connection.execute("COMMIT")
 
 
+def _first_digest(connection: sqlite3.Connection) -> bytes:
+    """Of the first order; empty while there is none."""
+    found = connection.execute("SELECT digest FROM orders WHERE number = 1").fetchone()
+    return bytes(found[0]) if found else b""
+
+
 def _check_writable(connection: sqlite3.Connection, path: Path) -> None:
     """A header can forbid writing in a file that the disk lets be written: it is damaged.
 
@@ -233,8 +230,7 @@ def _check_writable(connection: sqlite3.Connection, path: Path) -> None:
 def _classify(error: sqlite3.DatabaseError, path: Path) -> BourseError:
     if isinstance(error, sqlite3.ProgrammingError):
         return Unavailable(f"{path}: {error}")  # closed: the service is stopping
-    primary_code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
-    kind = Unavailable if primary_code in _DISK_TROUBLE else Damaged
+    kind = Unavailable if is_disk_trouble(error) else Damaged
     return kind(f"{path}: {explain(error, path)}")
 
 

@@ -39,10 +39,16 @@ class Registry(Protocol):
     def journal(self, after: int) -> Iterable[Sequence[Order]]: ...
 
 
+class WrongCatalog(Unavailable):
+    """The catalog is not the one of the replicas' logs, so nobody may lead under it."""
+
+    default_message = "this is not the catalog of the other replicas' logs"
+
+
 class Accord(Protocol):
     """Whether the logs and the catalog belong together."""
 
-    def check_peers(self) -> None: ...
+    def check_peers(self, timeout_s: float) -> None: ...
 
     def contradicted(self, denial: Contradiction) -> None: ...
 
@@ -189,7 +195,6 @@ class Office:
     def _fence(self, suggested_epoch: int) -> int:
         """From follower to promoting; returns the epoch that the catalog registered."""
         self._check_log()
-        self._accord.check_peers()
         asked = self._node.step(lambda replica: replica.stand(suggested_epoch))
         try:
             return self._ask_fence(asked)
@@ -212,10 +217,12 @@ class Office:
         while (remaining_s := give_up_at - self._clock()) > 0:
             view = self._node.view()
             try:
+                # Each time anew: while there was no answer the catalog may have become another.
+                self._accord.check_peers(remaining_s)
                 answer = self._registry.fence(
                     asked, view.replica_id, remaining_s, view.position, view.digest
                 )
-            except Contradiction:
+            except (Contradiction, WrongCatalog):
                 raise
             except BourseError as error:
                 if error.message != said:

@@ -250,6 +250,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
             digest=view.digest,
             in_sync=self._replicator.in_sync(),
             ready=self._is_ready(),
+            first_digest=self._log.first_digest,
         )
 
     def _check_epoch(self, epoch: int) -> None:

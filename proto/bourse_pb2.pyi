@@ -768,6 +768,7 @@ class StatusResponse(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     IN_SYNC_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
+    FIRST_DIGEST_FIELD_NUMBER: _builtins.int
     replica_id: _builtins.int
     role: _builtins.str
     """follower, candidate, promoting or leader"""
@@ -778,6 +779,8 @@ class StatusResponse(_message.Message):
     """read together with last_number"""
     ready: _builtins.bool
     """caught up at start, and not at odds with the catalog"""
+    first_digest: _builtins.bytes
+    """of the log's first order; empty while there is none"""
     @_builtins.property
     def in_sync(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """followers in sync with this leader"""
@@ -793,10 +796,11 @@ class StatusResponse(_message.Message):
         digest: _builtins.bytes = ...,
         in_sync: _abc.Iterable[_builtins.int] | None = ...,
         ready: _builtins.bool = ...,
+        first_digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "epoch", b"epoch", "in_sync", b"in_sync", "last_number", b"last_number", "leader_id", b"leader_id", "ready", b"ready", "replica_id", b"replica_id", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "epoch", b"epoch", "first_digest", b"first_digest", "in_sync", b"in_sync", "last_number", b"last_number", "leader_id", b"leader_id", "ready", b"ready", "replica_id", b"replica_id", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,8 +5,10 @@ so, no trade is acknowledged and no wrong order served meanwhile, and the right 
 from __future__ import annotations
 
 import shutil
+import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -177,6 +179,66 @@ def test_an_empty_replica_takes_no_office_under_an_emptied_catalog(cluster: Clus
     ready_again(cluster)
     cluster.check_promises(acknowledged | trade(cluster, 2))
     shutil.rmtree(aside)
+
+
+def test_an_empty_replica_takes_no_office_when_the_catalog_comes_back_emptied(
+    cluster: Cluster,
+) -> None:
+    """Trades go on trying all the time, so there is an attempt under way when it comes back."""
+    acknowledged = trade(cluster, 5)
+    cluster.kill("catalog", "order-3")
+    asides = [
+        cluster.data(name).rename(cluster.directory / f"aside-{uuid.uuid4().hex}")
+        for name in ("catalog", "order-3")
+    ]
+    assert_no_trade_is_acknowledged(cluster)  # nor does anybody lead who could fill the new log
+    cluster.start("order-3")
+    wait_for(lambda: cluster.status(3), 10, cluster.statuses)
+    is_back = threading.Event()
+
+    def keep_trying() -> None:
+        while not is_back.is_set():
+            with client_of(cluster) as client:
+                assert client.trade("stock5", 1, "BUY", str(uuid.uuid4())).status == 503
+
+    with ThreadPoolExecutor(3) as clients:
+        trying = [clients.submit(keep_trying) for _ in range(3)]
+        cluster.start("catalog")
+        is_back.set()
+        for one in trying:
+            one.result()
+    assert cluster.journal() == []
+    put_back(cluster, asides[0])
+    ready_again(cluster)
+    cluster.check_promises(acknowledged | trade(cluster, 2))
+    shutil.rmtree(asides[1])
+
+
+def test_a_single_log_keeps_an_older_backup_from_numbering_anew(cluster: Cluster) -> None:
+    """Two replicas lay dead while the third led on, so to them the backup seems right."""
+    acknowledged = trade(cluster, 5)
+    cluster.kill("order-2", "order-3")
+    backup = cluster.directory / f"backup-{uuid.uuid4().hex}"
+    shutil.copytree(cluster.data("catalog"), backup)
+    with BourseClient(cluster.url) as client:
+        for _ in range(4):
+            key = str(uuid.uuid4())
+            acknowledged[key] = client.trade("stock5", 1, "BUY", key).data["transaction_number"]
+    journal = cluster.journal()
+    cluster.kill("order-1")
+    right = replace_catalog(cluster, lambda data: shutil.copytree(backup, data))
+    cluster.start("order-1", wait=False)
+    wait_for(lambda: APART in cluster.log("order-1"), 20, lambda: cluster.log("order-1"))
+    cluster.start("order-2")
+    cluster.start("order-3")
+    assert_no_trade_is_acknowledged(cluster)
+    assert_orders_are_found(cluster, acknowledged)
+    assert cluster.replica_log(1) == journal
+    assert cluster.journal() == journal[:-4]
+    assert "which have orders that it lost" in cluster.log("order-3")
+    put_back(cluster, right)
+    ready_again(cluster)
+    cluster.check_promises(acknowledged | trade(cluster, 2))
 
 
 # ---------------------------------------------------------------- a replica's log

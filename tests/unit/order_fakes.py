@@ -146,8 +146,10 @@ class FakeAccord:
     def __init__(self) -> None:
         self.denials: list[str] = []
         self.objection: BourseError | None = None
+        self.asked_with: list[float] = []  # timeouts
 
-    def check_peers(self) -> None:
+    def check_peers(self, timeout_s: float) -> None:
+        self.asked_with.append(timeout_s)
         if self.objection:
             raise self.objection
 

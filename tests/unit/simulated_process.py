@@ -190,7 +190,7 @@ class Process:
     def announce(self, rows: Sequence[Order]) -> None:
         pass
 
-    def check_peers(self) -> None:
+    def check_peers(self, timeout_s: float) -> None:
         pass
 
     def contradicted(self, denial: Contradiction) -> None:

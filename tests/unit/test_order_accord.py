@@ -12,6 +12,7 @@ from common.errors import BourseError, Contradiction, Unavailable
 from common.records import EMPTY_DIGEST, Order
 from order.accord import Accord
 from order.node import Node
+from order.office import WrongCatalog
 from order.replica import Replica
 from tests.unit.order_fakes import chained, make_rows
 from tests.unit.replica_fakes import Replicas, eventually, fails
@@ -26,7 +27,13 @@ class FakeJournal:
 
     rows: list[Order] = field(default_factory=lambda: list(ROWS))
     error: BourseError | None = None
+    first_error: BourseError | None = None  # only when its first order is asked for
     asked: list[tuple[int, int]] = field(default_factory=list)
+
+    def first_digest(self, timeout_s: float) -> bytes:
+        if self.first_error or self.error:
+            raise self.first_error or self.error  # type: ignore[misc]
+        return self.rows[0].digest if self.rows else b""
 
     def compare(self, replica_id: int, last_number: int, digest: bytes, timeout_s: float) -> None:
         self.asked.append((replica_id, last_number))
@@ -55,6 +62,7 @@ class World:
             Node(Replica(1, len(log), digest)),
             self.journal,
             [replicas.peers[2], replicas.peers[3]],
+            first_digest=lambda: log[0].digest if log else b"",
             replica_count=3,
             peer_timeout_s=5.0,
             on_change=self.changes.append,
@@ -69,6 +77,7 @@ class World:
                 replica.always("Status", fails(Unavailable("paused")))
             elif log:
                 replica.last_number, replica.digest = log[-1].number, log[-1].digest
+                replica.first_digest = log[0].digest
 
     def look(self) -> tuple[bool, bool, bool]:
         """Whether log and catalog belong together, orders are served, the log is given up."""
@@ -77,8 +86,8 @@ class World:
 
     def may_stand(self) -> bool:
         try:
-            self.accord.check_peers()
-        except Unavailable:
+            self.accord.check_peers(timeout_s=1.0)
+        except WrongCatalog:
             return False
         return True
 
@@ -182,12 +191,47 @@ def test_what_was_seen_of_a_replica_counts_when_it_is_dead(replicas: Replicas) -
     assert not world.may_stand()
 
 
-def test_a_catalog_that_cannot_be_asked_is_no_objection(replicas: Replicas) -> None:
-    """The fence, which is asked next, cannot be had either."""
+def test_a_catalog_that_cannot_be_asked_confers_no_office(replicas: Replicas) -> None:
+    """It may be another one by the time it answers."""
     world = World(replicas, [])
     world.others_have(OTHER, OTHER)
     world.look()
     world.journal.error = Unavailable("down")
+    with pytest.raises(Unavailable, match="down"):
+        world.accord.check_peers(timeout_s=1.0)
+
+
+BRANCHED = ROWS[:5] + make_rows(4, after=ROWS[:5], epoch=9)
+
+
+@pytest.mark.parametrize("log", [ROWS, BRANCHED])
+def test_a_log_that_begins_as_the_journal_does_is_never_given_up(
+    replicas: Replicas, log: list[Order]
+) -> None:
+    """The last to lead had orders that the catalog lost; the others lagged behind."""
+    world = World(replicas, log)
+    world.journal.rows = ROWS[:5] if log is ROWS else list(ROWS)
+    world.others_have(ROWS[:5], ROWS[:3])
+    assert world.look() == (False, True, False)
+
+
+def test_whether_a_log_is_given_up_waits_for_the_catalog(replicas: Replicas) -> None:
+    world = World(replicas, OTHER)
+    world.others_have(ROWS, ROWS)
+    world.journal.first_error = Unavailable("down")
+    assert world.look() == (False, False, False)
+    world.journal.first_error = None
+    assert world.look() == (False, False, True)
+
+
+@pytest.mark.parametrize("log", [[], ROWS[:3], ROWS[:5]])
+def test_one_log_proves_that_the_catalog_lost_orders(replicas: Replicas, log: list[Order]) -> None:
+    world = World(replicas, log)
+    world.journal.rows = ROWS[:5]
+    world.others_have(ROWS[:5], ROWS)
+    assert world.look() == (True, True, False)
+    assert not world.may_stand()
+    world.journal.rows = list(ROWS)
     assert world.may_stand()
 
 

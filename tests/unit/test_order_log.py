@@ -186,3 +186,13 @@ def test_a_commit_that_fails_leaves_nothing_open(path: Path) -> None:
             log.append(ROWS[3:])
         assert not log._writer.in_transaction
         assert_unchanged(log, path, ROWS[:3])
+
+
+def test_it_knows_its_first_order(tmp_path: Path) -> None:
+    with closing(OrderLog(tmp_path / "orders.db")) as log:
+        assert log.first_digest == b""
+        log.append(ROWS[:2])
+        log.append(ROWS[2:3])
+        assert log.first_digest == ROWS[0].digest
+    with closing(OrderLog(tmp_path / "orders.db")) as log:
+        assert log.first_digest == ROWS[0].digest

@@ -6,12 +6,13 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from common.errors import BourseError, Contradiction, Internal, OutcomeUnknown, Unavailable
 from common.records import Order
-from order.office import _in_a_thread
+from order.office import WrongCatalog, _in_a_thread
 from order.replica import Role
 from tests.unit.office_world import JOURNAL, PATIENCE_S, World, open_world
 from tests.unit.order_fakes import (
@@ -310,8 +311,34 @@ def test_a_catalog_that_denies_the_log_confers_no_office(world: World) -> None:
 
 
 def test_who_speaks_for_the_others_logs_is_heard_before_the_fence(world: World) -> None:
-    world.accord.objection = Unavailable("not the others' catalog")
+    world.accord.objection = WrongCatalog("not the others' catalog")
     with pytest.raises(Unavailable, match="not the others' catalog"):
         world.office.take(5)
     assert world.catalog.asked == []
+    assert world.accord.asked_with == [PATIENCE_S]  # asking again would not help
     assert world.state() == (Role.FOLLOWER, 0, 0)
+
+
+def test_the_others_are_heard_again_before_the_fence_is_asked_again(world: World) -> None:
+    """The catalog that answers at last may be another than the one that was down."""
+
+    def comes_back_emptied(execute: Callable[[], Any]) -> Any:
+        world.accord.objection = WrongCatalog("not the others' catalog")
+        raise Unavailable("down")
+
+    world.catalog.fence_script.append(comes_back_emptied)
+    with pytest.raises(Unavailable, match="not the others' catalog"):
+        world.office.take(5)
+    assert world.asked_epochs() == [5]
+    assert world.catalog.registered == (4, 3)
+    assert world.state() == (Role.FOLLOWER, 0, 0)
+
+
+def test_while_the_others_cannot_be_heard_the_fence_is_not_asked(world: World) -> None:
+    world.accord.objection = Unavailable("down")
+    with pytest.raises(Unavailable, match="cannot reach the catalog"):
+        world.office.take(5)
+    assert world.catalog.asked == []
+    assert len(world.accord.asked_with) > 1
+    world.accord.objection = None
+    assert world.office.take(5) == 5

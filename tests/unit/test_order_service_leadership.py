@@ -143,6 +143,7 @@ def test_the_status_of_a_follower(replica: RunningReplica) -> None:
         last_number=10,
         digest=ROWS[9].digest,
         ready=False,
+        first_digest=ROWS[0].digest,
     )
     replica.is_ready.set()
     assert replica.call("Status").ready
