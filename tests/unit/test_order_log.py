@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.records import EMPTY_DIGEST, Order
-from order.log import OrderLog, open_log
+from order.log import OrderLog, open_log, set_aside
 from tests.unit.order_fakes import chained, make_rows, refusing_rows
 from tests.unit.order_logs import ROWS, path_in, write_log
 
@@ -196,3 +196,22 @@ def test_it_knows_its_first_order(tmp_path: Path) -> None:
         assert log.first_digest == ROWS[0].digest
     with closing(OrderLog(tmp_path / "orders.db")) as log:
         assert log.first_digest == ROWS[0].digest
+
+
+def test_a_log_is_never_set_aside_without_its_write_ahead_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is left there when the process dies in between, SQLite throws nothing away."""
+    path = tmp_path / "orders.db"
+    for part in (path, path.with_name("orders.db-wal")):
+        part.write_bytes(part.name.encode())
+
+    def dies(self: Path, target: Path) -> None:
+        self.rename(target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", dies)
+    with pytest.raises(KeyboardInterrupt):
+        set_aside(path)
+    assert path.exists()
+    assert b"orders.db-wal" in {part.read_bytes() for part in tmp_path.iterdir()}
