@@ -111,6 +111,7 @@ def ready_again(cluster: Cluster) -> None:
 CATALOGS = ("emptied", "an older backup", "another deployment's, longer", "another's, shorter")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CATALOGS)
 def test_a_catalog_that_is_not_the_logs_is_refused_by_both(cluster: Cluster, kind: str) -> None:
     acknowledged = trade(cluster, 4)
