@@ -227,9 +227,12 @@ def test_a_single_log_keeps_an_older_backup_from_numbering_anew(cluster: Cluster
             acknowledged[key] = client.trade("stock5", 1, "BUY", key).data["transaction_number"]
     journal = cluster.journal()
     cluster.kill("order-1")
+    before = len(cluster.log("order-1"))
     right = replace_catalog(cluster, lambda data: shutil.copytree(backup, data))
     cluster.start("order-1", wait=False)
-    wait_for(lambda: APART in cluster.log("order-1"), 20, lambda: cluster.log("order-1"))
+    wait_for(
+        lambda: said_since(cluster, "order-1", before, APART), 20, lambda: cluster.log("order-1")
+    )
     cluster.start("order-2")
     cluster.start("order-3")
     assert_no_trade_is_acknowledged(cluster)
