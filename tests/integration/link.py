@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import struct
 import threading
@@ -57,6 +58,7 @@ class Link:
 
     def close(self) -> None:
         self.set(Mode.REFUSED)
+        self._run(self._forget_the_rest())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_TIMEOUT_S)
         self._loop.close()
@@ -80,6 +82,16 @@ class Link:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
         await asyncio.sleep(0)  # in which the sockets are closed
+
+    async def _forget_the_rest(self) -> None:
+        """Who came as the listener closed: its writer must not outlive the loop."""
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        del rest
+        gc.collect()
+        await asyncio.sleep(0)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
