@@ -16,7 +16,7 @@ from tests.e2e.inside import digests
 from tests.e2e.stack import ROOT, Stack
 
 JSON = {"Content-Type": "application/json"}
-GOOD = {"name": "stock2", "quantity": 1, "type": "BUY"}
+GOOD = {"name": "stock2", "quantity": 1, "type": "SELL"}
 
 
 class Bad(NamedTuple):
@@ -131,7 +131,7 @@ def test_a_trade_and_its_repeats(stack: Stack) -> None:
         assert again[1]["idempotency-replayed"] == "true"
     other = stack.request("POST", "/orders", {**GOOD, "quantity": 2}, {"Idempotency-Key": key})
     assert other[0] == 422
-    expected = {"data": {"number": number, "name": "stock2", "type": "BUY", "quantity": 1}}
+    expected = {"data": {"number": number, "name": "stock2", "type": "SELL", "quantity": 1}}
     assert stack.get(f"/orders?order-number={number}")[2] == expected
 
 

@@ -111,7 +111,7 @@ def test_redis_fails(stack: Stack, fault: str) -> None:
 
 def test_everything_is_killed_and_comes_back(stack: Stack) -> None:
     key = {"Idempotency-Key": str(uuid.uuid4())}
-    trade = {"name": "stock4", "quantity": 3, "type": "BUY"}
+    trade = {"name": "stock4", "quantity": 3, "type": "SELL"}
     number = stack.request("POST", "/orders", trade, key)[2]["data"]["transaction_number"]
     quote = stack.get("/stocks?stockname=stock4")[2]
     before = digests(stack)
@@ -130,7 +130,7 @@ def test_the_catalog_is_killed(stack: Stack) -> None:
     ]["transaction_number"]
     stack.kill("catalog")
     key = {"Idempotency-Key": str(uuid.uuid4())}
-    trade = {"name": "stock5", "quantity": 1, "type": "BUY"}
+    trade = {"name": "stock5", "quantity": 1, "type": "SELL"}
     status, headers, _ = stack.request("POST", "/orders", trade, key)
     assert status == 503
     assert "retry-after" in headers

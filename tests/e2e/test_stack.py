@@ -175,7 +175,7 @@ def test_stack_is_healed_whatever_was_done_to_it(stack: Stack) -> None:
     stack.kill("redis")
     assert stack.get("/readyz")[0] == 503
     stack.heal()
-    trade = {"name": "stock1", "quantity": 1, "type": "BUY"}
+    trade = {"name": "stock1", "quantity": 1, "type": "SELL"}
     assert stack.request("POST", "/orders", trade)[0] == 200
 
 
@@ -195,7 +195,7 @@ def test_broken_parts_keep_nobody_from_starting(stack: Stack, tmp_path: Path) ->
     stack.compose(*files, "up", "--detach")
     try:
         wait_for(stack.is_ready, 60, "the frontend is ready")
-        trade = {"name": "stock2", "quantity": 1, "type": "BUY"}
+        trade = {"name": "stock2", "quantity": 1, "type": "SELL"}
         assert stack.request("POST", "/orders", trade)[0] == 200
         assert stack.get("/stocks?stockname=stock2")[0] == 200
         assert stack.health("order-3") != "healthy"
