@@ -17,8 +17,9 @@ MAY_IMPORT = {
     "order": {"order", "common", "proto"},
     "common": {"common", "proto"},
     "client": {"client"},
+    "faults": {"faults", "client", "common", "proto"},
 }
-OURS = {*MAY_IMPORT, "proto", "faults", "tests"}
+OURS = {*MAY_IMPORT, "proto", "tests"}
 
 MODULES = [path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))]
 

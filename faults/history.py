@@ -1,0 +1,252 @@
+"""The history of a run: every call, answer, fault and observation, one JSON object a line.
+
+All times are nanoseconds of CLOCK_MONOTONIC, which every process and container of one machine
+shares. A history may end anywhere: its writer may have been killed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+FORMAT = 1
+
+SERVICES = ("frontend", "catalog", "order-1", "order-2", "order-3", "redis")
+ORDER_SERVICES = ("order-1", "order-2", "order-3")
+
+
+class BadHistory(Exception):
+    """The file is no history; the message says where and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a run began: what was asked of it, and what the catalog held while nobody traded."""
+
+    at_ns: int
+    url: str
+    started: str  # wall clock, ISO 8601
+    command: str  # that plays the same faults again
+    seed: int | None
+    clients: int
+    first_number: int  # the last order number before the run; 0 if there was none
+    first_digest: str  # of the journal up to there, in hexadecimal
+    quantities: Mapping[str, int]  # of every stock
+    versions: Mapping[str, int]  # of every stock
+    format: int = FORMAT
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One HTTP request that was about to be sent. A repeat under the same key is another call.
+
+    `op` is trade (key, name, type, quantity), lookup (name) or order (number). `phase` is run,
+    settle (unknown outcomes repeated under their key) or verify (nobody trades any more).
+    """
+
+    id: int
+    at_ns: int
+    client: int
+    op: str
+    phase: str
+    key: str | None = None
+    name: str | None = None
+    type: str | None = None
+    quantity: int | None = None
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a call. `status` None: no whole HTTP answer came.
+
+    `sent` is False only if the request certainly never left. Of a 200: `number` for a trade;
+    `quantity` for a lookup; `order` (number, name, type, quantity) for an order lookup.
+    """
+
+    id: int
+    at_ns: int
+    status: int | None
+    sent: bool = True
+    error: str | None = None  # the message of an error, or of the exception
+    number: int | None = None
+    replayed: bool = False
+    quantity: int | None = None
+    order: Mapping[str, Any] | None = None
+    cache: str | None = None  # the header X-Cache
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A step in the life of one fault; the steps of one share its `id`.
+
+    `step` is begin (about to break), broken, healing, healed (nothing is broken any more),
+    recovered (what it hit serves again), or failed (it could not be injected, or did not recover
+    in time; `detail` says why). `impairs` names the services that do not count as living from
+    `begin` to `recovered`.
+    """
+
+    id: int
+    at_ns: int
+    step: str
+    fault: str  # kill, stop, pause, partition, …
+    target: str  # as it was asked for: leader, two, redis, …
+    hits: tuple[str, ...]  # the services that it struck
+    impairs: tuple[str, ...]
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """What one replica said of itself."""
+
+    role: str
+    epoch: int
+    leader_id: int
+    last_number: int
+    digest: str  # in hexadecimal, read together with last_number
+    in_sync: tuple[int, ...] = ()
+    ready: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the replicas said between `at_ns` and `until_ns`; one that is missing did not answer."""
+
+    at_ns: int
+    until_ns: int
+    replicas: Mapping[str, Position]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of the catalog's journal, read after the run."""
+
+    number: int
+    request_id: str
+    name: str
+    type: str
+    quantity: int
+    version: int
+    epoch: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """What the catalog and the replicas held when everything was healed and nobody traded."""
+
+    at_ns: int
+    last_number: int  # of the journal
+    quantities: Mapping[str, int]
+    versions: Mapping[str, int]
+    replicas: Mapping[str, Position]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    at_ns: int
+    interrupted: bool
+    problems: tuple[str, ...] = field(default=())  # of the injector itself: what it could not do
+
+
+Record = Run | Call | Answer | Fault | Observation | Row | Final | End
+_KINDS: Mapping[str, type[Any]] = {
+    kind.__name__.lower(): kind for kind in (Run, Call, Answer, Fault, Observation, Row, Final, End)
+}
+
+
+class HistoryWriter:
+    """Appends to a file, from any thread. Raises OSError if it cannot."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: TextIO = path.open("w", encoding="utf-8")
+        self._lock = threading.Lock()
+
+    def write(self, record: Record) -> None:
+        line = to_line(record)
+        with self._lock:
+            self._file.write(line)
+
+    def close(self) -> None:
+        with self._lock:
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def to_line(record: Record) -> str:
+    defaults = {one.name: one.default for one in dataclasses.fields(record)}
+    fields = {
+        key: value
+        for key, value in dataclasses.asdict(record).items()
+        if value != defaults[key] or key == "format"
+    }
+    return json.dumps({"kind": type(record).__name__.lower(), **fields}) + "\n"
+
+
+def read_history(path: Path) -> Iterator[Record]:
+    """Every record, in the order they were written. A last line cut short is left out.
+
+    Raises:
+        BadHistory: the file is none.
+        OSError: it cannot be read.
+    """
+    with path.open(encoding="utf-8") as file:
+        try:
+            yield from read_lines(file)
+        except UnicodeDecodeError as error:
+            raise BadHistory(f"{path} is no history: {error}") from error
+
+
+def read_lines(lines: Iterable[str]) -> Iterator[Record]:
+    """Raises BadHistory."""
+    number = 0
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith("\n"):
+            break
+        record = _read(line, number)
+        if number == 1 and not isinstance(record, Run):
+            raise BadHistory("line 1: a history begins with its run")
+        yield record
+    if number == 0:
+        raise BadHistory("the history is empty")
+
+
+def _read(line: str, number: int) -> Record:
+    try:
+        fields = json.loads(line)
+        kind = _KINDS[fields.pop("kind")]
+        if kind is Run and fields.get("format") != FORMAT:
+            raise BadHistory(f"line {number}: not format {FORMAT}")
+        record: Record = kind(**{key: _restored(key, value) for key, value in fields.items()})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        message = f"line {number}: {type(error).__name__}: {error}"
+        raise BadHistory(message) from error
+    return record
+
+
+def _restored(key: str, value: Any) -> Any:
+    if key in {"hits", "impairs", "in_sync", "problems"}:
+        return tuple(value)
+    if key == "replicas":
+        return {
+            name: Position(**{inner: _restored(inner, one) for inner, one in said.items()})
+            for name, said in value.items()
+        }
+    return value
