@@ -71,7 +71,9 @@ BAD = [
     post("a key with a space", 400, "Idempotency-Key", GOOD, Idempotency_Key="a b"),
     post("a key too long", 400, "Idempotency-Key", GOOD, Idempotency_Key="k" * 256),
     post("an unknown stock", 404, "stock not found", {**GOOD, "name": "tulips"}),
-    post("too much", 404, "insufficient volume", {**GOOD, "quantity": 1_000_000_000, "type": "BUY"}),
+    post(
+        "too much", 404, "insufficient volume", {**GOOD, "quantity": 1_000_000_000, "type": "BUY"}
+    ),
     post("a body too large", 413, "", {**GOOD, "name": "x" * 20_000}),
     post("another content type", 415, "", GOOD, Content_Type="text/plain"),
     Bad("no content type", 415, "", body=json.dumps(GOOD).encode(), headers={}),
