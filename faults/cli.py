@@ -1,0 +1,254 @@
+"""The command line: reads the arguments, puts the parts together, tells how it ended."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import docker
+
+from faults.breakages import catalogue
+from faults.checker import judge
+from faults.compose import ComposeFailed
+from faults.figures import figures_of
+from faults.history import BadHistory, read_history
+from faults.page import write_page
+from faults.report import as_text
+from faults.run import Plan, RunFailed, heal, run
+from faults.schedule import BadSchedule, by_hand, random_mix
+from faults.stack import StackError
+
+EXIT_HELD = 0
+EXIT_BROKEN = 1
+EXIT_CANNOT = 2
+EXIT_INTERRUPTED = 130  # as the shell has it: 128 + SIGINT
+
+DEFAULT_PROJECT = "bourse"
+DEFAULT_DURATION_S = 120.0
+DEFAULT_EVERY_S = 10.0
+
+_EXIT_CODES = (
+    "Exit code: 0 every promise held; 1 one was broken, or could not be judged; 2 the run could "
+    "not be made, or the arguments are wrong; 130 interrupted."
+)
+_COMMANDS = ("run", "check", "heal")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code. Raises SystemExit for wrong arguments and for --help."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] not in (*_COMMANDS, "-h", "--help"):
+        words.insert(0, "run")
+    arguments = _parser().parse_args(words)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except (BadHistory, BadSchedule, ComposeFailed, RunFailed, StackError, OSError) as error:
+        print(f"python -m faults: {error}", file=sys.stderr)
+        return EXIT_CANNOT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    seed = arguments.seed
+    if arguments.fault:
+        strikes = by_hand(arguments.fault, arguments.every, arguments.duration)
+    else:
+        strikes = random_mix(seed, arguments.duration)
+    plan = Plan(
+        project=arguments.project,
+        strikes=strikes,
+        duration_s=arguments.duration,
+        clients=arguments.clients,
+        rate=arguments.rate,
+        seed=seed,
+        command=_again(arguments),
+        directory=arguments.out,
+    )
+    history = run(plan, sys.stderr)
+    held = _judge(history, history.with_name("report.html"))
+    return held
+
+
+def _again(arguments: argparse.Namespace) -> str:
+    """The command that plays the same faults under the same load again."""
+    words = ["python", "-m", "faults", "run", "--seed", str(arguments.seed)]
+    for fault in arguments.fault:
+        words += ["--fault", fault]
+    if arguments.fault:
+        words += ["--every", f"{arguments.every:g}"]
+    words += ["--for", f"{arguments.duration:g}", "--clients", str(arguments.clients)]
+    words += ["--rate", f"{arguments.rate:g}"]
+    if arguments.project != DEFAULT_PROJECT:
+        words += ["--project", arguments.project]
+    return shlex.join(words)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    return _judge(arguments.history, arguments.page)
+
+
+def _judge(history: Path, page: Path | None) -> int:
+    judgement = judge(read_history(history))
+    figures = figures_of(read_history(history))
+    print(as_text(figures, judgement, colour=sys.stdout.isatty()))
+    if page is not None:
+        write_page(page, figures, judgement)
+        print(f"history {history}\npage    {page}", file=sys.stderr)
+    if figures.interrupted:
+        return EXIT_INTERRUPTED
+    return EXIT_HELD if judgement.held and not figures.problems else EXIT_BROKEN
+
+
+def _heal(arguments: argparse.Namespace) -> int:
+    heal(docker.from_env(), arguments.project, lambda text: print(text, file=sys.stderr))
+    return EXIT_HELD
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m faults",
+        description="Breaks the parts of a running Bourse under load, and judges from every "
+        "answer whether its promises held. Without a command: run.",
+        epilog=_EXIT_CODES,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_run(commands)
+    _add_check(commands)
+    _add_heal(commands)
+    return parser
+
+
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "run",
+        help="break, watch and judge",
+        description="Trades on the stack of this machine while its containers are killed, "
+        "paused, cut off and more. Only that stack's own containers are touched, and all is "
+        "healed at the end, also on Ctrl-C. It is started if it is down, and then left down. "
+        "The trades stay in its books.",
+        epilog=f"{catalogue()}\n\n{_EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="FAULT:TARGET",
+        help="strike this, again and again; several take turns (default: a random mix)",
+    )
+    add(
+        "--every",
+        type=_seconds,
+        default=DEFAULT_EVERY_S,
+        metavar="SECONDS",
+        help="between the strikes of --fault (default: %(default)g)",
+    )
+    add(
+        "--for",
+        dest="duration",
+        type=_seconds,
+        default=DEFAULT_DURATION_S,
+        metavar="SECONDS",
+        help="how long to trade (default: %(default)g)",
+    )
+    add(
+        "--seed",
+        type=_seed,
+        default=random.SystemRandom().randrange(10**6),
+        help="of the random mix and of the load; the report names it (default: a new one)",
+    )
+    add(
+        "--clients",
+        type=_clients,
+        default=8,
+        metavar="N",
+        help="side by side: 1 to 256 (default: %(default)s)",
+    )
+    add(
+        "--rate",
+        type=_rate,
+        default=200.0,
+        metavar="N",
+        help="requests a second of all clients together; 0: flat out (default: %(default)g)",
+    )
+    add(
+        "--out",
+        type=Path,
+        default=Path("faults-runs"),
+        metavar="DIR",
+        help="where each run gets a directory with its history and page (default: %(default)s)",
+    )
+    _add_project(parser)
+    parser.set_defaults(command=_run)
+
+
+def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "check",
+        help="judge a history by itself",
+        description="Judges the history of an earlier run; needs neither the stack nor Docker.",
+        epilog=_EXIT_CODES,
+        allow_abbrev=False,
+    )
+    parser.add_argument("history", type=Path, metavar="HISTORY", help="the file history.jsonl")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write the HTML page here, too")
+    parser.set_defaults(command=_check)
+
+
+def _add_heal(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "heal",
+        help="undo what a run broke that was itself killed",
+        description="Unpauses and starts every container of the stack, gives it its network "
+        "back, and removes the injector's own helpers.",
+        allow_abbrev=False,
+    )
+    _add_project(parser)
+    parser.set_defaults(command=_heal)
+
+
+def _add_project(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--project",
+        default=DEFAULT_PROJECT,
+        metavar="NAME",
+        help="the compose project (default: %(default)s)",
+    )
+
+
+def _seconds(text: str) -> float:
+    return _number(text, 1, 86_400)
+
+
+def _rate(text: str) -> float:
+    return _number(text, 0, 100_000)
+
+
+def _clients(text: str) -> int:
+    return int(_number(text, 1, 256, whole=True))
+
+
+def _seed(text: str) -> int:
+    return int(_number(text, 0, 2**53, whole=True))
+
+
+def _number(text: str, least: float, most: float, *, whole: bool = False) -> float:
+    try:
+        value: float = int(text) if whole else float(text)
+    except ValueError:
+        value = math.nan  # which lies in no range
+    if not least <= value <= most:
+        kind = "a whole number" if whole else "a number"
+        raise argparse.ArgumentTypeError(f"{text!r} is not {kind} from {least:g} to {most:g}")
+    return value
