@@ -244,9 +244,12 @@ def _read(line: str, number: int) -> Record:
 def _restored(key: str, value: Any) -> Any:
     if key in {"hits", "impairs", "in_sync", "problems"}:
         return tuple(value)
-    if key == "replicas":
-        return {
-            name: Position(**{inner: _restored(inner, one) for inner, one in said.items()})
-            for name, said in value.items()
-        }
-    return value
+    return restored_positions(value) if key == "replicas" else value
+
+
+def restored_positions(said: Mapping[str, Mapping[str, Any]]) -> dict[str, Position]:
+    """What JSON has of them. Raises TypeError, AttributeError."""
+    return {
+        name: Position(**{**fields, "in_sync": tuple(fields.get("in_sync", ()))})
+        for name, fields in said.items()
+    }

@@ -1,0 +1,269 @@
+"""One client of the load: what it asks for next, and what it makes of the answers."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from client import requests
+from client.answers import Answer as HttpAnswer
+from client.answers import Malformed, order, order_number, quote
+from client.connection import Connection, NoAnswer, Response
+from client.requests import Request
+from faults.history import Answer, Call
+
+# Two stocks get most of it, so that trades and lookups meet.
+_HOT_STOCKS = 2
+_HOT_SHARE = 0.7
+# Of a stock's quantity at first: a random walk in such steps often runs it down to refusals.
+_LARGEST_PART = 8
+_MOST_QUANTITY = 1_000_000
+_TOO_MUCH = 1_000_000_000
+
+# What it remembers of decided trades, for repeats: soon ones and late ones.
+_REMEMBERED = 200
+# With so many outcomes unknown it begins no new trade.
+_MOST_UNKNOWN = 16
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+# Nobody was there to send anything to: not to spin meanwhile.
+_NOBODY_PAUSE_S = 0.1
+
+_DECISIONS = (200, 404)
+
+
+class Decided:
+    """The numbers of the acknowledged orders, of all clients."""
+
+    def __init__(self) -> None:
+        self._numbers: list[int] = []
+        self._known: set[int] = set()
+        self._lock = threading.Lock()
+
+    def add(self, number: int) -> None:
+        with self._lock:
+            if number not in self._known:
+                self._known.add(number)
+                self._numbers.append(number)
+
+    def any(self, chance: random.Random) -> int | None:
+        with self._lock:
+            return chance.choice(self._numbers) if self._numbers else None
+
+    def numbers(self) -> list[int]:
+        with self._lock:
+            return list(self._numbers)
+
+
+class Recorder:
+    """Sends one request at a time, and records it. `ids` are shared by all clients."""
+
+    def __init__(
+        self,
+        client: int,
+        connection: Connection,
+        ids: Iterator[int],
+        write: Callable[[Call | Answer], None],
+        clock: Callable[[], int],
+    ) -> None:
+        self._client = client
+        self._connection = connection
+        self._ids = ids
+        self._write = write
+        self._clock = clock
+        self.requests = 0
+
+    def trade(self, trade: Trade, phase: str) -> Answer:
+        request = requests.trade(trade.name, trade.quantity, trade.type, trade.key)
+        call = self._call("trade", phase)
+        said = {"key": trade.key, "name": trade.name, "type": trade.type}
+        return self._send(request, replace(call, **said, quantity=trade.quantity))  # type: ignore[arg-type]
+
+    def lookup(self, name: str, phase: str) -> Answer:
+        return self._send(requests.lookup(name), replace(self._call("lookup", phase), name=name))
+
+    def order(self, number: int, phase: str) -> Answer:
+        call = replace(self._call("order", phase), number=number)
+        return self._send(requests.order(number), call)
+
+    def _call(self, op: str, phase: str) -> Call:
+        return Call(next(self._ids), self._clock(), self._client, op, phase)
+
+    def _send(self, request: Request, call: Call) -> Answer:
+        self._write(call)
+        self.requests += 1
+        try:
+            response = self._connection.exchange(request)
+        except NoAnswer as error:
+            answer = Answer(
+                call.id, self._clock(), None, sent=error.may_have_arrived, error=str(error)
+            )
+        else:
+            answer = _read(call, response, self._clock())
+        self._write(answer)
+        return answer
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _read(call: Call, response: Response, at_ns: int) -> Answer:
+    answer = HttpAnswer.read(response, 0.0, 1)
+    replayed = answer.headers.get("Idempotency-Replayed") == "true"
+    cache = answer.headers.get("X-Cache")
+    if answer.status != 200:
+        error = answer.error_message or str(answer)
+        return Answer(call.id, at_ns, answer.status, error=error, replayed=replayed)
+    try:
+        if call.op == "trade":
+            number = order_number(answer)
+            return Answer(call.id, at_ns, 200, number=number, replayed=replayed)
+        if call.op == "lookup":
+            return Answer(call.id, at_ns, 200, quantity=quote(answer).quantity, cache=cache)
+        found = order(answer)
+    except Malformed as error:
+        return Answer(call.id, at_ns, 200, error=f"malformed: {error}")
+    shown = {
+        "number": found.number,
+        "name": found.name,
+        "type": found.type,
+        "quantity": found.quantity,
+    }
+    return Answer(call.id, at_ns, 200, order=shown)
+
+
+@dataclass(slots=True)
+class Trade:
+    key: str
+    name: str
+    type: str
+    quantity: int
+    is_decided: bool = False
+    attempts: int = 0
+    not_before_s: float = 0.0
+
+
+class Trader:
+    """Trades, looks up, repeats; an unknown outcome is repeated under its key until it is known.
+
+    Args:
+        quantities: of every stock, at first.
+        interval_s: from one request to the next, at least.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        quantities: Mapping[str, int],
+        decided: Decided,
+        *,
+        seed: str,
+        key_prefix: str,
+        interval_s: float,
+    ) -> None:
+        self._recorder = recorder
+        self._quantities = quantities
+        self._stocks = sorted(quantities)
+        self._decided = decided
+        self._chance = random.Random(seed)  # noqa: S311 - decides a load, keeps no secret
+        self._key_prefix = key_prefix
+        self._interval_s = interval_s
+        self._trades = 0
+        self._in_doubt: deque[Trade] = deque()
+        self._done: deque[Trade] = deque(maxlen=_REMEMBERED)
+        self._refused: deque[Trade] = deque(maxlen=_REMEMBERED)
+
+    @property
+    def requests(self) -> int:
+        return self._recorder.requests
+
+    @property
+    def unknown(self) -> int:
+        return len(self._in_doubt)
+
+    def trade(self, stopping: threading.Event) -> None:
+        # All at once would be another load than one spread out.
+        next_s = time.monotonic() + self._chance.random() * self._interval_s
+        while not stopping.wait(max(0.0, next_s - time.monotonic())):
+            if self._next().sent is False:
+                stopping.wait(_NOBODY_PAUSE_S)
+            # Who falls behind goes on from there: no burst to make up for it.
+            next_s = max(next_s + self._interval_s, time.monotonic())
+
+    def settle(self, give_up_at_s: float) -> None:
+        while self._in_doubt and time.monotonic() < give_up_at_s:
+            trade = self._in_doubt.popleft()
+            time.sleep(max(0.0, min(trade.not_before_s, give_up_at_s) - time.monotonic()))
+            self._send(trade, "settle")
+
+    def order(self, number: int, phase: str) -> bool:
+        """Whether there was an answer that says something about the order."""
+        return self._recorder.order(number, phase).status in _DECISIONS
+
+    def lookup(self, name: str, phase: str) -> bool:
+        """Whether there was an answer that says something about the stock."""
+        return self._recorder.lookup(name, phase).status in _DECISIONS
+
+    def close(self) -> None:
+        self._recorder.close()
+
+    def _next(self) -> Answer:
+        if self._in_doubt and self._in_doubt[0].not_before_s <= time.monotonic():
+            return self._send(self._in_doubt.popleft(), "run")
+        dice = self._chance.random()
+        if dice < 0.4 and len(self._in_doubt) < _MOST_UNKNOWN:
+            return self._send(self._new_trade(), "run")
+        if dice < 0.5:
+            number = self._decided.any(self._chance)
+            if number is not None:
+                return self._recorder.order(number, "run")
+        elif dice < 0.65 and (repeated := self._to_repeat()) is not None:
+            return self._send(repeated, "run")
+        return self._recorder.lookup(self._a_stock(), "run")
+
+    def _new_trade(self) -> Trade:
+        self._trades += 1
+        name = self._a_stock()
+        most = max(2, min(self._quantities[name] // _LARGEST_PART, _MOST_QUANTITY))
+        type_, quantity = self._chance.choice(("BUY", "SELL")), self._chance.randint(1, most)
+        if self._chance.random() < 0.03:
+            type_, quantity = "BUY", _TOO_MUCH
+        return Trade(f"{self._key_prefix}-{self._trades}", name, type_, quantity)
+
+    def _a_stock(self) -> str:
+        hot = self._chance.random() < _HOT_SHARE
+        return self._chance.choice(self._stocks[:_HOT_STOCKS] if hot else self._stocks)
+
+    def _to_repeat(self) -> Trade | None:
+        """A decided trade. A refused one is the more telling: its stock may have come back."""
+        refused = self._refused and (not self._done or self._chance.random() < 0.5)
+        among = self._refused if refused else self._done
+        return self._chance.choice(among) if among else None
+
+    def _send(self, trade: Trade, phase: str) -> Answer:
+        answer = self._recorder.trade(trade, phase)
+        if answer.status == 200 and answer.number is not None:
+            self._decided.add(answer.number)
+            self._settled(trade, self._done)
+        elif answer.status == 404:
+            self._settled(trade, self._refused)
+        elif answer.status is None or not 400 <= answer.status < 500:
+            self._doubt(trade)
+        return answer
+
+    def _settled(self, trade: Trade, among: deque[Trade]) -> None:
+        if not trade.is_decided:
+            among.append(trade)
+        trade.is_decided, trade.attempts = True, 0
+
+    def _doubt(self, trade: Trade) -> None:
+        """A repeat of what was decided is in doubt as well: it, too, has its answer to get."""
+        if trade in self._in_doubt:
+            return
+        pause_s = min(_FIRST_PAUSE_S * 2.0 ** min(trade.attempts, 10), _LONGEST_PAUSE_S)
+        trade.attempts += 1
+        trade.not_before_s = time.monotonic() + pause_s * (0.5 + self._chance.random() / 2)
+        self._in_doubt.append(trade)

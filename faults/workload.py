@@ -1,0 +1,109 @@
+"""The load: clients side by side, each request recorded when it is sent and when answered."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from client.connection import BaseUrl, Connection
+from client.parallel import allow_open_files, in_parallel
+from faults.history import Answer, Call
+from faults.trader import Decided, Recorder, Trader
+
+# The service answers within 10 s; the rest is for the way there and back.
+TIMEOUT_S = 12.0
+_VERIFY_ATTEMPTS = 8
+_VERIFY_PAUSE_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """`rate` is of requests a second, of all clients together; 0 means as fast as answers come."""
+
+    clients: int
+    rate: float
+    seed: int
+    run_id: str  # begins every key, so that no key was ever used before
+
+
+class Workload:
+    """`run`, then `settle`, then `verify`, each once.
+
+    Args:
+        quantities: of every stock, as it is now.
+        write: takes each record, from any thread.
+        clock: nanoseconds, as the history has them.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        load: Load,
+        quantities: Mapping[str, int],
+        write: Callable[[Call | Answer], None],
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        base = BaseUrl.parse(url)
+        # Two each: the socket, and the selector that looks at it for a moment.
+        allow_open_files(2 * load.clients + 64)
+        self._decided = Decided()
+        self._stocks = sorted(quantities)
+        ids = itertools.count(1)
+        self._clients = [
+            Trader(
+                Recorder(number, Connection(base, TIMEOUT_S), ids, write, clock),
+                quantities,
+                self._decided,
+                seed=f"{load.seed}/{number}",
+                key_prefix=f"{load.run_id}-{number}",
+                interval_s=load.clients / load.rate if load.rate else 0.0,
+            )
+            for number in range(1, load.clients + 1)
+        ]
+
+    @property
+    def requests(self) -> int:
+        return sum(client.requests for client in self._clients)
+
+    @property
+    def unknown(self) -> int:
+        """Trades whose outcome is not known yet."""
+        return sum(client.unknown for client in self._clients)
+
+    def run(self, stopping: threading.Event, watch: Callable[[], None]) -> None:
+        """Trades until `stopping` is set."""
+        in_parallel([lambda c=client: c.trade(stopping) for client in self._clients], watch)  # type: ignore[misc]
+
+    def settle(self, timeout_s: float, watch: Callable[[], None]) -> None:
+        """Repeats every trade of an unknown outcome, until it is known or the time is over."""
+        give_up_at = time.monotonic() + timeout_s
+        in_parallel([lambda c=client: c.settle(give_up_at) for client in self._clients], watch)  # type: ignore[misc]
+
+    def verify(self, watch: Callable[[], None]) -> None:
+        """Looks every acknowledged order and every stock up; nobody trades any more."""
+        waiting: queue.SimpleQueue[Callable[[Trader], bool]] = queue.SimpleQueue()
+        for number in self._decided.numbers():
+            waiting.put(lambda client, n=number: client.order(n, "verify"))  # type: ignore[misc]
+        for name in self._stocks:
+            waiting.put(lambda client, n=name: client.lookup(n, "verify"))  # type: ignore[misc]
+
+        def work(client: Trader) -> None:
+            while True:
+                try:
+                    look_up = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                for _ in range(_VERIFY_ATTEMPTS):
+                    if look_up(client):
+                        break
+                    time.sleep(_VERIFY_PAUSE_S)
+
+        in_parallel([lambda c=client: work(c) for client in self._clients], watch)  # type: ignore[misc]
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
