@@ -1,0 +1,84 @@
+"""G4 and G8: what clients notice."""
+
+from __future__ import annotations
+
+from faults.checks.index import EXCUSED, NEVER, NO_FRONTEND, ONE_SURVIVOR, Exchange, Index
+from faults.checks.verdict import Findings, Verdict, counted
+
+ANSWERED_WITHIN_S = 10.0
+# Of the client: from the moment that an answer is there to the one at which it is recorded.
+_ALLOWANCE_S = 0.25
+
+_UNEXPECTED = frozenset({400, 405, 408, 411, 413, 414, 415, 422, 431})
+
+
+def one_survivor_serves(index: Index) -> Verdict:
+    found = Findings("G4", "One survivor serves")
+    alone, excused, no_frontend = (
+        index.times(ONE_SURVIVOR),
+        index.times(EXCUSED),
+        index.times(NO_FRONTEND),
+    )
+    served = 0
+    for one in index.exchanges:
+        if one.call.op != "trade" or not alone.meet(one.began_ns, one.ended_ns):
+            continue
+        served += one.is_acknowledged
+        is_excused = no_frontend if one.status is None else excused
+        if _failed(one) and not is_excused.meet(one.began_ns, one.ended_ns):
+            found.wrong(f"one replica lived: {_say(index, one)}")
+    if not alone:
+        return found.verdict("no time with one replica in this run")
+    return found.verdict(f"{counted(served, 'trade')} acknowledged while one replica lived")
+
+
+def clients_do_not_notice(index: Index) -> Verdict:
+    found = Findings("G8", "Clients don't notice")
+    excused, no_frontend = index.times(EXCUSED), index.times(NO_FRONTEND)
+    held = 0
+    for one in index.exchanges:
+        if no_frontend.meet(one.began_ns, one.ended_ns):
+            if one.status is not None and one.status not in (200, 404, 503):
+                found.wrong(_say(index, one))
+            continue
+        if one.ended_ns - one.began_ns > (ANSWERED_WITHIN_S + _ALLOWANCE_S) * 1e9:
+            found.wrong(f"no answer within {ANSWERED_WITHIN_S:g} s: {_say(index, one)}")
+        elif one.status == 503 and excused.meet(one.began_ns, one.ended_ns):
+            held += 1
+        elif _failed(one) or one.status in _UNEXPECTED or _is_malformed(one):
+            found.wrong(_say(index, one))
+    if index.end is None:
+        found.cannot_judge("the run did not come to its end")
+    elif not index.end.interrupted:
+        _all_settled(index, found)
+    if index.double_answers:
+        found.wrong(f"{counted(len(index.double_answers), 'call')} answered twice")
+    if not index.exchanges:
+        found.cannot_judge("nothing was asked")
+    calls = counted(len(index.exchanges), "call")
+    return found.verdict(f"{calls}, {held:,} 503s while nothing else could be said")
+
+
+def _all_settled(index: Index, found: Findings) -> None:
+    for keyed in index.keys.values():
+        if not any(one.is_decided for one in keyed.calls):
+            found.wrong(
+                f"key {keyed.key} was never decided, in {counted(len(keyed.calls), 'call')}"
+            )
+
+
+def _failed(one: Exchange) -> bool:
+    return one.status is None or one.status >= 500
+
+
+def _is_malformed(one: Exchange) -> bool:
+    return one.status == 200 and one.answer is not None and one.answer.error is not None
+
+
+def _say(index: Index, one: Exchange) -> str:
+    asked = f"call {one.call.id} at {index.seconds(one.began_ns)}, a {one.call.op},"
+    if one.answer is None:
+        return f"{asked} had no answer"
+    lasted_s = (min(one.ended_ns, NEVER) - one.began_ns) / 1e9
+    said = one.status if one.status is not None else "no answer"
+    return f"{asked} got {said} after {lasted_s:.3f} s: {one.answer.error}"

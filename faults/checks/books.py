@@ -1,0 +1,182 @@
+"""G6 and G7: every quantity that was read, and the books.
+
+The orders of a stock give every quantity that it ever had, in order: after its commit 1, 2, and so
+on. So what a lookup may have read is a stretch of that, and checking it is looking whether the
+value occurs there.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import accumulate
+
+from common.records import MAX_VOLUME
+from faults.checks.index import NEVER, Exchange, Index, Keyed
+from faults.checks.verdict import Findings, Verdict, counted
+from faults.history import Row
+
+INSUFFICIENT = "insufficient volume"
+
+
+class Course:
+    """One stock: its quantity at position 0, the run's start, and after each commit.
+
+    A commit is known to have happened once it was acknowledged, and can have happened only
+    once somebody had begun to ask for it.
+    """
+
+    def __init__(self, quantity: int, rows: Sequence[Row], index: Index) -> None:
+        self.rows = rows
+        changes = (row.quantity if row.type == "SELL" else -row.quantity for row in rows)
+        self.quantities = list(accumulate(changes, initial=quantity))
+        self._positions: dict[int, list[int]] = defaultdict(list)
+        for position, value in enumerate(self.quantities):
+            self._positions[value].append(position)
+        known: list[tuple[int, int]] = []
+        possible: list[tuple[int, int]] = []
+        for position, row in enumerate(rows, start=1):
+            keyed = index.keys.get(row.request_id)
+            acknowledged = keyed.first(acknowledged=True) if keyed else None
+            if acknowledged is not None:
+                known.append((acknowledged.ended_ns, position))
+            possible.append((keyed.began_ns if keyed else 0, position))
+        self._known = _Newest(known)
+        self._possible = _Newest(possible)
+
+    def stretch(self, began_ns: int, ended_ns: int) -> tuple[int, int]:
+        """The oldest and the newest position that a read between the two may show."""
+        oldest = self._known.before(began_ns)
+        return oldest, max(oldest, self._possible.before(ended_ns))
+
+    def had(self, value: int, oldest: int, newest: int) -> bool:
+        positions = self._positions.get(value, [])
+        return bisect_right(positions, newest) > bisect_left(positions, oldest)
+
+    def last_with(self, value: int, newest: int) -> int | None:
+        """The newest position up to that one at which the stock had so many."""
+        positions = self._positions.get(value, [])
+        count = bisect_right(positions, newest)
+        return positions[count - 1] if count else None
+
+
+class _Newest:
+    """The highest position of what had happened by a time."""
+
+    def __init__(self, happened: list[tuple[int, int]]) -> None:
+        happened.sort()
+        self._times = [at_ns for at_ns, _ in happened]
+        self._highest = list(accumulate((position for _, position in happened), max))
+
+    def before(self, at_ns: int) -> int:
+        count = bisect_left(self._times, at_ns)
+        return self._highest[count - 1] if count else 0
+
+
+def courses(index: Index) -> dict[str, Course]:
+    """Of every stock; none if the journal was not read."""
+    if index.run is None or index.final is None:
+        return {}
+    rows: dict[str, list[Row]] = defaultdict(list)
+    for row in index.rows:
+        rows[row.name].append(row)
+    return {
+        name: Course(quantity, rows[name], index) for name, quantity in index.run.quantities.items()
+    }
+
+
+def no_stale_quote(index: Index, stocks: dict[str, Course]) -> Verdict:
+    found = Findings("G6", "Never a stale quote")
+    reads = 0
+    for one in index.exchanges:
+        if one.call.op != "lookup" or one.answer is None:
+            continue
+        course = stocks.get(one.call.name or "")
+        if one.status == 404:
+            found.wrong(f"call {one.call.id} looked {one.call.name} up, which was not found")
+        if one.status != 200 or course is None:
+            continue
+        reads += 1
+        _read_rightly(index, one, course, found)
+    if not stocks:
+        found.cannot_judge("the journal was not read")
+    if not reads:
+        found.cannot_judge("nothing was looked up")
+    return found.verdict(counted(reads, "quantity", "quantities") + " read")
+
+
+def _read_rightly(index: Index, one: Exchange, course: Course, found: Findings) -> None:
+    value = one.answer.quantity if one.answer else None
+    oldest, newest = course.stretch(one.began_ns, one.ended_ns)
+    if value is not None and course.had(value, oldest, newest):
+        return
+    where = f"call {one.call.id} at {index.seconds(one.began_ns)} read {value} of {one.call.name}"
+    known = course.last_with(value, oldest) if value is not None else None
+    if known is not None:
+        late = course.rows[known].number  # the commit that ended the time of that quantity
+        found.wrong(f"{where}, which order {late} had changed and a later one was acknowledged")
+    else:
+        found.wrong(f"{where}, which it never had by then")
+
+
+def books_balance(index: Index, stocks: dict[str, Course]) -> Verdict:
+    found = Findings("G7", "Books balance")
+    for name, course in stocks.items():
+        _balances(index, name, course, found)
+    for row in index.rows:
+        if stocks and row.name not in stocks:
+            found.wrong(f"order {row.number} is of {row.name}, which is no stock")
+    refusals = 0
+    for keyed in index.keys.values():
+        refusal = keyed.first(acknowledged=False)
+        asked_of = stocks.get(keyed.asked.name or "")
+        if refusal is not None and asked_of is not None:
+            refusals += 1
+            _refused_rightly(index, keyed, refusal, asked_of, found)
+    if not stocks:
+        found.cannot_judge("the journal was not read")
+    elif not index.rows:
+        found.cannot_judge("nothing was traded")
+    return found.verdict(f"{counted(len(stocks), 'stock')}, {counted(refusals, 'refusal')}")
+
+
+def _balances(index: Index, name: str, course: Course, found: Findings) -> None:
+    if index.run is None or index.final is None:
+        return
+    for position, value in enumerate(course.quantities):
+        if not 0 <= value <= MAX_VOLUME:
+            number = course.rows[position - 1].number if position else index.run.first_number
+            found.wrong(f"{name} has {value} after order {number}")
+    last = index.final.quantities.get(name)
+    if last != course.quantities[-1]:
+        found.wrong(f"{name} has {last}, and by its orders {course.quantities[-1]}")
+    version = index.run.versions.get(name, 0)
+    for row in course.rows:
+        if row.version != version + 1:
+            found.wrong(f"order {row.number} made version {row.version} of {name} after {version}")
+        version = row.version
+    if index.final.versions.get(name) != version:
+        found.wrong(
+            f"{name} has version {index.final.versions.get(name)}, its last order {version}"
+        )
+
+
+def _refused_rightly(
+    index: Index, keyed: Keyed, refusal: Exchange, course: Course, found: Findings
+) -> None:
+    """At some moment between the first call and its refusal there was less than was asked for."""
+    asked = keyed.asked
+    said = refusal.answer.error if refusal.answer else None
+    if said is None or INSUFFICIENT not in said:
+        found.wrong(f"call {refusal.call.id} of {asked.name} was refused: {said}")
+        return
+    oldest, newest = course.stretch(keyed.began_ns, min(refusal.ended_ns, NEVER))
+    wanted = asked.quantity or 0
+    if asked.type == "SELL":
+        is_right = any(q + wanted > MAX_VOLUME for q in course.quantities[oldest : newest + 1])
+    else:
+        is_right = any(q < wanted for q in course.quantities[oldest : newest + 1])
+    if not is_right:
+        found.wrong(f"call {refusal.call.id} at {index.seconds(refusal.ended_ns)} was refused "
+                    f"{wanted} of {asked.name}, of which there were enough")  # fmt: skip

@@ -1,0 +1,206 @@
+"""The history sorted into what the checks ask for, in one pass."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from faults.history import (
+    ORDER_SERVICES,
+    Answer,
+    Call,
+    End,
+    Fault,
+    Final,
+    Observation,
+    Record,
+    Row,
+    Run,
+)
+
+NEVER = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A call and what came of it."""
+
+    call: Call
+    answer: Answer | None
+
+    @property
+    def began_ns(self) -> int:
+        return self.call.at_ns
+
+    @property
+    def ended_ns(self) -> int:
+        return NEVER if self.answer is None else self.answer.at_ns
+
+    @property
+    def status(self) -> int | None:
+        return None if self.answer is None else self.answer.status
+
+    @property
+    def is_acknowledged(self) -> bool:
+        return self.call.op == "trade" and self.status == 200
+
+    @property
+    def is_refused(self) -> bool:
+        return self.call.op == "trade" and self.status == 404
+
+    @property
+    def is_decided(self) -> bool:
+        return self.is_acknowledged or self.is_refused
+
+
+@dataclass(slots=True)
+class Keyed:
+    """All calls under one key, in the order in which they began."""
+
+    key: str
+    calls: list[Exchange] = field(default_factory=list)
+
+    @property
+    def asked(self) -> Call:
+        return self.calls[0].call
+
+    @property
+    def began_ns(self) -> int:
+        return self.calls[0].began_ns
+
+    def first(self, *, acknowledged: bool) -> Exchange | None:
+        """The acknowledgement, or else refusal, that came first."""
+        wanted = [
+            one for one in self.calls if (one.is_acknowledged if acknowledged else one.is_refused)
+        ]
+        return min(wanted, key=lambda one: one.ended_ns, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """From `began_ns` to before `ended_ns`."""
+
+    began_ns: int
+    ended_ns: int
+
+
+class Spans:
+    """Spans that do not overlap, in order."""
+
+    def __init__(self, spans: Sequence[Span]) -> None:
+        self._spans = spans
+        self._begins = [span.began_ns for span in spans]
+
+    def __bool__(self) -> bool:
+        return bool(self._spans)
+
+    def meet(self, began_ns: int, ended_ns: int) -> bool:
+        """Whether any of them has a moment in common with that one."""
+        last = bisect_right(self._begins, ended_ns) - 1
+        return last >= 0 and self._spans[last].ended_ns >= began_ns
+
+
+class Index:
+    def __init__(self, records: Iterable[Record]) -> None:
+        self.run: Run | None = None
+        self.final: Final | None = None
+        self.end: End | None = None
+        self.rows: list[Row] = []
+        self.observations: list[Observation] = []
+        self.exchanges: list[Exchange] = []
+        self.double_answers: list[Answer] = []
+        faults: list[Fault] = []
+        calls: dict[int, Call] = {}
+        answers: dict[int, Answer] = {}
+        for record in records:
+            match record:
+                case Call():
+                    calls[record.id] = record
+                case Answer():
+                    (self.double_answers.append(record) if record.id in answers else None)
+                    answers[record.id] = record
+                case Observation():
+                    self.observations.append(record)
+                case Row():
+                    self.rows.append(record)
+                case Fault():
+                    faults.append(record)
+                case Run():
+                    self.run = record
+                case Final():
+                    self.final = record
+                case End():
+                    self.end = record
+        self.exchanges = sorted(
+            (Exchange(call, answers.get(call.id)) for call in calls.values()),
+            key=lambda one: one.began_ns,
+        )
+        self.keys: dict[str, Keyed] = {}
+        for one in self.exchanges:
+            if one.call.op == "trade" and one.call.key is not None:
+                self.keys.setdefault(one.call.key, Keyed(one.call.key)).calls.append(one)
+        self.row_by_number = {row.number: row for row in self.rows}
+        self.rows_by_key: dict[str, list[Row]] = defaultdict(list)
+        for row in self.rows:
+            self.rows_by_key[row.request_id].append(row)
+        self._impaired = _impaired(faults)
+
+    def seconds(self, at_ns: int) -> str:
+        """Into the run, for people."""
+        began_ns = self.run.at_ns if self.run else 0
+        return "the end" if at_ns >= NEVER else f"{(at_ns - began_ns) / 1e9:.3f} s"
+
+    def acknowledged(self) -> list[Keyed]:
+        return [one for one in self.keys.values() if one.first(acknowledged=True)]
+
+    def times(self, is_so: _Condition) -> Spans:
+        """When a condition on the set of impaired services was true."""
+        return Spans(_times(self._impaired, is_so))
+
+
+@dataclass(frozen=True, slots=True)
+class _Condition:
+    """At least one of `any_of` is impaired, or else exactly `replicas` of the order services."""
+
+    any_of: frozenset[str] = frozenset()
+    replicas: int | None = None
+
+    def __call__(self, impaired: frozenset[str]) -> bool:
+        down = sum(service in impaired for service in ORDER_SERVICES)
+        return bool(self.any_of & impaired) or down == self.replicas
+
+
+# Nothing is promised to a trade then but an answer.
+EXCUSED = _Condition(frozenset({"catalog", "frontend"}), len(ORDER_SERVICES))
+NO_FRONTEND = _Condition(frozenset({"frontend"}))
+ONE_SURVIVOR = _Condition(replicas=len(ORDER_SERVICES) - 1)
+
+
+def _impaired(faults: Sequence[Fault]) -> list[tuple[int, frozenset[str]]]:
+    """The set of impaired services from each moment on at which it changed."""
+    changes: list[tuple[int, int, str]] = []
+    for fault in faults:
+        step = {"begin": 1, "recovered": -1}.get(fault.step, 0)
+        changes += [(fault.at_ns, step, service) for service in fault.impairs if step]
+    held: dict[str, int] = defaultdict(int)
+    course: list[tuple[int, frozenset[str]]] = []
+    for at_ns, step, service in sorted(changes):
+        held[service] += step
+        course.append((at_ns, frozenset(name for name, count in held.items() if count > 0)))
+    return course
+
+
+def _times(course: Sequence[tuple[int, frozenset[str]]], is_so: _Condition) -> list[Span]:
+    spans: list[Span] = []
+    began_ns: int | None = None
+    for at_ns, impaired in course:
+        if is_so(impaired) and began_ns is None:
+            began_ns = at_ns
+        elif not is_so(impaired) and began_ns is not None:
+            spans.append(Span(began_ns, at_ns))
+            began_ns = None
+    if began_ns is not None:
+        spans.append(Span(began_ns, NEVER))
+    return spans
