@@ -12,7 +12,6 @@ from pathlib import Path
 
 import docker
 
-from faults.breakages import catalogue
 from faults.checker import judge
 from faults.compose import ComposeFailed
 from faults.figures import figures_of
@@ -20,7 +19,7 @@ from faults.history import BadHistory, read_history
 from faults.page import write_page
 from faults.report import as_text
 from faults.run import Plan, RunFailed, heal, run
-from faults.schedule import BadSchedule, by_hand, random_mix
+from faults.schedule import BadSchedule, by_hand, catalogue, random_mix
 from faults.stack import StackError
 
 EXIT_HELD = 0

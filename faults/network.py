@@ -92,9 +92,6 @@ class Network:
             for other in others
             for end in ("-s", "-d")
         ]
-        if "statistic" not in how:
-            # The container's own address is in its subnet as well.
-            rules.insert(0, f"iptables -w 5 -A {_CHAIN} -i lo -j RETURN 2>/dev/null || true")
         self._run(service, _INSERT + "\n".join(rules))
 
     def _run(self, service: str, script: str) -> str:

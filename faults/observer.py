@@ -16,9 +16,7 @@ import docker
 from docker.errors import DockerException, NotFound
 
 from faults.history import Final, Observation, Row, restored_positions
-from faults.stack import StackError
-
-HELPER_LABEL = "bourse.faults"
+from faults.stack import HELPER_LABEL, StackError
 
 _SCRIPT = Path(__file__).with_name("observer_script.py")
 # The order of the observations is the interesting part; each takes two cores a millisecond or two.
