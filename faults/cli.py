@@ -72,8 +72,7 @@ def _run(arguments: argparse.Namespace) -> int:
         directory=arguments.out,
     )
     history = run(plan, sys.stderr)
-    held = _judge(history, history.with_name("report.html"))
-    return held
+    return _judge(history, history.with_name("report.html"))
 
 
 def _again(arguments: argparse.Namespace) -> str:

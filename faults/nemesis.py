@@ -1,0 +1,256 @@
+"""Carries a schedule of faults out, writes down what was broken when, and heals it."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from faults.breakages import Breakage
+from faults.history import ORDER_SERVICES, SERVICES, Fault, Observation, Position
+from faults.schedule import Strike, struck
+from faults.stack import StackError
+
+# What is healed serves again within this, or the run says that it did not.
+_RECOVERED_WITHIN_S = 60.0
+# A paused leader waits so long for another to commit.
+_SUCCESSOR_WITHIN_S = 15.0
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Eyes:
+    """What the nemesis sees of the stack."""
+
+    observe: Callable[[], Observation | None]
+    is_ready: Callable[[], bool]  # the frontend says so, which says it of the catalog, too
+    is_running: Callable[[str], bool]  # a container, and not paused
+    pings: Callable[[str], bool]  # redis
+
+
+class Nemesis:
+    """`run` it once.
+
+    Args:
+        write: takes each step of each fault, from several threads.
+        progress: takes a line for people.
+        clock: nanoseconds, as the history has them.
+    """
+
+    def __init__(
+        self,
+        breakages: Mapping[str, Breakage],
+        eyes: Eyes,
+        write: Callable[[Fault], None],
+        progress: Callable[[str], None],
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._breakages = breakages
+        self._eyes = eyes
+        self._write = write
+        self._progress = progress
+        self._clock = clock
+        self._ids = itertools.count(1)
+        self._held: set[str] = set()  # services that a fault has in its hand
+        self._holding = threading.Lock()
+        self._problems: list[str] = []
+
+    def run(self, strikes: Sequence[Strike], stopping: threading.Event) -> tuple[str, ...]:
+        """Each strike in its time, in a thread of its own; returns when all is healed.
+
+        `stopping` ends it early. What it could not do is returned, in words.
+        """
+        began_s = time.monotonic()
+        threads: list[threading.Thread] = []
+        for strike in strikes:
+            if stopping.wait(max(0.0, began_s + strike.at_s - time.monotonic())):
+                break
+            thread = threading.Thread(
+                target=self._carry_out, args=(strike, stopping), name=str(strike), daemon=True
+            )
+            thread.start()
+            threads.append(thread)
+        for thread in threads:
+            thread.join()
+        return tuple(self._problems)
+
+    def _carry_out(self, strike: Strike, stopping: threading.Event) -> None:
+        try:
+            if strike.fault == "rolling":
+                for service in SERVICES:
+                    if not stopping.is_set():
+                        self._one(strike, (service,), 0.0, stopping)
+            else:
+                hits = struck(strike.target, _leader(self._eyes.observe()))
+                self._one(strike, hits, strike.lasts_s, stopping)
+        except Exception as error:  # noqa: BLE001 - a thread has no caller; the run reports it
+            self._problem(f"{strike}: {type(error).__name__}: {error}")
+
+    def _one(
+        self, strike: Strike, hits: tuple[str, ...], lasts_s: float, stopping: threading.Event
+    ) -> None:
+        with self._holding:
+            taken = self._held & set(hits)
+            if not taken:
+                self._held |= set(hits)
+        if taken:
+            self._progress(f"{strike} skipped: {', '.join(sorted(taken))} is broken already")
+            return
+        try:
+            self._break_and_heal(strike, hits, lasts_s, stopping)
+        finally:
+            with self._holding:
+                self._held -= set(hits)
+
+    def _break_and_heal(
+        self, strike: Strike, hits: tuple[str, ...], lasts_s: float, stopping: threading.Event
+    ) -> None:
+        breakage = self._breakages[strike.fault]
+        impairs = tuple(name for name in hits if name != "redis") if breakage.impairs else ()
+        before = self._eyes.observe()
+        fault = Fault(next(self._ids), 0, "", strike.fault, strike.target, hits, impairs)
+        self._step(fault, "begin")
+        try:
+            details = _at_once([lambda s=s: breakage.strike(s) for s in hits])  # type: ignore[misc]
+            self._step(fault, "broken", "; ".join(sorted({one for one in details if one})))
+            stopping.wait(lasts_s)
+            detail = ""
+            if strike.fault == "pause":
+                detail = self._await_successor(hits, before, stopping)
+            self._step(fault, "healing", detail)
+        except StackError as error:
+            self._step(fault, "failed", str(error))
+            self._problem(f"{strike}: {error}")
+        finally:
+            self._heal(strike, hits, breakage)
+        self._step(fault, "healed")
+        missing = self._await_recovery(hits)
+        if missing:
+            self._step(fault, "failed", missing)
+            self._problem(f"{strike}: {missing}")
+        else:
+            self._step(fault, "recovered")
+
+    def _heal(self, strike: Strike, hits: tuple[str, ...], breakage: Breakage) -> None:
+        for service in hits:
+            try:
+                breakage.heal(service)
+            except StackError as error:
+                self._problem(f"healing {service} of {strike}: {error}")
+
+    def _await_successor(
+        self, hits: tuple[str, ...], before: Observation | None, stopping: threading.Event
+    ) -> str:
+        """A zombie is one only if the others went on: until another leader has committed."""
+        leader = _leader(before)
+        if before is None or leader not in hits or not set(ORDER_SERVICES) - set(hits):
+            return ""
+        old = before.replicas[leader]
+        give_up_at = time.monotonic() + _SUCCESSOR_WITHIN_S
+        while time.monotonic() < give_up_at and not stopping.is_set():
+            seen = self._eyes.observe()
+            if seen is not None and _committed_since(seen, old):
+                return "another leader had committed"
+            time.sleep(_POLL_S)
+        return "no other leader committed meanwhile"
+
+    def _await_recovery(self, hits: tuple[str, ...]) -> str:
+        """What has not recovered in time, in words; empty if everything has."""
+        since_ns = self._clock()
+        give_up_at = time.monotonic() + _RECOVERED_WITHIN_S
+        waiting = set(hits)
+        while waiting:
+            waiting = {service for service in waiting if not self._serves(service, since_ns)}
+            if waiting and time.monotonic() > give_up_at:
+                return f"{', '.join(sorted(waiting))} did not recover in {_RECOVERED_WITHIN_S:g} s"
+            if waiting:
+                time.sleep(_POLL_S)
+        return ""
+
+    def _serves(self, service: str, since_ns: int) -> bool:
+        if service in ORDER_SERVICES:
+            seen = self._eyes.observe()
+            # What was seen before it was healed may tell of the time before it was broken.
+            return seen is not None and seen.at_ns > since_ns and in_sync(seen, service)
+        if not self._eyes.is_running(service):
+            return False
+        return self._eyes.pings(service) if service == "redis" else self._eyes.is_ready()
+
+    def _step(self, fault: Fault, step: str, detail: str = "") -> None:
+        self._write(replace(fault, at_ns=self._clock(), step=step, detail=detail))
+        if step in ("begin", "recovered", "failed"):
+            words = {"begin": f"strikes {', '.join(fault.hits)}"}.get(step, step)
+            self._progress(f"{fault.fault}:{fault.target} {words}{detail and f': {detail}'}")
+
+    def _problem(self, what: str) -> None:
+        self._problems.append(what)
+        self._progress(f"problem: {what}")
+
+
+def _at_once(tasks: Sequence[Callable[[], str | None]]) -> list[str | None]:
+    """Runs each in a thread; raises the first StackError when all have ended."""
+    results: list[str | None] = []
+    errors: list[StackError] = []
+
+    def run(task: Callable[[], str | None]) -> None:
+        try:
+            results.append(task())
+        except StackError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(task,), daemon=True) for task in tasks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return results
+
+
+def _leading(seen: Observation) -> tuple[str, Position] | None:
+    """Who leads the newest epoch, and where it is."""
+    leaders = [(said.epoch, name) for name, said in seen.replicas.items() if said.role == "leader"]
+    return (max(leaders)[1], seen.replicas[max(leaders)[1]]) if leaders else None
+
+
+def _leader(seen: Observation | None) -> str | None:
+    found = None if seen is None else _leading(seen)
+    return None if found is None else found[0]
+
+
+def _committed_since(seen: Observation, old: Position) -> bool:
+    found = _leading(seen)
+    return (
+        found is not None and found[1].epoch > old.epoch and found[1].last_number > old.last_number
+    )
+
+
+def in_sync(seen: Observation, service: str) -> bool:
+    """It is ready, and leads or is among those that the leader keeps in sync.
+
+    With nobody leading there is nobody to be in sync with.
+    """
+    said = seen.replicas.get(service)
+    if said is None or not said.ready:
+        return False
+    found = _leading(seen)
+    if found is None:
+        return True
+    return found[0] == service or int(service.rpartition("-")[2]) in found[1].in_sync
+
+
+def heal_all(
+    actions: Sequence[tuple[str, Callable[[], None]]], progress: Callable[[str], None]
+) -> tuple[str, ...]:
+    """Does each, whatever becomes of the others; returns what failed, in words."""
+    problems: list[str] = []
+    for what, action in actions:
+        try:
+            action()
+        except StackError as error:
+            problems.append(f"{what}: {error}")
+            progress(f"problem: {what}: {error}")
+    return tuple(problems)

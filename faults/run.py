@@ -1,0 +1,248 @@
+"""One run: the load, the faults, and the history of both."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+from client.connection import BaseUrl, Connection, NoAnswer
+from client.requests import Request, trade
+from faults.breakages import breakages
+from faults.history import SERVICES, End, Final, HistoryWriter, Row, Run
+from faults.nemesis import Eyes, Nemesis, heal_all
+from faults.network import Network
+from faults.observer import Observer
+from faults.schedule import Strike
+from faults.stack import Stack, StackError
+from faults.workload import Load, Workload
+
+_READY_WITHIN_S = 90.0
+_SETTLE_WITHIN_S = 60.0
+_PROBE_TIMEOUT_S = 10.0
+
+
+class RunFailed(Exception):
+    """The run could not be made; the message says why."""
+
+
+class Progress(Protocol):
+    def say(self, text: str) -> None: ...
+    def show(self, requests: int, unknown: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    strikes: Sequence[Strike]
+    duration_s: float
+    clients: int
+    rate: float  # requests a second of all clients; 0: as fast as answers come
+    seed: int
+    command: str  # that plays it again
+    directory: Path  # where the run's own directory goes
+
+
+def run(engine: Any, project: str, plan: Plan, progress: Progress) -> Path:
+    """The history, with everything in it; the stack is up, and healed when it returns.
+
+    The first Ctrl-C (or SIGTERM) ends the load early, the second gives up at once.
+
+    Raises:
+        RunFailed, StackError, OSError: it could not be made.
+        KeyboardInterrupt: at the second interrupt, with everything healed.
+    """
+    stack = Stack(engine, project)
+    network = Network(engine, stack)
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    directory = plan.directory / f"{stamp}-seed{plan.seed}"
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "history.jsonl"
+    with ExitStack() as closing:
+        closing.callback(heal, stack, network, progress.say)
+        heal(stack, network, progress.say)  # of what an earlier run may have left
+        network.build()
+        probe = _Probe(stack)
+        probe.wait_ready(_READY_WITHIN_S)
+        probe.have_a_leader()
+        writer = closing.enter_context(HistoryWriter(path))
+        stopping = closing.enter_context(_stopped_by_signals())
+        _Session(stack, network, plan, probe, writer, progress).play(stopping, engine)
+    return path
+
+
+def heal(stack: Stack, network: Network, say: Callable[[str], None]) -> tuple[str, ...]:
+    """Everything of the stack runs, on its network; no helper is left. Returns what failed."""
+    actions: list[tuple[str, Callable[[], None]]] = [("helpers", stack.remove_helpers)]
+    for service in SERVICES:
+        actions.append((f"resuming {service}", lambda s=service: stack.unpause(s)))  # type: ignore[misc]
+        actions.append((f"starting {service}", lambda s=service: stack.start(s)))  # type: ignore[misc]
+        actions.append((f"network of {service}", lambda s=service: network.heal(s)))  # type: ignore[misc]
+    return heal_all(actions, say)
+
+
+class _Session:
+    def __init__(
+        self,
+        stack: Stack,
+        network: Network,
+        plan: Plan,
+        probe: _Probe,
+        writer: HistoryWriter,
+        progress: Progress,
+    ) -> None:
+        self._stack = stack
+        self._network = network
+        self._plan = plan
+        self._probe = probe
+        self._writer = writer
+        self._progress = progress
+
+    def play(self, stopping: threading.Event, engine: Any) -> None:
+        plan, write = self._plan, self._writer.write
+        with Observer(engine, self._stack.project, write) as observer:
+            opening = self._opening(observer)
+            write(opening)
+            load = Load(plan.clients, plan.rate, plan.seed, f"faults-{secrets.token_hex(4)}")
+            workload = Workload(opening.url, load, opening.quantities, write)
+            eyes = Eyes(
+                observer.latest,
+                self._probe.is_ready,
+                lambda service: self._stack.status(service) == "running",
+                self._pings,
+            )
+            nemesis = Nemesis(
+                breakages(self._stack, self._network), eyes, write, self._progress.say
+            )
+            try:
+                problems = self._trade(workload, nemesis, stopping)
+                self._progress.say("settling what is unknown")
+                workload.settle(_SETTLE_WITHIN_S, self._watch(workload))
+                self._progress.say("looking every order up")
+                workload.verify(self._watch(workload))
+            finally:
+                workload.close()
+            self._progress.say("reading the journal")
+            for one in observer.read(above=opening.first_number):
+                if isinstance(one, Row | Final):
+                    write(one)
+        write(End(time.monotonic_ns(), stopping.is_set(), problems))
+
+    def _opening(self, observer: Observer) -> Run:
+        end, final = None, None
+        for one in observer.read():
+            if isinstance(one, Final):
+                final = one
+            elif not isinstance(one, Row):
+                end = one
+        if final is None or end is None:
+            raise RunFailed("the catalog said nothing")
+        ends = {(said.last_number, said.digest) for said in final.replicas.values()}
+        if ends != {end} or len(final.replicas) != 3:
+            raise RunFailed(f"the replicas do not agree before the run: {final.replicas}")
+        return Run(
+            at_ns=time.monotonic_ns(),
+            url=self._stack.url(),
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            command=self._plan.command,
+            seed=self._plan.seed,
+            clients=self._plan.clients,
+            first_number=end[0],
+            first_digest=end[1],
+            quantities=final.quantities,
+            versions=final.versions,
+        )
+
+    def _trade(
+        self, workload: Workload, nemesis: Nemesis, stopping: threading.Event
+    ) -> tuple[str, ...]:
+        """Trades for as long as planned, and for as long as something is broken."""
+        over = threading.Event()
+        problems: list[str] = []
+
+        def strike() -> None:
+            began_s = time.monotonic()
+            problems.extend(nemesis.run(self._plan.strikes, stopping))
+            stopping.wait(max(0.0, began_s + self._plan.duration_s - time.monotonic()))
+            over.set()
+
+        nemesis_thread = threading.Thread(target=strike, name="nemesis", daemon=True)
+        nemesis_thread.start()
+        workload.run(over, self._watch(workload))
+        nemesis_thread.join()
+        return tuple(problems)
+
+    def _watch(self, workload: Workload) -> Callable[[], None]:
+        return lambda: self._progress.show(workload.requests, workload.unknown)
+
+    def _pings(self, service: str) -> bool:
+        try:
+            return "PONG" in self._stack.execute(service, "redis-cli", "ping")
+        except StackError:
+            return False
+
+
+class _Probe:
+    """Asks the frontend whether it is ready; for any thread."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+
+    def is_ready(self) -> bool:
+        return self._status(Request("GET", "/readyz", awaits_recovery=False)) == 200
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Raises RunFailed."""
+        give_up_at = time.monotonic() + timeout_s
+        while not self.is_ready():
+            if time.monotonic() > give_up_at:
+                raise RunFailed(f"the stack is not ready within {timeout_s:g} s: docker compose ps")
+            time.sleep(0.2)
+
+    def have_a_leader(self) -> None:
+        """Has one elected, by a trade that changes nothing. Raises RunFailed."""
+        key = f"faults-{secrets.token_hex(8)}"
+        for _ in range(5):
+            if self._status(trade("no such stock", 1, "BUY", key)) == 404:
+                return
+            time.sleep(0.5)
+        raise RunFailed("the stack takes no trades: docker compose logs")
+
+    def _status(self, request: Request) -> int | None:
+        try:
+            connection = Connection(BaseUrl.parse(self._stack.url()), _PROBE_TIMEOUT_S)
+        except StackError:
+            return None  # it publishes no port just now
+        try:
+            return connection.exchange(request).status
+        except NoAnswer:
+            return None
+        finally:
+            connection.close()
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[threading.Event]:
+    """The first SIGINT or SIGTERM sets the event, the second is a KeyboardInterrupt."""
+    stopping = threading.Event()
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        if stopping.is_set():
+            raise KeyboardInterrupt
+        stopping.set()
+
+    previous = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stopping
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
