@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from client.connection import BaseUrl, Connection, NoAnswer
 from client.requests import Request, trade
 from faults.breakages import breakages
-from faults.history import SERVICES, End, Final, HistoryWriter, Row, Run
+from faults.history import SERVICES, End, Final, HistoryWriter, Observation, Record, Row, Run
 from faults.nemesis import Eyes, Nemesis, heal_all
 from faults.network import Network
 from faults.observer import Observer
@@ -74,7 +74,8 @@ def run(engine: Any, project: str, plan: Plan, progress: Progress) -> Path:
         probe.have_a_leader()
         writer = closing.enter_context(HistoryWriter(path))
         stopping = closing.enter_context(_stopped_by_signals())
-        _Session(stack, network, plan, probe, writer, progress).play(stopping, engine)
+        session = _Session(stack, network, probe, plan, progress)
+        session.play(engine, writer.write, stopping)
     return path
 
 
@@ -93,23 +94,28 @@ class _Session:
         self,
         stack: Stack,
         network: Network,
-        plan: Plan,
         probe: _Probe,
-        writer: HistoryWriter,
+        plan: Plan,
         progress: Progress,
     ) -> None:
         self._stack = stack
         self._network = network
         self._plan = plan
         self._probe = probe
-        self._writer = writer
         self._progress = progress
 
-    def play(self, stopping: threading.Event, engine: Any) -> None:
-        plan, write = self._plan, self._writer.write
-        with Observer(engine, self._stack.project, write) as observer:
+    def play(self, engine: Any, write: Callable[[Record], None], stopping: threading.Event) -> None:
+        plan = self._plan
+        begun = threading.Event()
+
+        def note(seen: Observation) -> None:
+            if begun.is_set():  # a history begins with its run
+                write(seen)
+
+        with Observer(engine, self._stack.project, note) as observer:
             opening = self._opening(observer)
             write(opening)
+            begun.set()
             load = Load(plan.clients, plan.rate, plan.seed, f"faults-{secrets.token_hex(4)}")
             workload = Workload(opening.url, load, opening.quantities, write)
             eyes = Eyes(
