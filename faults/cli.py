@@ -10,22 +10,23 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import docker
-
 from faults.checker import judge
-from faults.compose import ComposeFailed
+from faults.compose import Compose, ComposeFailed
 from faults.figures import figures_of
 from faults.history import BadHistory, read_history
+from faults.network import Network
 from faults.page import write_page
-from faults.report import as_text
+from faults.report import Progress, as_text
 from faults.run import Plan, RunFailed, heal, run
 from faults.schedule import BadSchedule, by_hand, catalogue, random_mix
-from faults.stack import StackError
+from faults.stack import Stack, StackError, connect
 
 EXIT_HELD = 0
 EXIT_BROKEN = 1
 EXIT_CANNOT = 2
 EXIT_INTERRUPTED = 130  # as the shell has it: 128 + SIGINT
+
+_ROOT = Path(__file__).resolve().parents[1]  # where compose.yaml is
 
 DEFAULT_PROJECT = "bourse"
 DEFAULT_DURATION_S = 120.0
@@ -56,22 +57,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    seed = arguments.seed
     if arguments.fault:
         strikes = by_hand(arguments.fault, arguments.every, arguments.duration)
     else:
-        strikes = random_mix(seed, arguments.duration)
+        strikes = random_mix(arguments.seed, arguments.duration)
+    command = _again(arguments)
+    progress = Progress(sys.stderr)
+    progress.say(f"{len(strikes)} strikes in {arguments.duration:g} s; again by: {command}")
     plan = Plan(
-        project=arguments.project,
         strikes=strikes,
         duration_s=arguments.duration,
         clients=arguments.clients,
         rate=arguments.rate,
-        seed=seed,
-        command=_again(arguments),
+        seed=arguments.seed,
+        command=command,
         directory=arguments.out,
     )
-    history = run(plan, sys.stderr)
+    engine = connect()
+    with Compose(engine, arguments.project, _ROOT).up(progress.say):
+        history = run(engine, arguments.project, plan, progress)
     return _judge(history, history.with_name("report.html"))
 
 
@@ -106,8 +110,10 @@ def _judge(history: Path, page: Path | None) -> int:
 
 
 def _heal(arguments: argparse.Namespace) -> int:
-    heal(docker.from_env(), arguments.project, lambda text: print(text, file=sys.stderr))
-    return EXIT_HELD
+    engine = connect()
+    stack = Stack(engine, arguments.project)
+    problems = heal(stack, Network(engine, stack), Progress(sys.stderr).say)
+    return EXIT_BROKEN if problems else EXIT_HELD
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,0 +1,214 @@
+"""The page of a run: self-contained HTML, with a picture of what was broken when."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from faults.checks.verdict import Judgement
+from faults.figures import Bucket, FaultFigures, Figures, LeaderChange
+from faults.history import SERVICES
+from faults.report import closing_line, seconds, verdict_word
+
+_TEMPLATE = "page.html.j2"
+
+# Of the picture, in its own units.
+_WIDTH, _LEFT, _RIGHT = 1200.0, 74.0, 14.0
+_PANEL_HEIGHT, _ROW_HEIGHT = 150.0, 24.0
+_FLOOR_S = 0.001  # of the logarithmic axis
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    place: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    x: float
+    y: float
+    width: float
+    kind: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Of a service row: who led from x for so long."""
+
+    x: float
+    y: float
+    width: float
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Everything that the template draws, in the units of its viewBox."""
+
+    width: float
+    height: float
+    left: float
+    right: float
+    panel: float
+    throughput_top: float
+    latency_top: float
+    rows_top: float
+    row: float
+    x_ticks: tuple[Tick, ...]
+    rate_ticks: tuple[Tick, ...]
+    latency_ticks: tuple[Tick, ...]
+    trades: str  # the points of polylines
+    lookups: str
+    p50: str
+    p99: str
+    worst: str
+    errors: tuple[Tick, ...]
+    bands: tuple[Bar, ...]
+    bars: tuple[Bar, ...]
+    leading: tuple[Stretch, ...]
+    changes: tuple[Tick, ...]
+    services: tuple[Tick, ...]
+    kinds: tuple[str, ...]
+
+
+def write_page(path: Path, figures: Figures, judgement: Judgement) -> None:
+    """Atomically: an old page stays until the new one is whole. Raises OSError."""
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(page(figures, judgement), "utf-8")
+    os.replace(draft, path)
+
+
+def page(figures: Figures, judgement: Judgement) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,  # what a server answered stands in it
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["seconds"] = lambda value: "" if value is None else seconds(value)
+    environment.filters["word"] = verdict_word
+    text: str = environment.get_template(_TEMPLATE).render(
+        figures=figures,
+        judgement=judgement,
+        closing=closing_line(judgement),
+        picture=draw(figures),
+    )
+    return text
+
+
+def draw(figures: Figures) -> Picture:
+    length_s = max(figures.duration_s, *(fault.ended_s for fault in figures.faults), 1.0)
+
+    def x(at_s: float) -> float:
+        share = min(max(at_s, 0.0), length_s) / length_s
+        return round(_LEFT + share * (_WIDTH - _LEFT - _RIGHT), 1)
+
+    throughput_top, latency_top = 22.0, 22.0 + _PANEL_HEIGHT + 34
+    rows_top = latency_top + _PANEL_HEIGHT + 34
+    most = max((max(one.trades, one.lookups) for one in figures.buckets), default=1.0) or 1.0
+    worst = max((one.waits.worst_s for one in figures.buckets), default=1.0)
+    rate_step = _step(most, 4)
+    top_rate = math.ceil(most / rate_step) * rate_step
+    decades = max(1, math.ceil(math.log10(max(worst, _FLOOR_S * 10) / _FLOOR_S)))
+
+    def rate_y(value: float) -> float:
+        return round(throughput_top + _PANEL_HEIGHT * (1 - value / top_rate), 1)
+
+    def wait_y(value: float) -> float:
+        share = math.log10(max(value, _FLOOR_S) / _FLOOR_S) / decades
+        return round(latency_top + _PANEL_HEIGHT * (1 - min(share, 1.0)), 1)
+
+    def points(value: Callable[[Bucket], float], y: Callable[[float], float]) -> str:
+        middle = figures.bucket_s / 2
+        return " ".join(f"{x(one.at_s + middle)},{y(value(one))}" for one in figures.buckets)
+
+    def row_y(service: str) -> float:
+        return rows_top + _ROW_HEIGHT * SERVICES.index(service)
+
+    step_s = _step(length_s, 10)
+    return Picture(
+        width=_WIDTH,
+        height=rows_top + _ROW_HEIGHT * len(SERVICES) + 36,
+        left=_LEFT,
+        right=_WIDTH - _RIGHT,
+        panel=_PANEL_HEIGHT,
+        throughput_top=throughput_top,
+        latency_top=latency_top,
+        rows_top=rows_top,
+        row=_ROW_HEIGHT,
+        x_ticks=tuple(
+            Tick(x(step_s * place), f"{step_s * place:g}")
+            for place in range(int(length_s / step_s) + 1)
+        ),
+        rate_ticks=tuple(
+            Tick(rate_y(rate_step * place), f"{rate_step * place:g}")
+            for place in range(round(top_rate / rate_step) + 1)
+        ),
+        latency_ticks=tuple(
+            Tick(wait_y(_FLOOR_S * 10**place), seconds(_FLOOR_S * 10**place))
+            for place in range(decades + 1)
+        ),
+        trades=points(lambda one: one.trades, rate_y),
+        lookups=points(lambda one: one.lookups, rate_y),
+        p50=points(lambda one: one.waits.p50_s, wait_y),
+        p99=points(lambda one: one.waits.p99_s, wait_y),
+        worst=points(lambda one: one.waits.worst_s, wait_y),
+        errors=tuple(
+            Tick(x(one.at_s + figures.bucket_s / 2), f"{one.errors} errors at {one.at_s:g} s")
+            for one in figures.buckets
+            if one.errors
+        ),
+        bands=tuple(
+            Bar(x(one.began_s), 0, _width(x, one), one.fault, _told(one)) for one in figures.faults
+        ),
+        bars=tuple(
+            Bar(x(one.began_s), row_y(service), _width(x, one), one.fault, _told(one))
+            for one in figures.faults
+            for service in one.hits
+            if service in SERVICES
+        ),
+        leading=tuple(_leading(figures.leaders, length_s, x, row_y)),
+        changes=tuple(
+            Tick(x(one.at_s), f"{one.replica} leads epoch {one.epoch} at {one.at_s:.1f} s")
+            for one in figures.leaders[1:]
+        ),
+        services=tuple(Tick(row_y(service), service) for service in SERVICES),
+        kinds=tuple(sorted({one.fault for one in figures.faults})),
+    )
+
+
+def _width(x: Callable[[float], float], fault: FaultFigures) -> float:
+    return max(3.0, round(x(fault.ended_s) - x(fault.began_s), 1))
+
+
+def _told(fault: FaultFigures) -> str:
+    return (
+        f"{fault.label} ({', '.join(fault.hits)}): {fault.began_s:.1f} s to {fault.ended_s:.1f} s, "
+        f"worst wait {seconds(fault.waits.worst_s)}"
+    )
+
+
+def _leading(
+    leaders: Sequence[LeaderChange],
+    length_s: float,
+    x: Callable[[float], float],
+    row_y: Callable[[str], float],
+) -> Iterable[Stretch]:
+    ends = [change.at_s for change in leaders[1:]] + [length_s]
+    for change, end_s in zip(leaders, ends, strict=True):
+        began = x(change.at_s)
+        yield Stretch(began, row_y(change.replica), max(1.0, round(x(end_s) - began, 1)))
+
+
+def _step(length: float, count: int) -> float:
+    """1, 2 or 5 times a power of ten, so that about `count` of them make up the length."""
+    rough = length / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
