@@ -11,7 +11,7 @@ from pathlib import Path
 import jinja2
 
 from faults.checks.verdict import Judgement
-from faults.figures import Bucket, FaultFigures, Figures, LeaderChange
+from faults.figures import Bucket, FaultFigures, Figures, LeaderChange, Waits
 from faults.history import SERVICES
 from faults.report import closing_line, seconds, verdict_word
 
@@ -63,7 +63,7 @@ class Picture:
     x_ticks: tuple[Tick, ...]
     rate_ticks: tuple[Tick, ...]
     latency_ticks: tuple[Tick, ...]
-    trades: str  # the points of polylines
+    trades: str  # paths
     lookups: str
     p50: str
     p99: str
@@ -125,9 +125,18 @@ def draw(figures: Figures) -> Picture:
         share = math.log10(max(value, _FLOOR_S) / _FLOOR_S) / decades
         return round(latency_top + _PANEL_HEIGHT * (1 - min(share, 1.0)), 1)
 
-    def points(value: Callable[[Bucket], float], y: Callable[[float], float]) -> str:
-        middle = figures.bucket_s / 2
-        return " ".join(f"{x(one.at_s + middle)},{y(value(one))}" for one in figures.buckets)
+    def path(value: Callable[[Bucket], float | None], y: Callable[[float], float]) -> str:
+        """With a gap where there is no value."""
+        steps, command = [], "M"
+        for one in figures.buckets:
+            here = value(one)
+            if here is not None:
+                steps.append(f"{command}{x(one.at_s + figures.bucket_s / 2)} {y(here)}")
+            command = "M" if here is None else "L"
+        return "".join(steps)
+
+    def wait(value: Callable[[Waits], float]) -> str:
+        return path(lambda one: value(one.waits) if one.waits.count else None, wait_y)
 
     def row_y(service: str) -> float:
         return rows_top + _ROW_HEIGHT * SERVICES.index(service)
@@ -155,11 +164,11 @@ def draw(figures: Figures) -> Picture:
             Tick(wait_y(_FLOOR_S * 10**place), seconds(_FLOOR_S * 10**place))
             for place in range(decades + 1)
         ),
-        trades=points(lambda one: one.trades, rate_y),
-        lookups=points(lambda one: one.lookups, rate_y),
-        p50=points(lambda one: one.waits.p50_s, wait_y),
-        p99=points(lambda one: one.waits.p99_s, wait_y),
-        worst=points(lambda one: one.waits.worst_s, wait_y),
+        trades=path(lambda one: one.trades, rate_y),
+        lookups=path(lambda one: one.lookups, rate_y),
+        p50=wait(lambda waits: waits.p50_s),
+        p99=wait(lambda waits: waits.p99_s),
+        worst=wait(lambda waits: waits.worst_s),
         errors=tuple(
             Tick(x(one.at_s + figures.bucket_s / 2), f"{one.errors} errors at {one.at_s:g} s")
             for one in figures.buckets

@@ -39,7 +39,7 @@ class Course:
         for position, row in enumerate(rows, start=1):
             keyed = index.keys.get(row.request_id)
             acknowledged = keyed.first(acknowledged=True) if keyed else None
-            if acknowledged is not None:
+            if acknowledged and acknowledged.answer and acknowledged.answer.number == row.number:
                 known.append((acknowledged.ended_ns, position))
             possible.append((keyed.began_ns if keyed else 0, position))
         self._known = _Newest(known)

@@ -1,0 +1,150 @@
+"""Small histories: a good one, and what it takes to make it bad."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from common.records import Order, next_digest
+from faults.history import (
+    ORDER_SERVICES,
+    Answer,
+    Call,
+    End,
+    Fault,
+    Final,
+    Observation,
+    Position,
+    Record,
+    Row,
+    Run,
+)
+
+S = 1_000_000_000
+NOTHING = "00" * 32
+
+
+def chained(rows: Iterable[Row], digest: str = NOTHING) -> list[Row]:
+    """The same rows, each with the digest that belongs to it."""
+    found = []
+    for row in rows:
+        fields = dataclasses.asdict(row)
+        fields.pop("digest")
+        digest = next_digest(bytes.fromhex(digest), Order(**fields)).hex()
+        found.append(dataclasses.replace(row, digest=digest))
+    return found
+
+
+def positions(number: int, digest: str, epoch: int = 1) -> dict[str, Position]:
+    return {
+        name: Position("leader" if name == "order-3" else "follower", epoch, 3, number, digest)
+        for name in ORDER_SERVICES
+    }
+
+
+def run(first_number: int = 0, quantity: int = 100) -> Run:
+    return Run(
+        0, "http://x", "now", "again", 1, 1, first_number, NOTHING, {"a": quantity}, {"a": 0}
+    )
+
+
+class Story:
+    """Makes a history of calls one after the other, a second each, as a right service has it."""
+
+    def __init__(self, quantity: int = 100) -> None:
+        self.now_ns = S
+        self.records: list[Record] = [run(quantity=quantity)]
+        self.rows: list[Row] = []
+        self.quantity = quantity
+        self._ids = 0
+
+    def call(self, op: str, answer: dict[str, Any] | None, phase: str = "run", **said: Any) -> int:
+        """An exchange of half a second; `answer` None: it never got one. Returns its id."""
+        self._ids += 1
+        self.records.append(Call(self._ids, self.now_ns, 1, op, phase, **said))
+        if answer is not None:
+            self.records.append(Answer(self._ids, self.now_ns + S // 2, **answer))
+        self.now_ns += S
+        return self._ids
+
+    def trade(self, key: str, quantity: int = 1, type: str = "BUY", epoch: int = 1) -> Story:
+        """The first call of a key, done or refused."""
+        if type == "BUY" and quantity > self.quantity:
+            return self.asked(key, quantity, type, status=404, error="insufficient volume")
+        self.quantity += quantity if type == "SELL" else -quantity
+        number = len(self.rows) + 1
+        self.rows.append(Row(number, key, "a", type, quantity, number, epoch, ""))
+        return self.asked(key, quantity, type, status=200, number=number)
+
+    def asked(
+        self, key: str, quantity: int = 1, type: str = "BUY", phase: str = "run", **answer: Any
+    ) -> Story:
+        self.call("trade", answer or None, phase, key=key, name="a", type=type, quantity=quantity)
+        return self
+
+    def repeat(self, key: str, number: int, **answer: Any) -> Story:
+        row = self.rows[number - 1]
+        said = {"status": 200, "number": number, "replayed": True, **answer}
+        return self.asked(key, row.quantity, row.type, **said)
+
+    def lookup(self, quantity: int | None = None, phase: str = "run") -> Story:
+        shown = self.quantity if quantity is None else quantity
+        self.call("lookup", {"status": 200, "quantity": shown}, phase, name="a")
+        return self
+
+    def order(self, number: int, phase: str = "run", **answer: Any) -> Story:
+        row = self.rows[number - 1]
+        shown = {"number": number, "name": "a", "type": row.type, "quantity": row.quantity}
+        said = answer or {"status": 200, "order": shown}
+        self.call("order", said, phase, number=number)
+        return self
+
+    def fault(self, step: str, *impairs: str, id: int = 1) -> Story:
+        self.records.append(
+            Fault(id, self.now_ns, step, "kill", ",".join(impairs), impairs, impairs)
+        )
+        self.now_ns += S // 10
+        return self
+
+    def seen(self, **roles: Position) -> Story:
+        said = {name.replace("_", "-"): one for name, one in roles.items()}
+        self.records.append(Observation(self.now_ns, self.now_ns + 1, said))
+        return self
+
+    def verified(self) -> Story:
+        for row in self.rows:
+            self.order(row.number, "verify")
+        return self.lookup(phase="verify")
+
+    def told(self, rows: Sequence[Row] | None = None, **final: Any) -> list[Record]:
+        """The whole, with the journal and what is at its end."""
+        journal = chained(self.rows if rows is None else rows)
+        last, digest = (journal[-1].number, journal[-1].digest) if journal else (0, NOTHING)
+        volumes = {"a": self.quantity}
+        end = Final(self.now_ns, last, volumes, {"a": len(self.rows)}, positions(last, digest))
+        end = dataclasses.replace(end, **final)
+        return [*self.records, *journal, end, End(self.now_ns, interrupted=False)]
+
+
+def good() -> Story:
+    """With all that a history has in it."""
+    story = Story(quantity=5)
+    story.lookup().trade("k1", 2).lookup().repeat("k1", 1)
+    story.trade("k2", 9)  # refused: there are 3
+    story.asked("k2", 9, status=404, error="insufficient volume", replayed=True)
+    story.fault("begin", "order-3").trade("k3", 4, "SELL", epoch=2).order(1).lookup()
+    story.fault("recovered", "order-3")
+    story.fault("begin", "catalog", id=2)
+    story.asked("k4", 1, status=503, error="outcome unknown")
+    story.fault("recovered", "catalog", id=2).trade("k4", 1, epoch=2)
+    return story
+
+
+def changed(
+    records: Iterable[Record], which: Callable[[Record], bool], **fields: Any
+) -> list[Record]:
+    """Every record that it is true of, with other fields."""
+    return [
+        dataclasses.replace(record, **fields) if which(record) else record for record in records
+    ]
