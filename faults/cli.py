@@ -71,6 +71,7 @@ def _run(arguments: argparse.Namespace) -> int:
         rate=arguments.rate,
         seed=arguments.seed,
         command=command,
+        settle_s=arguments.settle,
         directory=arguments.out,
     )
     engine = connect()
@@ -185,6 +186,13 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         default=200.0,
         metavar="N",
         help="requests a second of all clients together; 0: flat out (default: %(default)g)",
+    )
+    add(
+        "--settle",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long to go on asking for unknown outcomes at the end (default: %(default)g)",
     )
     add(
         "--out",

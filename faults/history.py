@@ -47,7 +47,8 @@ class Call:
     """One HTTP request that was about to be sent. A repeat under the same key is another call.
 
     `op` is trade (key, name, type, quantity), lookup (name) or order (number). `phase` is run,
-    settle (unknown outcomes repeated under their key) or verify (nobody trades any more).
+    settle (unknown outcomes repeated under their key), verify (nobody trades any more) or orphan:
+    a trade sent straight to a replica that stands still, once, by nobody who waits for an answer.
     """
 
     id: int

@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 
 from faults.breakages import Breakage
@@ -15,6 +16,10 @@ from faults.stack import StackError
 
 # What is healed serves again within this, or the run says that it did not.
 _RECOVERED_WITHIN_S = 60.0
+# The frontend's workers each reconnect in their own time, half a second at the most: what they
+# all need serves again when it was found ready, over new connections, for this long.
+_READY_FOR_S = 1.0
+_ANSWERS_FOR_ITSELF = frozenset({*ORDER_SERVICES, "redis"})
 # A paused leader waits so long for another to commit.
 _SUCCESSOR_WITHIN_S = 15.0
 _POLL_S = 0.1
@@ -28,6 +33,8 @@ class Eyes:
     is_ready: Callable[[], bool]  # the frontend says so, which says it of the catalog, too
     is_running: Callable[[str], bool]  # a container, and not paused
     pings: Callable[[str], bool]  # redis
+    # Gives what sends trades to a leader that stands still, which nobody sends to another one.
+    orphans: Callable[[str], AbstractContextManager[Callable[[], None]]]
 
 
 class Nemesis:
@@ -111,27 +118,42 @@ class Nemesis:
         impairs = tuple(name for name in hits if name != "redis") if breakage.impairs else ()
         before = self._eyes.observe()
         fault = Fault(next(self._ids), 0, "", strike.fault, strike.target, hits, impairs)
-        self._step(fault, "begin")
-        try:
-            details = _at_once([lambda s=s: breakage.strike(s) for s in hits])  # type: ignore[misc]
-            self._step(fault, "broken", "; ".join(sorted({one for one in details if one})))
-            stopping.wait(lasts_s)
-            detail = ""
-            if strike.fault == "pause":
-                detail = self._await_successor(hits, before, stopping)
-            self._step(fault, "healing", detail)
-        except StackError as error:
-            self._step(fault, "failed", str(error))
-            self._problem(f"{strike}: {error}")
-        finally:
-            self._heal(strike, hits, breakage)
-        self._step(fault, "healed")
-        missing = self._await_recovery(hits)
+        with ExitStack() as closing:
+            send = self._orphans(fault, before, closing)
+            self._step(fault, "begin")
+            try:
+                details = _at_once([lambda s=s: breakage.strike(s) for s in hits])  # type: ignore[misc]
+                self._step(fault, "broken", "; ".join(sorted({one for one in details if one})))
+                send()
+                stopping.wait(lasts_s)
+                detail = ""
+                if fault.fault == "pause":
+                    detail = self._await_successor(hits, before, stopping)
+                self._step(fault, "healing", detail)
+            except StackError as error:
+                self._step(fault, "failed", str(error))
+                self._problem(f"{strike}: {error}")
+            finally:
+                self._heal(strike, hits, breakage)
+            self._step(fault, "healed")
+            missing = self._await_recovery(hits)
         if missing:
             self._step(fault, "failed", missing)
             self._problem(f"{strike}: {missing}")
         else:
             self._step(fault, "recovered")
+
+    def _orphans(
+        self, fault: Fault, before: Observation | None, closing: ExitStack
+    ) -> Callable[[], None]:
+        """What sends a leader that will stand still the trades that it has when it wakes up."""
+        leader = _leader(before)
+        if fault.fault == "pause" and leader is not None and leader in fault.hits:
+            try:
+                return closing.enter_context(self._eyes.orphans(leader))
+            except StackError as error:
+                self._progress(f"{fault.fault}:{fault.target}: no trades for it: {error}")
+        return lambda: None
 
     def _heal(self, strike: Strike, hits: tuple[str, ...], breakage: Breakage) -> None:
         for service in hits:
@@ -160,9 +182,19 @@ class Nemesis:
         """What has not recovered in time, in words; empty if everything has."""
         since_ns = self._clock()
         give_up_at = time.monotonic() + _RECOVERED_WITHIN_S
+        served_since: dict[str, float] = {}
         waiting = set(hits)
         while waiting:
-            waiting = {service for service in waiting if not self._serves(service, since_ns)}
+            for service in sorted(waiting):
+                if not self._serves(service, since_ns):
+                    served_since.pop(service, None)
+                    continue
+                steady_s = 0.0 if service in _ANSWERS_FOR_ITSELF else _READY_FOR_S
+                if (
+                    time.monotonic() - served_since.setdefault(service, time.monotonic())
+                    >= steady_s
+                ):
+                    waiting.discard(service)
             if waiting and time.monotonic() > give_up_at:
                 return f"{', '.join(sorted(waiting))} did not recover in {_RECOVERED_WITHIN_S:g} s"
             if waiting:

@@ -6,8 +6,8 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -110,6 +110,27 @@ class Observer:
                 raise StackError(f"the catalog could not be read: {errors}")
         except DockerException as error:
             raise StackError(f"the catalog could not be read: {error}") from error
+        finally:
+            _remove(container)
+
+    @contextmanager
+    def orphans(
+        self, service: str, stock: str, keys: Sequence[str]
+    ) -> Iterator[Callable[[], None]]:
+        """Yields what to call to send that replica a sale of one share under each key.
+
+        It is connected before, so that the trades wait in a replica that stands still.
+
+        Raises:
+            StackError: the replica cannot be reached.
+        """
+        container = self._start("orphans", service, stock, *keys)
+        try:
+            if next(_lines(container), None) is None:
+                raise StackError(f"{service} cannot be reached from inside")
+            yield lambda: container.kill("SIGUSR1")
+        except DockerException as error:
+            raise StackError(f"sending trades to {service}: {error}") from error
         finally:
             _remove(container)
 

@@ -8,7 +8,9 @@ read ABOVE      the stocks, the journal's rows above that number, and where the 
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +27,8 @@ _STATUS_TIMEOUT_S = 0.3
 _CATALOG_TIMEOUT_S = 5.0
 _JOURNAL_TIMEOUT_S = 120.0
 _ALIKE_WITHIN_S = 30.0
+# As long as the longest pause, and then some.
+_ORPHANS_WITHIN_S = 40.0
 
 
 class Replicas:
@@ -101,6 +105,24 @@ def read(above: int) -> None:
     )
 
 
+def orphans(name: str, stock: str, keys: list[str]) -> None:
+    go = threading.Event()
+    signal.signal(signal.SIGUSR1, lambda *_: go.set())
+    channel = open_channel(f"{name}:50051")
+    replica = bourse_pb2_grpc.OrderServiceStub(channel)
+    grpc.channel_ready_future(channel).result(timeout=_CATALOG_TIMEOUT_S)
+    say({"connected": name})
+    if not go.wait(_ORPHANS_WITHIN_S):
+        return
+    trades = [
+        bourse_pb2.TradeRequest(request_id=key, name=stock, type=bourse_pb2.SELL, quantity=1)
+        for key in keys
+    ]
+    sent = [replica.Trade.future(trade, timeout=_ORPHANS_WITHIN_S) for trade in trades]
+    for one in sent:
+        one.exception()  # whatever came of it: the journal tells
+
+
 def journal(catalog: Any, above: int, limit: int = 0) -> Any:
     request = bourse_pb2.SyncRequest(last_number=above, limit=limit)
     chunks = catalog.Journal(request, timeout=_JOURNAL_TIMEOUT_S, wait_for_ready=True)
@@ -125,5 +147,7 @@ def say(what: Mapping[str, Any]) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "watch":
         watch(float(sys.argv[2]))
-    else:
+    elif sys.argv[1] == "read":
         read(int(sys.argv[2]))
+    else:
+        orphans(sys.argv[2], sys.argv[3], sys.argv[4:])

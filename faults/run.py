@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import signal
 import threading
@@ -17,7 +18,7 @@ from typing import Any, Protocol
 from client.connection import BaseUrl, Connection, NoAnswer
 from client.requests import Request, trade
 from faults.breakages import breakages
-from faults.history import SERVICES, End, Final, HistoryWriter, Observation, Record, Row, Run
+from faults.history import SERVICES, Call, End, Final, HistoryWriter, Observation, Record, Row, Run
 from faults.nemesis import Eyes, Nemesis, heal_all
 from faults.network import Network
 from faults.observer import Observer
@@ -26,8 +27,10 @@ from faults.stack import Stack, StackError
 from faults.workload import Load, Workload
 
 _READY_WITHIN_S = 90.0
-_SETTLE_WITHIN_S = 60.0
 _PROBE_TIMEOUT_S = 10.0
+# Sent to each leader that is paused; numbered downwards, out of the way of the clients' calls.
+_ORPHANS = 8
+_ORPHAN_IDS = itertools.count(-1, -1)
 
 
 class RunFailed(Exception):
@@ -47,6 +50,7 @@ class Plan:
     rate: float  # requests a second of all clients; 0: as fast as answers come
     seed: int
     command: str  # that plays it again
+    settle_s: float  # how long unknown outcomes are repeated after the load, at most
     directory: Path  # where the run's own directory goes
 
 
@@ -123,6 +127,7 @@ class _Session:
                 self._probe.is_ready,
                 lambda service: self._stack.status(service) == "running",
                 self._pings,
+                lambda service: _orphans(observer, service, opening, write),
             )
             nemesis = Nemesis(
                 breakages(self._stack, self._network), eyes, write, self._progress.say
@@ -130,7 +135,7 @@ class _Session:
             try:
                 problems = self._trade(workload, nemesis, stopping)
                 self._progress.say("settling what is unknown")
-                workload.settle(_SETTLE_WITHIN_S, self._watch(workload))
+                workload.settle(plan.settle_s, self._watch(workload))
                 self._progress.say("looking every order up")
                 workload.verify(self._watch(workload))
             finally:
@@ -193,6 +198,26 @@ class _Session:
             return "PONG" in self._stack.execute(service, "redis-cli", "ping")
         except StackError:
             return False
+
+
+@contextmanager
+def _orphans(
+    observer: Observer, service: str, opening: Run, write: Callable[[Record], None]
+) -> Iterator[Callable[[], None]]:
+    """Yields what sends a replica trades that nobody waits for, and that go nowhere else."""
+    name = min(opening.quantities)
+    tag = secrets.token_hex(4)
+    keys = [f"orphan-{service}-{tag}-{number}" for number in range(_ORPHANS)]
+    with observer.orphans(service, name, keys) as send:
+
+        def go() -> None:
+            for key in keys:
+                id, at_ns = next(_ORPHAN_IDS), time.monotonic_ns()
+                sale = {"key": key, "name": name, "type": "SELL"}
+                write(Call(id, at_ns, 0, "trade", "orphan", **sale, quantity=1))  # type: ignore[arg-type]
+            send()
+
+        yield go
 
 
 class _Probe:

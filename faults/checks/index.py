@@ -133,12 +133,14 @@ class Index:
                     self.final = record
                 case End():
                     self.end = record
-        self.exchanges = sorted(
+        asked = sorted(
             (Exchange(call, answers.get(call.id)) for call in calls.values()),
             key=lambda one: one.began_ns,
         )
+        # Nobody waits for an answer to an orphan.
+        self.exchanges = [one for one in asked if one.call.phase != "orphan"]
         self.keys: dict[str, Keyed] = {}
-        for one in self.exchanges:
+        for one in asked:
             if one.call.op == "trade" and one.call.key is not None:
                 self.keys.setdefault(one.call.key, Keyed(one.call.key)).calls.append(one)
         self.row_by_number = {row.number: row for row in self.rows}
