@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.fault:
-        strikes = by_hand(arguments.fault, arguments.every, arguments.duration)
+        lasts_s = arguments.lasts or arguments.every / 2
+        strikes = by_hand(arguments.fault, arguments.every, lasts_s, arguments.duration)
     else:
         strikes = random_mix(arguments.seed, arguments.duration)
     command = _again(arguments)
@@ -87,6 +88,7 @@ def _again(arguments: argparse.Namespace) -> str:
         words += ["--fault", fault]
     if arguments.fault:
         words += ["--every", f"{arguments.every:g}"]
+        words += ["--lasts", f"{arguments.lasts:g}"] if arguments.lasts else []
     words += ["--for", f"{arguments.duration:g}", "--clients", str(arguments.clients)]
     words += ["--rate", f"{arguments.rate:g}"]
     if arguments.project != DEFAULT_PROJECT:
@@ -158,6 +160,12 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         default=DEFAULT_EVERY_S,
         metavar="SECONDS",
         help="between the strikes of --fault (default: %(default)g)",
+    )
+    add(
+        "--lasts",
+        type=_seconds,
+        metavar="SECONDS",
+        help="how long each of them stays broken (default: half of --every)",
     )
     add(
         "--for",
@@ -240,7 +248,7 @@ def _add_project(parser: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    return _number(text, 1, 86_400)
+    return _number(text, 0.1, 86_400)
 
 
 def _rate(text: str) -> float:

@@ -19,8 +19,8 @@ from faults.history import Final, Observation, Row, restored_positions
 from faults.stack import HELPER_LABEL, StackError
 
 _SCRIPT = Path(__file__).with_name("observer_script.py")
-# The order of the observations is the interesting part; each takes two cores a millisecond or two.
-_INTERVAL_S = 0.2
+# Often enough to see a leader that leads too early; a look takes a few milliseconds.
+_INTERVAL_S = 0.1
 # Older than this, it says nothing of now.
 _FRESH_S = 2.0
 _RESTART_PAUSE_S = 0.5

@@ -108,18 +108,24 @@ def parse(text: str) -> tuple[str, str]:
     return fault, target
 
 
-def by_hand(faults: Sequence[str], every_s: float, duration_s: float) -> tuple[Strike, ...]:
-    """The faults in turn, each for half of `every_s`. Raises BadSchedule."""
+def by_hand(
+    faults: Sequence[str], every_s: float, lasts_s: float, duration_s: float
+) -> tuple[Strike, ...]:
+    """The faults in turn, each for `lasts_s`; longer than `every_s`, they overlap.
+
+    Raises:
+        BadSchedule: one is unknown, or there is no time for any.
+    """
     parsed = [parse(text) for text in faults]
     strikes: list[Strike] = []
     at_s = min(_FIRST_AT_S, every_s / 2)
     for fault, target in cycle(parsed):
-        if at_s + every_s / 2 > duration_s:
+        if at_s + lasts_s > duration_s:
             break
-        strikes.append(Strike(at_s, fault, target, every_s / 2))
+        strikes.append(Strike(at_s, fault, target, lasts_s))
         at_s += every_s
     if not strikes:
-        raise BadSchedule(f"{duration_s:g} s leave no time for a strike every {every_s:g} s")
+        raise BadSchedule(f"{duration_s:g} s leave no time for a fault of {lasts_s:g} s")
     return tuple(strikes)
 
 
