@@ -121,7 +121,7 @@ class _Session:
             write(opening)
             begun.set()
             load = Load(plan.clients, plan.rate, plan.seed, f"faults-{secrets.token_hex(4)}")
-            workload = Workload(opening.url, load, opening.quantities, write)
+            workload = Workload(self._stack.urls(), load, opening.quantities, write)
             eyes = Eyes(
                 observer.latest,
                 self._probe.is_ready,
@@ -160,7 +160,7 @@ class _Session:
             raise RunFailed(f"the replicas do not agree before the run: {final.replicas}")
         return Run(
             at_ns=time.monotonic_ns(),
-            url=self._stack.url(),
+            url=", ".join(self._stack.urls()),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             command=self._plan.command,
             seed=self._plan.seed,
@@ -248,7 +248,7 @@ class _Probe:
 
     def _status(self, request: Request) -> int | None:
         try:
-            connection = Connection(BaseUrl.parse(self._stack.url()), _PROBE_TIMEOUT_S)
+            connection = Connection(BaseUrl.parse(self._stack.urls()[0]), _PROBE_TIMEOUT_S)
         except StackError:
             return None  # it publishes no port just now
         try:

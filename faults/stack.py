@@ -109,15 +109,19 @@ class Stack:
                 remove=True,
             )
 
-    def url(self) -> str:
-        """Of the first frontend, as this machine reaches it."""
-        ports = self.container("frontend").attrs["NetworkSettings"]["Ports"]
-        published = [one for bound in ports.values() for one in bound or ()]
-        if not published:
-            raise StackError("the frontend publishes no port: is it running?")
-        host = published[0]["HostIp"]
-        host = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host  # noqa: S104 - compared
-        return f"http://{f'[{host}]' if ':' in host else host}:{published[0]['HostPort']}"
+    def urls(self) -> tuple[str, ...]:
+        """Of every frontend, as this machine reaches it."""
+        with _said("finding the frontends"):
+            found = self._engine.containers.list(filters=self._labelled("frontend"))
+        urls = []
+        for container in sorted(found, key=lambda one: str(one.name)):
+            ports = container.attrs["NetworkSettings"]["Ports"]
+            published = [one for bound in ports.values() for one in bound or ()]
+            if published:
+                urls.append(_url(published[0]))
+        if not urls:
+            raise StackError("no frontend publishes a port: is one running?")
+        return tuple(urls)
 
     def address(self, service: str) -> str | None:
         """On the inner network; None while it is not on it."""
@@ -148,3 +152,10 @@ class Stack:
                 f"com.docker.compose.service={service}",
             ]
         }
+
+
+def _url(published: dict[str, str]) -> str:
+    host = published["HostIp"]
+    if host in ("", "0.0.0.0", "::"):  # noqa: S104 - compared with, not bound to
+        host = "127.0.0.1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{published['HostPort']}"

@@ -6,7 +6,7 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from client.connection import BaseUrl, Connection
@@ -34,6 +34,7 @@ class Workload:
     """`run`, then `settle`, then `verify`, each once.
 
     Args:
+        urls: of the frontends; the clients are dealt out to them in turn.
         quantities: of every stock, as it is now.
         write: takes each record, from any thread.
         clock: nanoseconds, as the history has them.
@@ -41,13 +42,13 @@ class Workload:
 
     def __init__(
         self,
-        url: str,
+        urls: Sequence[str],
         load: Load,
         quantities: Mapping[str, int],
         write: Callable[[Call | Answer], None],
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        base = BaseUrl.parse(url)
+        bases = [BaseUrl.parse(url) for url in urls]
         # Two each: the socket, and the selector that looks at it for a moment.
         allow_open_files(2 * load.clients + 64)
         self._decided = Decided()
@@ -62,7 +63,9 @@ class Workload:
                 key_prefix=f"{load.run_id}-{number}",
                 interval_s=load.clients / load.rate if load.rate else 0.0,
             )
-            for number in range(1, load.clients + 1)
+            for number, base in zip(
+                range(1, load.clients + 1), itertools.cycle(bases), strict=False
+            )
         ]
 
     @property

@@ -1,0 +1,117 @@
+"""The fault injector can fail: without one mechanism, a schedule turns the promise on it red."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.e2e.stack import ROOT, Stack
+
+_OVERRIDE = ROOT / "tests" / "e2e" / "rigged.yaml"
+
+
+class Proof(NamedTuple):
+    mechanism: str
+    schedule: str  # for `python -m faults run --seed 1`
+    promise: str
+    says: str  # of the violation
+
+
+PROOFS = (
+    Proof(
+        "fence check",
+        "--fault pause:leader --every 4 --for 20 --rate 0",
+        "G5",
+        r"was committed under epoch \d+, after epoch \d+ had begun",
+    ),
+    Proof(
+        "recorded rows",
+        "--fault kill:leader --every 5 --for 18 --rate 0",
+        "G1",
+        "never got its decision again, last 500",
+    ),
+    Proof(
+        "recorded refusals",
+        "--fault kill:leader --every 5 --for 18 --rate 0",
+        "G1",
+        "was decided anew",
+    ),
+    Proof(
+        "floor",
+        "--fault pause:frontend --every 3 --for 45 --rate 0 --clients 16",
+        "G6",
+        "and a later one was",
+    ),
+    Proof(
+        "lease wait",
+        "--fault pubsub --every 5 --for 18 --rate 0",
+        "G6",
+        "and a later one was",
+    ),
+    Proof(
+        "pull before leading",
+        "--fault partition:two --fault kill:leader --every 8 --lasts 8.3 --for 36 --rate 0",
+        "G9",
+        r"with orders up to \d+, without \d+ of an earlier leader",
+    ),
+)
+# What holds as it is, whichever of those schedules is played.
+WHOLE = Proof("", PROOFS[-1].schedule, "", "Every promise held.")
+
+
+def played(proof: Proof, directory: Path) -> subprocess.CompletedProcess[str]:
+    settings = {"RIG_WITHOUT": proof.mechanism}
+    stack = Stack(settings, frontends=2, override=_OVERRIDE)
+    try:
+        stack.up()
+        options = [
+            "--project",
+            stack.project,
+            "--seed",
+            "1",
+            "--settle",
+            "5",
+            "--out",
+            str(directory),
+        ]
+        return subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "faults",
+                "run",
+                *options,
+                *proof.schedule.split(),
+                "--out",
+                str(directory),
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+    finally:
+        stack.down()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("proof", PROOFS, ids=lambda proof: proof.mechanism)
+def test_without_it_the_promise_is_broken(proof: Proof, tmp_path: Path) -> None:
+    done = played(proof, tmp_path)
+    said = " ".join(done.stdout.split())
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert proof.promise in said.rpartition("BROKEN: ")[2].split(", "), done.stdout
+    assert re.search(proof.says, said), done.stdout
+
+
+@pytest.mark.slow
+def test_with_all_of_them_every_promise_holds(tmp_path: Path) -> None:
+    done = played(WHOLE, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("Every promise held.\n")
