@@ -11,7 +11,7 @@ from pathlib import Path
 import docker
 from docker.errors import BuildError, ContainerError, DockerException
 
-from faults.stack import HELPER_LABEL, Stack, StackError
+from faults.stack import Stack, StackError, helper_labels
 
 _IMAGE = "bourse-faults-network"
 _CHAIN = "BOURSE-FAULTS"
@@ -103,7 +103,7 @@ class Network:
                 _IMAGE,
                 ["sh", "-c", script],
                 network_mode=f"container:{container.id}",
-                labels={HELPER_LABEL: self._stack.project},
+                labels=helper_labels(self._stack.project),
                 cap_drop=["ALL"],
                 cap_add=["NET_ADMIN", "NET_RAW"],
                 remove=True,

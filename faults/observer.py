@@ -16,7 +16,7 @@ import docker
 from docker.errors import DockerException, NotFound
 
 from faults.history import Final, Observation, Row, restored_positions
-from faults.stack import HELPER_LABEL, StackError
+from faults.stack import StackError, helper_labels
 
 _SCRIPT = Path(__file__).with_name("observer_script.py")
 # Often enough to see a leader that leads too early; a look takes a few milliseconds.
@@ -150,7 +150,7 @@ class Observer:
                 like.attrs["Image"],
                 ["python", "-c", _SCRIPT.read_text("utf-8"), *arguments],
                 name=f"{self._project}-faults-observer-{secrets.token_hex(3)}",
-                labels={HELPER_LABEL: self._project},
+                labels=helper_labels(self._project),
                 network=f"{self._project}_backend",
                 read_only=True,
                 cap_drop=["ALL"],

@@ -16,6 +16,12 @@ HELPER_LABEL = "bourse.faults"
 _GRACE_S = 20
 
 
+def helper_labels(project: str) -> dict[str, str]:
+    """Of the injector's own containers: not those that an image of the stack would give them."""
+    not_of_compose = {"com.docker.compose.project": "", "com.docker.compose.service": ""}
+    return {HELPER_LABEL: project, **not_of_compose}
+
+
 class StackError(Exception):
     """What could not be done with the stack, and why."""
 
@@ -104,7 +110,7 @@ class Stack:
                 container.attrs["Image"],
                 ["sh", "-c", "rm -rf /data/* /data/.[!.]*"],
                 volumes={mount["Name"]: {"bind": "/data"}},
-                labels={HELPER_LABEL: self.project},
+                labels=helper_labels(self.project),
                 network_mode="none",
                 remove=True,
             )
