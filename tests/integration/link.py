@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import socket
 import struct
 import threading
-from collections.abc import Coroutine
+from contextlib import suppress
 from enum import Enum
-from typing import Any
 
 HOST = "127.0.0.1"
 
@@ -41,7 +39,7 @@ class Link:
     def __init__(self, port: int, target_port: int) -> None:
         self.port = port
         self._target_port = target_port
-        self._listener: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._requests_pass = asyncio.Event()
         self._answers_pass = asyncio.Event()
@@ -54,17 +52,13 @@ class Link:
 
     def set(self, mode: Mode) -> None:
         """Returns once the link is in the mode."""
-        self._run(self._set(mode))
+        asyncio.run_coroutine_threadsafe(self._set(mode), self._loop).result(_TIMEOUT_S)
 
     def close(self) -> None:
         self.set(Mode.REFUSED)
-        self._run(self._forget_the_rest())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_TIMEOUT_S)
         self._loop.close()
-
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(_TIMEOUT_S)
 
     async def _set(self, mode: Mode) -> None:
         _set_gate(self._requests_pass, is_open=mode in (Mode.OPEN, Mode.ONE_WAY))
@@ -72,52 +66,64 @@ class Link:
         if mode is Mode.REFUSED:
             await self._refuse()
         elif self._listener is None:
-            self._listener = await asyncio.start_server(self._accept, HOST, self.port)
+            self._listener = socket.create_server((HOST, self.port), backlog=_MAX_CONNECTIONS)
+            self._listener.setblocking(False)
+            self._loop.add_reader(self._listener, self._accept, self._listener)
 
     async def _refuse(self) -> None:
         if self._listener is not None:
+            self._loop.remove_reader(self._listener)
             self._listener.close()
             self._listener = None
         for connection in self._connections:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
-        await asyncio.sleep(0)  # in which the sockets are closed
 
-    async def _forget_the_rest(self) -> None:
-        """Who came as the listener closed: its writer must not outlive the loop."""
-        rest = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in rest:
-            task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
-        del rest
-        gc.collect()
-        await asyncio.sleep(0)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    # Sockets, not streams: those of a stream server belong to nobody for a moment after they
+    # are accepted, and who stops the loop then leaves them open.
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            client, _address = listener.accept()
+        except OSError:  # who came has gone again
+            return
+        task = self._loop.create_task(self._serve(_socket(client)))
         self._connections.add(task)
-        try:
-            if len(self._connections) <= _MAX_CONNECTIONS:
-                await self._forward(reader, writer)
-        except (asyncio.CancelledError, OSError):
-            pass  # cut, or one of the two sides is gone: either way this connection ends
-        finally:
-            self._connections.discard(task)
-            _reset(writer)
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        def ended(_task: asyncio.Task[None]) -> None:
+            self._connections.discard(task)
+            _reset(client)
+
+        # Not in the task itself: one that is cancelled before it began runs no line of it.
+        task.add_done_callback(ended)
+
+    async def _serve(self, client: socket.socket) -> None:
+        with suppress(asyncio.CancelledError, OSError):  # cut, or one of the two sides is gone
+            if len(self._connections) <= _MAX_CONNECTIONS:
+                await self._forward(client)
+
+    async def _forward(self, client: socket.socket) -> None:
         await self._requests_pass.wait()
-        from_target, to_target = await asyncio.open_connection(HOST, self._target_port)
-        requests = asyncio.ensure_future(_pump(reader, to_target, self._requests_pass))
-        answers = asyncio.ensure_future(_pump(from_target, writer, self._answers_pass))
+        target = _socket(socket.socket())
         try:
-            await asyncio.gather(requests, answers)
+            await self._loop.sock_connect(target, (HOST, self._target_port))
+            requests = asyncio.ensure_future(self._pump(client, target, self._requests_pass))
+            answers = asyncio.ensure_future(self._pump(target, client, self._answers_pass))
+            try:
+                await asyncio.gather(requests, answers)
+            finally:
+                requests.cancel()
+                answers.cancel()
+                await asyncio.gather(requests, answers, return_exceptions=True)
         finally:
-            requests.cancel()
-            answers.cancel()
-            await asyncio.gather(requests, answers, return_exceptions=True)
-            _reset(to_target)
+            _reset(target)
+
+    async def _pump(self, source: socket.socket, sink: socket.socket, gate: asyncio.Event) -> None:
+        """Passes on what comes, up to and with its end, while the gate is open."""
+        while data := await self._loop.sock_recv(source, _CHUNK_BYTES):
+            await gate.wait()
+            await self._loop.sock_sendall(sink, data)
+        await gate.wait()
+        sink.shutdown(socket.SHUT_WR)
 
 
 def _set_gate(gate: asyncio.Event, *, is_open: bool) -> None:
@@ -127,21 +133,12 @@ def _set_gate(gate: asyncio.Event, *, is_open: bool) -> None:
         gate.clear()
 
 
-async def _pump(
-    source: asyncio.StreamReader, sink: asyncio.StreamWriter, gate: asyncio.Event
-) -> None:
-    """Passes on what comes, up to and with its end, while the gate is open."""
-    data = b"?"
-    while data:
-        data = await source.read(_CHUNK_BYTES)
-        await gate.wait()
-        sink.write(data)
-        await sink.drain()
-    sink.write_eof()
+def _socket(connection: socket.socket) -> socket.socket:
+    connection.setblocking(False)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
 
 
-def _reset(writer: asyncio.StreamWriter) -> None:
-    connection: socket.socket | None = writer.get_extra_info("socket")
-    if connection is not None and connection.fileno() >= 0:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-    writer.transport.abort()
+def _reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    connection.close()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+import socket
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 import redis
 
 from frontend.redis_client import connect_redis
 from tests.integration.cluster import wait_for
-from tests.integration.link import Link, Mode
+from tests.integration.link import HOST, Link, Mode
 from tests.integration.redis_server import RedisServer, running_redis
 from tests.ports import free_ports
 
@@ -74,3 +80,25 @@ def test_a_refusing_link_resets_and_refuses(link: Link, client: redis.Redis) -> 
             client.get("before")
     link.set(Mode.OPEN)
     assert client.get("before") == "1"
+
+
+def test_a_link_closes_all_that_came_even_while_more_comes(server: RedisServer) -> None:
+    """A socket left to the garbage collector is an error of the test in which that happens."""
+    with ThreadPoolExecutor(2) as executor:
+        for _ in range(20):
+            link, stopping = Link(free_ports(1), server.port), threading.Event()
+            callers = [executor.submit(call, link.port, stopping) for _ in range(2)]
+            time.sleep(0.02)
+            link.close()
+            stopping.set()
+            assert sum(caller.result() for caller in callers) > 0
+    gc.collect()
+
+
+def call(port: int, stopping: threading.Event) -> int:
+    """How often a connection was accepted."""
+    accepted = 0
+    while not stopping.is_set():
+        with suppress(OSError), socket.create_connection((HOST, port), timeout=1):
+            accepted += 1
+    return accepted

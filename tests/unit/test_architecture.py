@@ -35,6 +35,7 @@ MAY_OPEN = {
     "common/rpc.py",  # `open_channel` itself
     "common/replicas.py",  # a peer opens its channel anew when another replica answers
     "common/health.py",  # an entry: the probe of the containers
+    "faults/observer_script.py",  # an entry: runs by itself in a container
 }
 
 

@@ -1,0 +1,96 @@
+"""What is struck when: by hand and from a seed; and what a target means."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from faults.breakages import breakages
+from faults.history import ORDER_SERVICES, SERVICES
+from faults.schedule import (
+    MEANINGS,
+    TARGETS,
+    BadSchedule,
+    Strike,
+    by_hand,
+    catalogue,
+    parse,
+    random_mix,
+    struck,
+)
+
+seeds = st.integers(0, 2**53)
+durations = st.integers(20, 1200)
+
+
+def test_by_hand_the_faults_take_turns() -> None:
+    strikes = by_hand(["kill:leader", "flush"], every_s=5, lasts_s=2.5, duration_s=20)
+    assert [str(one) for one in strikes] == ["kill:leader", "flush:redis"] * 2
+    assert [one.at_s for one in strikes] == [2.5, 7.5, 12.5, 17.5]
+    assert {one.lasts_s for one in strikes} == {2.5}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("moon", "the faults are kill, stop"),
+        ("kill:moon", "kill strikes leader"),
+        ("flush:leader", "flush strikes redis"),
+        ("partition-catalog:two", "strikes leader, follower, order-1"),
+        ("", "the faults are"),
+    ],
+)
+def test_what_cannot_be_struck_is_refused(text: str, says: str) -> None:
+    with pytest.raises(BadSchedule, match=says):
+        parse(text)
+
+
+def test_no_time_for_a_strike_is_refused() -> None:
+    with pytest.raises(BadSchedule, match="leave no time"):
+        by_hand(["kill:leader"], every_s=5, lasts_s=30, duration_s=20)
+    with pytest.raises(BadSchedule, match="takes more than"):
+        random_mix(1, 10)
+
+
+@given(seeds, durations)
+def test_a_seed_gives_the_same_mix_that_ends_in_time(seed: int, duration_s: int) -> None:
+    strikes = random_mix(seed, duration_s)
+    assert strikes == random_mix(seed, duration_s)
+    assert all(one.target in TARGETS[one.fault] for one in strikes)
+    assert all(one.at_s + one.lasts_s <= duration_s - 10 for one in strikes)
+    assert [one.at_s for one in strikes] == sorted(one.at_s for one in strikes)
+
+
+def test_a_seed_means_the_same_for_ever() -> None:
+    first = random_mix(7, 120)[:3]
+    assert first == (
+        Strike(3.0, "pause", "two", 8.0),
+        Strike(11.0, "partition", "leader", 8.0),
+        Strike(25.0, "lossy", "catalog", 3.0),
+    )
+
+
+@given(seeds)
+def test_ten_minutes_have_every_fault(seed: int) -> None:
+    assert {one.fault for one in random_mix(seed, 600)} == set(TARGETS)
+
+
+def test_every_fault_can_be_done_and_is_explained() -> None:
+    class Nothing:
+        def __getattr__(self, name: str) -> object:
+            return lambda *_: None
+
+    assert set(breakages(Nothing(), Nothing())) == set(TARGETS) == set(MEANINGS)  # type: ignore[arg-type]
+    assert all(f"{fault} " in catalogue() for fault in TARGETS)
+
+
+@pytest.mark.parametrize("leader", [None, *ORDER_SERVICES])
+def test_what_a_target_means(leader: str | None) -> None:
+    assert struck("leader", leader) == (leader or "order-3",)
+    [follower] = struck("follower", leader)
+    assert follower != (leader or "order-3")
+    assert struck("two", leader) == (leader or "order-3", follower)
+    assert struck("all", leader) == SERVICES
+    assert struck("order-1", leader) == ("order-1",)
+    assert struck("redis", leader) == ("redis",)
