@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 from common.records import MAX_VOLUME
@@ -42,6 +42,8 @@ class Course:
             if acknowledged and acknowledged.answer and acknowledged.answer.number == row.number:
                 known.append((acknowledged.ended_ns, position))
             possible.append((keyed.began_ns if keyed else 0, position))
+        self._lowest = _Extreme(self.quantities, min)
+        self._highest = _Extreme(self.quantities, max)
         self._known = _Newest(known)
         self._possible = _Newest(possible)
 
@@ -54,11 +56,40 @@ class Course:
         positions = self._positions.get(value, [])
         return bisect_right(positions, newest) > bisect_left(positions, oldest)
 
+    def lowest(self, oldest: int, newest: int) -> int:
+        return self._lowest.of(oldest, newest)
+
+    def highest(self, oldest: int, newest: int) -> int:
+        return self._highest.of(oldest, newest)
+
     def last_with(self, value: int, newest: int) -> int | None:
         """The newest position up to that one at which the stock had so many."""
         positions = self._positions.get(value, [])
         count = bisect_right(positions, newest)
         return positions[count - 1] if count else None
+
+
+class _Extreme:
+    """The least or the greatest of any stretch of the values, in constant time.
+
+    A sparse table: of every stretch whose length is a power of two. Any other is two of those that
+    overlap (Bender and Farach-Colton, "The LCA problem revisited", LATIN 2000).
+    """
+
+    def __init__(self, values: list[int], pick: Callable[[int, int], int]) -> None:
+        self._pick = pick
+        self._levels = [values]
+        length = 1
+        while 2 * length <= len(values):
+            shorter = self._levels[-1]
+            self._levels.append(list(map(pick, shorter, shorter[length:])))
+            length *= 2
+
+    def of(self, first: int, last: int) -> int:
+        """Of the values from the place `first` to the place `last`, both included."""
+        level = (last - first + 1).bit_length() - 1
+        values = self._levels[level]
+        return self._pick(values[first], values[last + 1 - (1 << level)])
 
 
 class _Newest:
@@ -174,9 +205,9 @@ def _refused_rightly(
     oldest, newest = course.stretch(keyed.began_ns, min(refusal.ended_ns, NEVER))
     wanted = asked.quantity or 0
     if asked.type == "SELL":
-        is_right = any(q + wanted > MAX_VOLUME for q in course.quantities[oldest : newest + 1])
+        is_right = course.highest(oldest, newest) + wanted > MAX_VOLUME
     else:
-        is_right = any(q < wanted for q in course.quantities[oldest : newest + 1])
+        is_right = course.lowest(oldest, newest) < wanted
     if not is_right:
         found.wrong(f"call {refusal.call.id} at {index.seconds(refusal.ended_ns)} was refused "
                     f"{wanted} of {asked.name}, of which there were enough")  # fmt: skip
