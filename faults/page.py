@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jinja2
 
-from faults.checks.verdict import Judgement
+from faults.checks.verdict import Judgement, counted
 from faults.figures import Bucket, FaultFigures, Figures, LeaderChange, Waits
 from faults.history import SERVICES
 from faults.report import closing_line, seconds, verdict_word
@@ -170,7 +170,10 @@ def draw(figures: Figures) -> Picture:
         p99=wait(lambda waits: waits.p99_s),
         worst=wait(lambda waits: waits.worst_s),
         errors=tuple(
-            Tick(x(one.at_s + figures.bucket_s / 2), f"{one.errors} errors at {one.at_s:g} s")
+            Tick(
+                x(one.at_s + figures.bucket_s / 2),
+                f"{counted(one.errors, 'error')} at {one.at_s:g} s",
+            )
             for one in figures.buckets
             if one.errors
         ),
@@ -210,8 +213,8 @@ def _leading(
     x: Callable[[float], float],
     row_y: Callable[[str], float],
 ) -> Iterable[Stretch]:
-    ends = [change.at_s for change in leaders[1:]] + [length_s]
-    for change, end_s in zip(leaders, ends, strict=True):
+    ends = [*(change.at_s for change in leaders[1:]), length_s]
+    for change, end_s in zip(leaders, ends, strict=False):  # of no leaders there is an end as well
         began = x(change.at_s)
         yield Stretch(began, row_y(change.replica), max(1.0, round(x(end_s) - began, 1)))
 

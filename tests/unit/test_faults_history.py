@@ -1,0 +1,110 @@
+"""The file of a run: what is written comes back, and what is no history is called so."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from faults.checker import judge
+from faults.cli import main
+from faults.history import BadHistory, HistoryWriter, Record, read_history, to_line
+from tests.unit.faults_histories import NOTHING, good, positions
+
+RECORDS = good().seen(**positions(0, NOTHING)).verified().told()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "history.jsonl"
+    with HistoryWriter(path) as writer:
+        for record in RECORDS:
+            writer.write(record)
+    return path
+
+
+def test_every_kind_of_record_comes_back_as_it_was_written(file: Path) -> None:
+    assert {type(record) for record in RECORDS} == set(get_args(Record))
+    assert list(read_history(file)) == RECORDS
+
+
+def test_threads_write_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    with HistoryWriter(path) as writer:
+        writer.write(RECORDS[0])
+        threads = [
+            threading.Thread(target=lambda: [writer.write(one) for one in RECORDS * 20])
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(list(read_history(path))) == 1 + 4 * 20 * len(RECORDS)
+
+
+@pytest.mark.parametrize("cut_by", [1, 20])
+def test_a_last_line_cut_short_is_left_out(file: Path, cut_by: int) -> None:
+    """Whoever wrote it was killed."""
+    file.write_bytes(file.read_bytes()[:-cut_by])
+    records = list(read_history(file))
+    assert records == RECORDS[:-1]
+    assert not judge(records).held
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "the history is empty"),
+        (b"hello\n", "line 1"),
+        (b"[]\n", "line 1"),
+        (b'{"kind": "run"}\n', "not format 1"),
+        (b'{"kind": "nothing"}\n', "line 1"),
+        (to_line(RECORDS[1]).encode(), "begins with its run"),
+        (to_line(RECORDS[0]).encode() + b'{"kind": "call", "id": 1}\n', "line 2"),
+        (to_line(RECORDS[0]).encode() + b'{"kind": "call", "wrong": 1}\n', "line 2"),
+        (to_line(RECORDS[0]).encode() + b"[" * 100_000 + b"\n", "line 2"),
+        (b"\xff\xfe\n", "is no history"),
+    ],
+)
+def test_what_is_no_history_is_refused(
+    tmp_path: Path, content: bytes, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(BadHistory, match=says):
+        list(read_history(path))
+    assert main(["check", str(path)]) == 2
+    told = capsys.readouterr()
+    assert says in told.err
+    assert "Traceback" not in told.err
+
+
+def test_a_history_is_judged_by_itself(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(file)]) == 0
+    assert "Every promise held." in capsys.readouterr().out
+
+
+def test_a_broken_promise_is_in_the_exit_code(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if '"kind": "row", "number": 2' not in line))
+    assert main(["check", str(file)]) == 1
+    said = capsys.readouterr().out
+    assert "G3  ✗ BROKEN" in said
+    assert "order 3 follows 1" in said
+
+
+def test_an_unwritable_page_is_an_error(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(file), "--page", str(tmp_path / "no" / "page.html")]) == 2
+    assert "page.html" in capsys.readouterr().err
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(tmp_path / "none")]) == 2
+    assert "none" in capsys.readouterr().err
