@@ -27,10 +27,10 @@ _OUR_METHODS = "/bourse."
 # Of a server that stops. A chunk of a pull takes less.
 _STREAM_GRACE_S = 1.0
 
-# A restarted peer must be found again within half a second, at its new address if it has one;
-# gRPC's own defaults are patient (reconnect after up to two minutes, resolve every 30 s).
 _REFLECTION_STREAMS = 2
 
+# A restarted peer must be found again within half a second, at its new address if it has one;
+# gRPC's own defaults are patient (reconnect after up to two minutes, resolve every 30 s).
 _CHANNEL_OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 500),  # also the limit of one attempt to connect

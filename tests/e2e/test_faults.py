@@ -175,7 +175,7 @@ def test_heal_mends_the_stack_and_leaves_others_alone(
         other.reload()
         assert other.status == "paused"
     finally:
-        other.remove(force=True)
+        other.remove(force=True, v=True)
     assert helpers(engine, stack) == []
 
 
