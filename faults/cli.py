@@ -14,6 +14,7 @@ from faults.checker import judge
 from faults.compose import Compose, ComposeFailed
 from faults.figures import figures_of
 from faults.history import BadHistory, read_history
+from faults.interrupts import Interrupts
 from faults.network import Network
 from faults.page import write_page
 from faults.report import Progress, as_text
@@ -76,8 +77,11 @@ def _run(arguments: argparse.Namespace) -> int:
         directory=arguments.out,
     )
     engine = connect()
-    with Compose(engine, arguments.project, _ROOT).up(progress.say):
-        history = run(engine, arguments.project, plan, progress)
+    with (
+        Interrupts(progress.say) as interrupts,
+        Compose(engine, arguments.project, _ROOT).up(progress.say),
+    ):
+        history = run(engine, arguments.project, plan, progress, interrupts)
     return _judge(history, history.with_name("report.html"))
 
 
@@ -115,7 +119,10 @@ def _judge(history: Path, page: Path | None) -> int:
 def _heal(arguments: argparse.Namespace) -> int:
     engine = connect()
     stack = Stack(engine, arguments.project)
-    problems = heal(stack, Network(engine, stack), Progress(sys.stderr).say)
+    say = Progress(sys.stderr).say
+    with Interrupts(say) as interrupts:
+        interrupts.not_any_more()
+        problems = heal(stack, Network(engine, stack), say)
     return EXIT_BROKEN if problems else EXIT_HELD
 
 

@@ -85,6 +85,7 @@ class Compose:
                 text=True,
                 timeout=timeout_s,
                 check=False,
+                start_new_session=True,  # Ctrl-C is for the run, which ends this if need be
             )
         except FileNotFoundError:
             raise ComposeFailed("there is no program `docker` here") from None

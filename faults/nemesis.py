@@ -63,6 +63,11 @@ class Nemesis:
         self._held: set[str] = set()  # services that a fault has in its hand
         self._holding = threading.Lock()
         self._problems: list[str] = []
+        self._giving_up = threading.Event()
+
+    def give_up(self) -> None:
+        """What is healed is not waited for any more."""
+        self._giving_up.set()
 
     def run(self, strikes: Sequence[Strike], stopping: threading.Event) -> tuple[str, ...]:
         """Each strike in its time, in a thread of its own; returns when all is healed.
@@ -184,7 +189,7 @@ class Nemesis:
         give_up_at = time.monotonic() + _RECOVERED_WITHIN_S
         served_since: dict[str, float] = {}
         waiting = set(hits)
-        while waiting:
+        while waiting and not self._giving_up.is_set():
             for service in sorted(waiting):
                 if not self._serves(service, since_ns):
                     served_since.pop(service, None)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from statistics import median
 from typing import TextIO
 
@@ -157,8 +158,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         with self._lock:
-            self._clear()
-            print(f"{self._elapsed_s():7.1f} s  {text}", file=self._stream, flush=True)
+            self._print(f"{self._elapsed_s():7.1f} s  {text}\n")
 
     def show(self, requests: int, unknown: int) -> None:
         every_s = _REDRAWN_EVERY_S if self._is_tty else _LINE_EVERY_S
@@ -166,14 +166,16 @@ class Progress:
             if self._clock() - self._shown_s < every_s:
                 return
             self._shown_s = self._clock()
-            self._clear()
-            text = f"{self._elapsed_s():7.1f} s  {requests:,} requests, {unknown} in doubt"
             end = "" if self._is_tty else "\n"
-            print(text, end=end, file=self._stream, flush=True)
+            self._print(
+                f"{self._elapsed_s():7.1f} s  {requests:,} requests, {unknown} in doubt{end}"
+            )
 
-    def _clear(self) -> None:
-        if self._is_tty:
-            print("\r\x1b[2K", end="", file=self._stream)
+    def _print(self, text: str) -> None:
+        clear = "\r\x1b[2K" if self._is_tty else ""
+        # A terminal that was closed is told nothing; the stack is healed all the same.
+        with suppress(OSError):
+            print(f"{clear}{text}", end="", file=self._stream, flush=True)
 
     def _elapsed_s(self) -> float:
         return self._clock() - self._began_s

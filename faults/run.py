@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import secrets
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,13 +11,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 from client.connection import BaseUrl, Connection, NoAnswer
 from client.requests import Request, trade
 from faults.breakages import breakages
 from faults.history import SERVICES, Call, End, Final, HistoryWriter, Observation, Record, Row, Run
+from faults.interrupts import Interrupts
 from faults.nemesis import Eyes, Nemesis, heal_all
 from faults.network import Network
 from faults.observer import Observer
@@ -28,6 +27,8 @@ from faults.workload import Load, Workload
 
 _READY_WITHIN_S = 90.0
 _PROBE_TIMEOUT_S = 10.0
+# A strike under way when a run is given up ends within this: a stop takes the longest.
+_LAST_STRIKE_WITHIN_S = 30.0
 # Sent to each leader that is paused; numbered downwards, out of the way of the clients' calls.
 _ORPHANS = 8
 _ORPHAN_IDS = itertools.count(-1, -1)
@@ -54,14 +55,14 @@ class Plan:
     directory: Path  # where the run's own directory goes
 
 
-def run(engine: Any, project: str, plan: Plan, progress: Progress) -> Path:
+def run(engine: Any, project: str, plan: Plan, progress: Progress, interrupts: Interrupts) -> Path:
     """The history, with everything in it; the stack is up, and healed when it returns.
 
-    The first Ctrl-C (or SIGTERM) ends the load early, the second gives up at once.
+    The first interrupt under load ends it early, the second gives up at once.
 
     Raises:
         RunFailed, StackError, OSError: it could not be made.
-        KeyboardInterrupt: at the second interrupt, with everything healed.
+        KeyboardInterrupt: it was given up, with everything healed.
     """
     stack = Stack(engine, project)
     network = Network(engine, stack)
@@ -71,15 +72,16 @@ def run(engine: Any, project: str, plan: Plan, progress: Progress) -> Path:
     path = directory / "history.jsonl"
     with ExitStack() as closing:
         closing.callback(heal, stack, network, progress.say)
+        closing.callback(interrupts.not_any_more)
         heal(stack, network, progress.say)  # of what an earlier run may have left
         network.build()
         probe = _Probe(stack)
         probe.wait_ready(_READY_WITHIN_S)
         probe.have_a_leader()
         writer = closing.enter_context(HistoryWriter(path))
-        stopping = closing.enter_context(_stopped_by_signals())
+        interrupts.end_early()
         session = _Session(stack, network, probe, plan, progress)
-        session.play(engine, writer.write, stopping)
+        session.play(engine, writer.write, interrupts.stopping)
     return path
 
 
@@ -186,8 +188,14 @@ class _Session:
 
         nemesis_thread = threading.Thread(target=strike, name="nemesis", daemon=True)
         nemesis_thread.start()
-        workload.run(over, self._watch(workload))
-        nemesis_thread.join()
+        try:
+            workload.run(over, self._watch(workload))
+        finally:
+            # Whatever ended the load: nothing may be struck behind the back of what heals.
+            if not over.is_set():
+                stopping.set()
+                nemesis.give_up()
+            nemesis_thread.join(_LAST_STRIKE_WITHIN_S)
         return tuple(problems)
 
     def _watch(self, workload: Workload) -> Callable[[], None]:
@@ -257,23 +265,3 @@ class _Probe:
             return None
         finally:
             connection.close()
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
-    """The first SIGINT or SIGTERM sets the event, the second is a KeyboardInterrupt."""
-    stopping = threading.Event()
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        if stopping.is_set():
-            raise KeyboardInterrupt
-        stopping.set()
-
-    previous = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield stopping
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -179,7 +179,9 @@ def test_heal_mends_the_stack_and_leaves_others_alone(
     assert helpers(engine, stack) == []
 
 
-def test_ctrl_c_heals(stack: Stack, engine: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("interrupts", [1, 2, 4])
+def test_ctrl_c_heals(stack: Stack, engine: Any, tmp_path: Path, interrupts: int) -> None:
+    """The first ends the run early, the second gives it up; more do not keep it from healing."""
     options = ["--fault", "pause:two", "--every", "40", "--lasts", "30", "--for", "60"]
     running = subprocess.Popen(
         command(stack, "run", *options, "--out", str(tmp_path)),
@@ -192,13 +194,16 @@ def test_ctrl_c_heals(stack: Stack, engine: Any, tmp_path: Path) -> None:
         wait_for(
             lambda: "paused" in [stack.container(name).status for name in SERVICES], 40, "paused"
         )
-        running.send_signal(signal.SIGINT)
+        for _ in range(interrupts):
+            running.send_signal(signal.SIGINT)
+            time.sleep(0.3)
         output, errors = running.communicate(timeout=90)
     finally:
         running.kill()
         running.wait()
     assert running.returncode == 130, output + errors
     assert "BROKEN" not in output
+    assert ("held" in output) == (interrupts == 1)
     assert {stack.container(service).status for service in SERVICES} == {"running"}
     assert helpers(engine, stack) == []
 

@@ -164,6 +164,18 @@ def test_what_does_not_recover_is_told() -> None:
     assert world.steps[-1].step == "failed"
 
 
+def test_who_gives_up_waits_for_no_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_RECOVERED_WITHIN_S", 60.0)
+    world = World()
+    world.is_ready = False
+    nemesis = world.nemesis()
+    threading.Timer(0.1, nemesis.give_up).start()
+    began_s = time.monotonic()
+    nemesis.run([Strike(0, "kill", "catalog", 0.0)], threading.Event())
+    assert time.monotonic() - began_s < 30
+    assert world.broken == set()
+
+
 def test_stopping_heals_at_once() -> None:
     world = World()
     stopping = threading.Event()
