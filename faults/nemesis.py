@@ -189,7 +189,9 @@ class Nemesis:
         give_up_at = time.monotonic() + _RECOVERED_WITHIN_S
         served_since: dict[str, float] = {}
         waiting = set(hits)
-        while waiting and not self._giving_up.is_set():
+        while waiting:
+            if self._giving_up.is_set():
+                return f"nobody waited for {', '.join(sorted(waiting))} to recover"
             for service in sorted(waiting):
                 if not self._serves(service, since_ns):
                     served_since.pop(service, None)

@@ -171,8 +171,9 @@ def test_who_gives_up_waits_for_no_recovery(monkeypatch: pytest.MonkeyPatch) -> 
     nemesis = world.nemesis()
     threading.Timer(0.1, nemesis.give_up).start()
     began_s = time.monotonic()
-    nemesis.run([Strike(0, "kill", "catalog", 0.0)], threading.Event())
+    problems = nemesis.run([Strike(0, "kill", "catalog", 0.0)], threading.Event())
     assert time.monotonic() - began_s < 30
+    assert problems == ("kill:catalog: nobody waited for catalog to recover",)
     assert world.broken == set()
 
 
