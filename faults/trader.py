@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from client import requests
@@ -28,6 +29,8 @@ _TOO_MUCH = 1_000_000_000
 _REMEMBERED = 200
 # With so many outcomes unknown it begins no new trade.
 _MOST_UNKNOWN = 16
+# Of the repeats: of a trade that another client is sending right now.
+_RACING_SHARE = 0.3
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 # Nobody was there to send anything to: not to spin meanwhile.
 _NOBODY_PAUSE_S = 0.1
@@ -35,13 +38,29 @@ _NOBODY_PAUSE_S = 0.1
 _DECISIONS = (200, 404)
 
 
-class Decided:
-    """The numbers of the acknowledged orders, of all clients."""
+class Shared:
+    """What the clients know of each other: the orders acknowledged, and the trades under way."""
 
     def __init__(self) -> None:
         self._numbers: list[int] = []
         self._known: set[int] = set()
+        self._under_way: dict[int, Trade] = {}  # by client
         self._lock = threading.Lock()
+
+    @contextmanager
+    def under_way(self, client: int, trade: Trade) -> Iterator[None]:
+        with self._lock:
+            self._under_way[client] = trade
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._under_way[client]
+
+    def trade_under_way(self, chance: random.Random) -> Trade | None:
+        with self._lock:
+            trades = list(self._under_way.values())
+        return chance.choice(trades) if trades else None
 
     def add(self, number: int) -> None:
         with self._lock:
@@ -69,7 +88,7 @@ class Recorder:
         write: Callable[[Call | Answer], None],
         clock: Callable[[], int],
     ) -> None:
-        self._client = client
+        self.client = client
         self._connection = connection
         self._ids = ids
         self._write = write
@@ -90,7 +109,7 @@ class Recorder:
         return self._send(requests.order(number), call)
 
     def _call(self, op: str, phase: str) -> Call:
-        return Call(next(self._ids), self._clock(), self._client, op, phase)
+        return Call(next(self._ids), self._clock(), self.client, op, phase)
 
     def _send(self, request: Request, call: Call) -> Answer:
         self._write(call)
@@ -122,17 +141,20 @@ def _read(call: Call, response: Response, at_ns: int) -> Answer:
             number = order_number(answer)
             return Answer(call.id, at_ns, 200, number=number, replayed=replayed)
         if call.op == "lookup":
-            return Answer(call.id, at_ns, 200, quantity=quote(answer).quantity, cache=cache)
+            shown = quote(answer)
+            if shown.name != call.name:
+                raise Malformed(f"a quote of {shown.name}")
+            return Answer(call.id, at_ns, 200, quantity=shown.quantity, cache=cache)
         found = order(answer)
     except Malformed as error:
         return Answer(call.id, at_ns, 200, error=f"malformed: {error}")
-    shown = {
+    fields = {
         "number": found.number,
         "name": found.name,
         "type": found.type,
         "quantity": found.quantity,
     }
-    return Answer(call.id, at_ns, 200, order=shown)
+    return Answer(call.id, at_ns, 200, order=fields)
 
 
 @dataclass(slots=True)
@@ -158,7 +180,7 @@ class Trader:
         self,
         recorder: Recorder,
         quantities: Mapping[str, int],
-        decided: Decided,
+        shared: Shared,
         *,
         seed: str,
         key_prefix: str,
@@ -167,7 +189,7 @@ class Trader:
         self._recorder = recorder
         self._quantities = quantities
         self._stocks = sorted(quantities)
-        self._decided = decided
+        self._shared = shared
         self._chance = random.Random(seed)  # noqa: S311 - decides a load, keeps no secret
         self._key_prefix = key_prefix
         self._interval_s = interval_s
@@ -217,7 +239,7 @@ class Trader:
         if dice < 0.4 and len(self._in_doubt) < _MOST_UNKNOWN:
             return self._send(self._new_trade(), "run")
         if dice < 0.5:
-            number = self._decided.any(self._chance)
+            number = self._shared.any(self._chance)
             if number is not None:
                 return self._recorder.order(number, "run")
         elif dice < 0.65 and (repeated := self._to_repeat()) is not None:
@@ -238,15 +260,23 @@ class Trader:
         return self._chance.choice(self._stocks[:_HOT_STOCKS] if hot else self._stocks)
 
     def _to_repeat(self) -> Trade | None:
-        """A decided trade. A refused one is the more telling: its stock may have come back."""
+        """A decided trade. A refused one is the more telling: its stock may have come back.
+
+        Now and then one that another client is sending at this moment: the two race.
+        """
+        if self._chance.random() < _RACING_SHARE:
+            racing = self._shared.trade_under_way(self._chance)
+            if racing is not None:
+                return Trade(racing.key, racing.name, racing.type, racing.quantity)
         refused = self._refused and (not self._done or self._chance.random() < 0.5)
         among = self._refused if refused else self._done
         return self._chance.choice(among) if among else None
 
     def _send(self, trade: Trade, phase: str) -> Answer:
-        answer = self._recorder.trade(trade, phase)
+        with self._shared.under_way(self._recorder.client, trade):
+            answer = self._recorder.trade(trade, phase)
         if answer.status == 200 and answer.number is not None:
-            self._decided.add(answer.number)
+            self._shared.add(answer.number)
             self._settled(trade, self._done)
         elif answer.status == 404:
             self._settled(trade, self._refused)

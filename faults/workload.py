@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from client.connection import BaseUrl, Connection
 from client.parallel import allow_open_files, in_parallel
 from faults.history import Answer, Call
-from faults.trader import Decided, Recorder, Trader
+from faults.trader import Recorder, Shared, Trader
 
 # The service answers within 10 s; the rest is for the way there and back.
 TIMEOUT_S = 12.0
@@ -51,14 +51,14 @@ class Workload:
         bases = [BaseUrl.parse(url) for url in urls]
         # Two each: the socket, and the selector that looks at it for a moment.
         allow_open_files(2 * load.clients + 64)
-        self._decided = Decided()
+        self._shared = Shared()
         self._stocks = sorted(quantities)
         ids = itertools.count(1)
         self._clients = [
             Trader(
                 Recorder(number, Connection(base, TIMEOUT_S), ids, write, clock),
                 quantities,
-                self._decided,
+                self._shared,
                 seed=f"{load.seed}/{number}",
                 key_prefix=f"{load.run_id}-{number}",
                 interval_s=load.clients / load.rate if load.rate else 0.0,
@@ -89,7 +89,7 @@ class Workload:
     def verify(self, watch: Callable[[], None]) -> None:
         """Looks every acknowledged order and every stock up; nobody trades any more."""
         waiting: queue.SimpleQueue[Callable[[Trader], bool]] = queue.SimpleQueue()
-        for number in self._decided.numbers():
+        for number in self._shared.numbers():
             waiting.put(lambda client, n=number: client.order(n, "verify"))  # type: ignore[misc]
         for name in self._stocks:
             waiting.put(lambda client, n=name: client.lookup(n, "verify"))  # type: ignore[misc]

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from faults.checks.index import EXCUSED, NEVER, NO_FRONTEND, ONE_SURVIVOR, Exchange, Index
+from faults.checks.index import (
+    ANSWERED_WITHIN_S,
+    EXCUSED,
+    NEVER,
+    NO_FRONTEND,
+    ONE_SURVIVOR,
+    Exchange,
+    Index,
+)
 from faults.checks.verdict import Findings, Verdict, counted
 
-ANSWERED_WITHIN_S = 10.0
 # Of the client: from the moment that an answer is there to the one at which it is recorded.
 _ALLOWANCE_S = 0.25
 

@@ -21,6 +21,7 @@ from faults.history import (
 )
 
 NEVER = 2**63
+ANSWERED_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +134,17 @@ class Index:
                     self.final = record
                 case End():
                     self.end = record
+        timed: list[Call | Answer | Fault | Observation]
+        timed = [*calls.values(), *answers.values(), *faults, *self.observations]
+        self._last_ns = max((one.at_ns for one in timed), default=0)
         asked = sorted(
             (Exchange(call, answers.get(call.id)) for call in calls.values()),
             key=lambda one: one.began_ns,
         )
-        # Nobody waits for an answer to an orphan.
-        self.exchanges = [one for one in asked if one.call.phase != "orphan"]
+        # Nobody waits for an answer to an orphan, and who was killed waits no more.
+        self.exchanges = [
+            one for one in asked if one.call.phase != "orphan" and not self._was_cut_short(one)
+        ]
         self.keys: dict[str, Keyed] = {}
         for one in asked:
             if one.call.op == "trade" and one.call.key is not None:
@@ -148,6 +154,11 @@ class Index:
         for row in self.rows:
             self.rows_by_key[row.request_id].append(row)
         self._impaired = _impaired(faults)
+
+    def _was_cut_short(self, one: Exchange) -> bool:
+        """Under way when the history ended without an end: its answer was still in time."""
+        in_time_ns = one.began_ns + int(ANSWERED_WITHIN_S * 1e9)
+        return one.answer is None and self.end is None and self._last_ns <= in_time_ns
 
     def seconds(self, at_ns: int) -> str:
         """Into the run, for people."""

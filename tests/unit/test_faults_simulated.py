@@ -178,6 +178,18 @@ def test_a_right_service_is_never_called_wrong(
         assert all(one.held for one in verdicts)
 
 
+@settings(max_examples=200)
+@given(seeds, counts, st.booleans(), st.floats(0, 1))
+def test_a_history_cut_off_anywhere_is_not_called_wrong(
+    seed: int, clients: int, is_cut: bool, share: float
+) -> None:
+    """Whoever wrote it was killed."""
+    records = service_of(seed, clients, is_cut=is_cut).history(100)
+    judgement = judge(records[: max(1, int(share * (len(records) - 1)))])
+    assert [one for one in judgement.verdicts if one.held is False] == []
+    assert not judgement.held
+
+
 # What is made wrong in one record, which nothing else in a history makes right again.
 Wrong = Callable[[Any], Any]
 WRONG: dict[str, tuple[str, Callable[[Record], bool], Wrong]] = {

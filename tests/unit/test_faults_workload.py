@@ -131,3 +131,25 @@ def test_a_seed_gives_the_same_requests(server: FakeBourse) -> None:
     again = first_asked(5)
     server.decisions.clear()
     assert first_asked(5) == again
+
+
+def test_clients_race_each_other_for_a_key_now_and_then(server: FakeBourse) -> None:
+    """On a slow server: a key is under way twice at one time."""
+    server.before_reply = lambda received, _reply: (
+        time.sleep(0.02) if received.method == "POST" else None
+    )
+    watched = Watched(server, clients=8)
+    watched.run(2.0)
+    watched.workload.close()
+    ended = {one.id: one.at_ns for one in watched.answers}
+    trades = [one for one in watched.calls if one.op == "trade"]
+    races = [
+        (one, other)
+        for one, other in itertools.combinations(trades, 2)
+        if one.key == other.key
+        and one.client != other.client
+        and one.at_ns < ended[other.id]
+        and other.at_ns < ended[one.id]
+    ]
+    assert races
+    assert watched.workload.unknown == 0
