@@ -82,6 +82,7 @@ def _run(arguments: argparse.Namespace) -> int:
         Compose(engine, arguments.project, _ROOT).up(progress.say),
     ):
         history = run(engine, arguments.project, plan, progress, interrupts)
+    progress.say("judging the history")
     return _judge(history, history.with_name("report.html"))
 
 
@@ -105,8 +106,8 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _judge(history: Path, page: Path | None) -> int:
-    judgement = judge(read_history(history))
-    figures = figures_of(read_history(history))
+    records = list(read_history(history))
+    judgement, figures = judge(records), figures_of(records)
     print(as_text(figures, judgement, colour=sys.stdout.isatty()))
     if page is not None:
         write_page(page, figures, judgement)
