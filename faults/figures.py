@@ -134,8 +134,7 @@ def figures_of(records: Iterable[Record]) -> Figures:
     loaded.sort(key=lambda one: one.began_s)
     requests: dict[str, Counter[str]] = defaultdict(Counter)
     for id, call in calls.items():
-        answer = answers.get(id)
-        requests[call.op][_outcome(answer)] += 1
+        requests[call.op][_outcome(call, answers.get(id))] += 1
     duration_s = max((one.ended_s for one in loaded), default=0.0)
     leaders = _leader_changes(seen, zero_ns)
     bucket_s = max(_BUCKET_S, duration_s / _MOST_BUCKETS)
@@ -167,10 +166,10 @@ def _timed(calls: dict[int, Call], answers: dict[int, Answer], zero_ns: int) -> 
     }
 
 
-def _outcome(answer: Answer | None) -> str:
+def _outcome(call: Call, answer: Answer | None) -> str:
     if answer is None:
-        return "unanswered"
-    return "no answer" if answer.status is None else str(answer.status)
+        return "with nobody waiting" if call.phase == "orphan" else "under way at the end"
+    return "without an answer" if answer.status is None else f"of {answer.status}"
 
 
 def _fault(

@@ -6,8 +6,8 @@ import math
 import textwrap
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from statistics import median
 from typing import TextIO
@@ -100,7 +100,14 @@ def _faults(faults: Iterable[FaultFigures]) -> str:
                 _spread([one.catch_up_s for one in those]),
             )
         )
-    return _table(rows) if len(rows) > 1 else "no fault was injected"
+    return "\n".join([_table(rows), *_remarks(kinds)]) if kinds else "no fault was injected"
+
+
+def _remarks(kinds: Mapping[str, Sequence[FaultFigures]]) -> Iterable[str]:
+    """What the injector said of the faults: above all, what it could not do."""
+    for label, those in sorted(kinds.items()):
+        details = Counter(one.detail for one in those if one.detail)
+        yield from (f"{label}, {count}x: {detail}" for detail, count in details.items())
 
 
 def _spread(values: Iterable[float | None]) -> str:
@@ -116,7 +123,7 @@ def _requests(figures: Figures) -> str:
     rows = [("requests", "answers", "", "p50", "p99", "worst")]
     for op, statuses in sorted(figures.requests.items()):
         waits = figures.waits.get(op, Waits(0, 0, 0, 0))
-        said = ", ".join(f"{count:,} of {status}" for status, count in sorted(statuses.items()))
+        said = ", ".join(f"{count:,} {status}" for status, count in sorted(statuses.items()))
         times = (seconds(waits.p50_s), seconds(waits.p99_s), seconds(waits.worst_s))
         rows.append((op, f"{sum(statuses.values()):,}", said, *times))
     rate = figures.total / figures.duration_s if figures.duration_s else 0.0

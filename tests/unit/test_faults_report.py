@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 from collections.abc import Iterable
@@ -114,6 +115,18 @@ def test_the_terminal_has_verdicts_faults_and_requests() -> None:
     assert text.endswith("Every promise held.")
     assert "\x1b" not in text
     assert "\x1b[32m" in as_text(figures_of(records), judge(records), colour=True)
+
+
+def test_what_the_injector_could_not_do_is_said_aloud() -> None:
+    records = [
+        dataclasses.replace(one, detail="no delay: this kernel has no netem")
+        if isinstance(one, Fault) and one.step == "broken"
+        else one
+        for one in story()
+    ]
+    found, judgement = figures_of(records), judge(records)
+    assert "kill:leader, 1x: no delay: this kernel has no netem" in as_text(found, judgement)
+    assert "no delay: this kernel has no netem" in page(found, judgement)
 
 
 def test_what_is_broken_is_said_with_its_reason() -> None:
