@@ -10,6 +10,7 @@ import contextlib
 import sqlite3
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import grpc
@@ -138,12 +139,13 @@ def follower_away(cluster: RiggedCluster) -> None:
         status = cluster.status(leader)
         return list(status.in_sync) if status else []
 
-    wait_for(lambda: follower in in_sync(), 10, in_sync)
-    cluster.pause(f"order-{follower}")
-    acknowledged(trade(cluster))
-    assert follower not in in_sync(), "the silent follower is called in sync"
-    acknowledged(trade(cluster))
-    cluster.resume(f"order-{follower}")
+    for leave, come_back in ((cluster.pause, cluster.resume), (cluster.kill, cluster.start)):
+        wait_for(lambda: follower in in_sync(), 10, in_sync)
+        leave(f"order-{follower}")
+        acknowledged(trade(cluster))
+        assert follower not in in_sync(), "the silent follower is called in sync"
+        acknowledged(trade(cluster))
+        come_back(f"order-{follower}")
     wait_for(lambda: follower in in_sync(), 10, in_sync)
     cluster.check_promises({})
 
@@ -165,13 +167,21 @@ def catalog(cluster: RiggedCluster) -> None:
     """It dies with half a trade in its hand."""
     have_a_leader(cluster)
     number = acknowledged(trade(cluster))
-    quantity(cluster)
+    left = quantity(cluster)
     key = str(uuid.uuid4())
     cluster.arm("catalog inside transaction")
-    refused = trade(cluster, key)
-    assert cluster.wait_crashed() == "catalog"
-    assert (refused.status, "Retry-After" in refused.headers) == (503, True)
-    with BourseClient(cluster.url, retry=RetryPolicy(attempts=1)) as client:
+    with (
+        BourseClient(cluster.url, retry=RetryPolicy(attempts=1)) as client,
+        ThreadPoolExecutor(1) as executor,
+    ):
+        answer = executor.submit(trade, cluster, key)
+        assert cluster.wait_crashed() == "catalog"
+        cached = client.lookup(STOCK)
+        assert (cached.status, cached.headers["X-Cache"]) == (200, "HIT")
+        assert cached.data["quantity"] == left
+        refused = answer.result()
+        assert (refused.status, "Retry-After" in refused.headers) == (503, True)
+        wait_for(lambda: client.lookup(STOCK).status == 503, 10, "its quote dies with its lease")
         assert client.order(number).status == 200
         assert client.order(number + 1_000_000).status == 503
         assert client.lookup("stock2").status == 503  # which nobody has looked up before

@@ -15,6 +15,7 @@ from tests.integration.rigged_cluster import RiggedCluster, rigged_cluster
 from tests.points import POINTS
 
 CLIENTS = 6
+STOCK, SHARES = "stock9", 5
 # What somebody comes to with every trade; the rest, only when a leader has died.
 OF_A_TRADE = [point for point in POINTS if not point.startswith("office")]
 
@@ -25,12 +26,22 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RiggedC
         yield cluster
 
 
-def trade(cluster: RiggedCluster, key: str) -> int:
-    """The order number; the client repeats the trade under its key until it is told."""
+def trade(cluster: RiggedCluster, key: str, *, may_be_refused: bool = True) -> int:
+    """The order number; the client repeats the trade under its key until it is told.
+
+    Args:
+        may_be_refused: with a 5xx, before that.
+    """
     with BourseClient(cluster.url) as client:
-        answer = client.trade("stock9", 5, "BUY", key)
+        answer = client.trade(STOCK, SHARES, "BUY", key)
     assert answer.status == 200, answer.body
+    assert may_be_refused or client.traffic.server_errors == 0
     return int(answer.data["transaction_number"])
+
+
+def quantity(cluster: RiggedCluster) -> int:
+    with BourseClient(cluster.url) as client:
+        return int(client.lookup(STOCK).data["quantity"])
 
 
 def wait_all_in_sync(cluster: RiggedCluster) -> int:
@@ -67,11 +78,14 @@ def test_the_trade_in_flight_is_executed_once(cluster: RiggedCluster, point: str
     wait_all_in_sync(cluster)
     before = len(cluster.journal())
     key = str(uuid.uuid4())
+    left = quantity(cluster)  # which is cached now
     cluster.arm(point)
+    may_be_refused = POINTS[point].service == "catalog"
     with ThreadPoolExecutor(1) as executor:
-        answer = executor.submit(trade, cluster, key)
+        answer = executor.submit(trade, cluster, key, may_be_refused=may_be_refused)
         revive(cluster, point)
         number = answer.result(timeout=60)
+    assert quantity(cluster) == left - SHARES
     assert number == before + 1
     assert trade(cluster, key) == number
     assert len(cluster.check_promises({key: number})) == before + 1

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.failure_table import ROWS
 from tests.mechanisms import MECHANISMS
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +27,11 @@ NOTES = {
 
 def test_every_mechanism_has_its_note() -> None:
     assert {mechanism for mechanism, _ in NOTES} == set(MECHANISMS)
+
+
+def test_the_notes_name_the_failure_table_for_all_that_it_rests_on() -> None:
+    noted = {mechanism for mechanism, module in NOTES if module == "test_failure_table.py"}
+    assert noted == {row.mechanism for row in ROWS}
 
 
 @pytest.mark.parametrize(("mechanism", "module"), NOTES)
