@@ -14,9 +14,14 @@ said: list[str] = []
 
 @pytest.fixture
 def interrupts() -> Iterator[Interrupts]:
+    """As in a terminal: whoever runs the tests with nohup has a hangup ignored."""
     said.clear()
-    with Interrupts(said.append) as found:
-        yield found
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with Interrupts(said.append) as found:
+            yield found
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def interrupt(number: signal.Signals = signal.SIGINT) -> None:
