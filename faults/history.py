@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -236,10 +236,67 @@ def _read(line: str, number: int) -> Record:
         if kind is Run and fields.get("format") != FORMAT:
             raise BadHistory(f"line {number}: not format {FORMAT}")
         record: Record = kind(**{key: _restored(key, value) for key, value in fields.items()})
+        _check(record)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         message = f"line {number}: {type(error).__name__}: {error}"
         raise BadHistory(message) from error
     return record
+
+
+def _check(record: Record | Position) -> None:
+    """That each field is what it should be. Raises ValueError, TypeError."""
+    for field_ in dataclasses.fields(record):
+        value = getattr(record, field_.name)
+        if not _IS[str(field_.type)](value):
+            raise TypeError(f"{field_.name} is {value!r:.80}")
+        if value not in _ONE_OF.get(field_.name, (value,)):
+            raise ValueError(f"{field_.name} is {value!r:.80}")
+        if field_.name in ("digest", "first_digest"):
+            bytes.fromhex(value)
+    if isinstance(record, Call):
+        missing = [name for name in _NEEDS[record.op] if getattr(record, name) is None]
+        if missing:
+            raise TypeError(f"a {record.op} without {', '.join(missing)}")
+
+
+def _is_whole(value: object) -> bool:
+    return type(value) is int  # a bool is an int, too
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_position(value: object) -> bool:
+    if isinstance(value, Position):
+        _check(value)
+    return isinstance(value, Position)
+
+
+def _all(is_so: Callable[[object], bool], values: Iterable[object]) -> bool:
+    return all(is_so(value) for value in values)
+
+
+# Whether a value is what a field of that type holds.
+_IS: Mapping[str, Callable[[Any], bool]] = {
+    "int": _is_whole,
+    "int | None": lambda value: value is None or _is_whole(value),
+    "str": _is_text,
+    "str | None": lambda value: value is None or _is_text(value),
+    "bool": lambda value: isinstance(value, bool),
+    "tuple[str, ...]": lambda value: _all(_is_text, value),
+    "tuple[int, ...]": lambda value: _all(_is_whole, value),
+    "Mapping[str, Any] | None": lambda value: value is None or isinstance(value, dict),
+    "Mapping[str, int]": lambda value: _all(_is_whole, value.values()),
+    "Mapping[str, Position]": lambda value: _all(_is_position, value.values()),
+}
+_ONE_OF = {
+    "op": ("trade", "lookup", "order"),
+    "phase": ("run", "settle", "verify", "orphan"),
+    "step": ("begin", "broken", "healing", "healed", "recovered", "failed"),
+}
+# What a call says of itself, by its `op`.
+_NEEDS = {"trade": ("key", "name", "type", "quantity"), "lookup": ("name",), "order": ("number",)}
 
 
 def _restored(key: str, value: Any) -> Any:

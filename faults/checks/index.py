@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from faults.history import (
     ORDER_SERVICES,
     Answer,
+    BadHistory,
     Call,
     End,
     Fault,
@@ -99,11 +101,41 @@ class Spans:
 
     def meet(self, began_ns: int, ended_ns: int) -> bool:
         """Whether any of them has a moment in common with that one."""
+        return self.last_met(began_ns, ended_ns) is not None
+
+    def last_met(self, began_ns: int, ended_ns: int) -> Span | None:
+        """The last of those that have a moment in common with that one."""
         last = bisect_right(self._begins, ended_ns) - 1
-        return last >= 0 and self._spans[last].ended_ns >= began_ns
+        met = last >= 0 and self._spans[last].ended_ns >= began_ns
+        return self._spans[last] if met else None
+
+
+class Newest:
+    """The highest of what had happened by a time; 0 if nothing had.
+
+    Args:
+        happened: a time, and a number: an order, say, or the epoch of a leader.
+    """
+
+    def __init__(self, happened: Iterable[tuple[int, int]]) -> None:
+        in_time = sorted(happened)
+        self._times = [at_ns for at_ns, _ in in_time]
+        self._highest = list(accumulate((number for _, number in in_time), max))
+
+    def before(self, at_ns: int) -> int:
+        return self._of_first(bisect_left(self._times, at_ns))
+
+    def until(self, at_ns: int) -> int:
+        """That very moment counts, too."""
+        return self._of_first(bisect_right(self._times, at_ns))
+
+    def _of_first(self, count: int) -> int:
+        return self._highest[count - 1] if count else 0
 
 
 class Index:
+    """Raises BadHistory if the calls and answers cannot belong to one history."""
+
     def __init__(self, records: Iterable[Record]) -> None:
         self.run: Run | None = None
         self.final: Final | None = None
@@ -118,8 +150,10 @@ class Index:
         for record in records:
             match record:
                 case Call():
+                    _is_new(record, calls)
                     calls[record.id] = record
                 case Answer():
+                    _belongs(record, calls.get(record.id))
                     (self.double_answers.append(record) if record.id in answers else None)
                     answers[record.id] = record
                 case Observation():
@@ -171,6 +205,18 @@ class Index:
     def times(self, is_so: _Condition) -> Spans:
         """When a condition on the set of impaired services was true."""
         return Spans(_times(self._impaired, is_so))
+
+
+def _is_new(call: Call, calls: Mapping[int, Call]) -> None:
+    if call.id in calls:
+        raise BadHistory(f"two calls have the number {call.id}")
+
+
+def _belongs(answer: Answer, call: Call | None) -> None:
+    if call is None:
+        raise BadHistory(f"there is an answer to call {answer.id}, and no such call before it")
+    if answer.at_ns < call.at_ns:
+        raise BadHistory(f"call {answer.id} was answered before it was asked")
 
 
 @dataclass(frozen=True, slots=True)

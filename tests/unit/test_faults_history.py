@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -10,9 +13,11 @@ import pytest
 
 from faults.checker import judge
 from faults.cli import main
-from faults.history import BadHistory, HistoryWriter, Record, read_history, to_line
+from faults.history import Answer, BadHistory, Call, HistoryWriter, Record, read_history, to_line
 from tests.unit.faults_histories import NOTHING, good, positions
 
+LOOKUP = {"kind": "call", "id": 1, "at_ns": 1, "client": 1, "op": "lookup", "phase": "run",
+          "name": "a"}  # fmt: skip
 RECORDS = good().seen(**positions(0, NOTHING)).verified().told()
 
 
@@ -67,6 +72,29 @@ def test_a_last_line_cut_short_is_left_out(file: Path, cut_by: int) -> None:
         (to_line(RECORDS[0]).encode() + b'{"kind": "call", "wrong": 1}\n', "line 2"),
         (to_line(RECORDS[0]).encode() + b"[" * 100_000 + b"\n", "line 2"),
         (b"\xff\xfe\n", "is no history"),
+        *(
+            (to_line(RECORDS[0]).encode() + json.dumps(line).encode() + b"\n", says)
+            for line, says in (
+                ({**LOOKUP, "at_ns": "1"}, "line 2: TypeError: at_ns is '1'"),
+                ({**LOOKUP, "id": True}, "id is True"),
+                ({**LOOKUP, "op": "buy"}, "op is 'buy'"),
+                ({**LOOKUP, "phase": "later"}, "phase is 'later'"),
+                ({**LOOKUP, "name": None}, "a lookup without name"),
+                ({**LOOKUP, "op": "trade"}, "a trade without key, type, quantity"),
+                ({"kind": "answer", "id": 1, "at_ns": 1, "status": "200"}, "status is '200'"),
+                (
+                    {
+                        "kind": "final",
+                        "at_ns": 1,
+                        "last_number": 0,
+                        "quantities": {"a": 1.5},
+                        "versions": {},
+                        "replicas": {},
+                    },
+                    "quantities is",
+                ),
+            )
+        ),
     ],
 )
 def test_what_is_no_history_is_refused(
@@ -80,6 +108,33 @@ def test_what_is_no_history_is_refused(
     told = capsys.readouterr()
     assert says in told.err
     assert "Traceback" not in told.err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (lambda call, answer: [call, call, answer], "two calls have the number"),
+        (lambda call, answer: [answer, call], "no such call before it"),
+        (
+            lambda call, answer: [call, dataclasses.replace(answer, at_ns=call.at_ns - 1)],
+            "was answered before it was asked",
+        ),
+    ],
+)
+def test_calls_and_answers_that_do_not_belong_together_are_refused(
+    wrong: Callable[[Call, Answer], list[Record]],
+    says: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    call, answer = RECORDS[1:3]
+    assert isinstance(call, Call)
+    assert isinstance(answer, Answer)
+    path = tmp_path / "history.jsonl"
+    records = [RECORDS[0], *wrong(call, answer), *RECORDS[3:]]
+    path.write_text("".join(map(to_line, records)))
+    assert main(["check", str(path)]) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_a_history_is_judged_by_itself(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
