@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 from common.records import MAX_VOLUME
-from faults.checks.index import NEVER, Exchange, Index, Keyed
+from faults.checks.index import NEVER, Exchange, Index, Keyed, Newest
 from faults.checks.verdict import Findings, Verdict, counted
 from faults.history import Row
 
@@ -44,13 +44,13 @@ class Course:
             possible.append((keyed.began_ns if keyed else 0, position))
         self._lowest = _Extreme(self.quantities, min)
         self._highest = _Extreme(self.quantities, max)
-        self._known = _Newest(known)
-        self._possible = _Newest(possible)
+        self._known = Newest(known)
+        self._possible = Newest(possible)
 
     def stretch(self, began_ns: int, ended_ns: int) -> tuple[int, int]:
         """The oldest and the newest position that a read between the two may show."""
         oldest = self._known.before(began_ns)
-        return oldest, max(oldest, self._possible.before(ended_ns))
+        return oldest, max(oldest, self._possible.until(ended_ns))
 
     def had(self, value: int, oldest: int, newest: int) -> bool:
         positions = self._positions.get(value, [])
@@ -92,19 +92,6 @@ class _Extreme:
         return self._pick(values[first], values[last + 1 - (1 << level)])
 
 
-class _Newest:
-    """The highest position of what had happened by a time."""
-
-    def __init__(self, happened: list[tuple[int, int]]) -> None:
-        happened.sort()
-        self._times = [at_ns for at_ns, _ in happened]
-        self._highest = list(accumulate((position for _, position in happened), max))
-
-    def before(self, at_ns: int) -> int:
-        count = bisect_left(self._times, at_ns)
-        return self._highest[count - 1] if count else 0
-
-
 def courses(index: Index) -> dict[str, Course]:
     """Of every stock; none if the journal was not read."""
     if index.run is None or index.final is None:
@@ -119,17 +106,19 @@ def courses(index: Index) -> dict[str, Course]:
 
 def no_stale_quote(index: Index, stocks: dict[str, Course]) -> Verdict:
     found = Findings("G6", "Never a stale quote")
+    known = index.run.quantities if index.run else {}
     reads = 0
     for one in index.exchanges:
         if one.call.op != "lookup" or one.answer is None:
             continue
-        course = stocks.get(one.call.name or "")
-        if one.status == 404:
-            found.wrong(f"call {one.call.id} looked {one.call.name} up, which was not found")
-        if one.status != 200 or course is None:
-            continue
-        reads += 1
-        _read_rightly(index, one, course, found)
+        name = one.call.name or ""
+        if one.status == 404 and name in known:
+            found.wrong(f"call {one.call.id} looked {name} up, which was not found")
+        if one.status == 200 and index.run and name not in known:
+            found.wrong(f"call {one.call.id} looked {name} up, which is no stock, and found it")
+        if one.status == 200 and name in stocks:
+            reads += 1
+            _read_rightly(index, one, stocks[name], found)
     if not stocks:
         found.cannot_judge("the journal was not read")
     if not reads:
@@ -158,6 +147,8 @@ def books_balance(index: Index, stocks: dict[str, Course]) -> Verdict:
     for row in index.rows:
         if stocks and row.name not in stocks:
             found.wrong(f"order {row.number} is of {row.name}, which is no stock")
+    for name in (index.final.quantities if stocks and index.final else {}).keys() - stocks.keys():
+        found.wrong(f"there is a stock {name}, which there was not at first")
     refusals = 0
     for keyed in index.keys.values():
         refusal = keyed.first(acknowledged=False)

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import accumulate
 
-from common.records import Order, next_digest
-from faults.checks.index import Index
+from common.records import EMPTY_DIGEST, Order, next_digest
+from faults.checks.index import Index, Newest
 from faults.checks.verdict import Findings, Verdict, counted
-from faults.history import ORDER_SERVICES, Position
+from faults.history import ORDER_SERVICES, Final, Position
 
 
 def no_split_brain(index: Index) -> Verdict:
     found = Findings("G5", "No split brain")
+    led = [(at_ns, name, said) for at_ns, name, said in _said(index) if said.role == "leader"]
+    begun = Newest((at_ns, said.epoch) for at_ns, _, said in led)
     epoch = 0
     for row in index.rows:
-        if row.epoch < epoch:
+        asked = index.keys.get(row.request_id)
+        newest = max(epoch, begun.before(asked.began_ns) if asked else 0)
+        if row.epoch < newest:
             found.wrong(f"order {row.number} was committed under epoch {row.epoch}, after epoch "
-                        f"{epoch} had begun")  # fmt: skip
+                        f"{newest} had begun")  # fmt: skip
         epoch = max(epoch, row.epoch)
     leaders: dict[int, str] = {}
-    for observation in index.observations:
-        for name, said in observation.replicas.items():
-            if said.role != "leader":
-                continue
-            leader = leaders.setdefault(said.epoch, name)
-            if leader != name:
-                found.wrong(f"{leader} and {name} both led epoch {said.epoch}")
+    for _, name, said in led:
+        leader = leaders.setdefault(said.epoch, name)
+        if leader != name:
+            found.wrong(f"{leader} and {name} both led epoch {said.epoch}")
     if index.final is None:
         found.cannot_judge("the journal was not read")
     if not index.rows:
@@ -34,37 +36,56 @@ def no_split_brain(index: Index) -> Verdict:
     return found.verdict(f"{rows}, {counted(len(leaders), 'leader')} seen")
 
 
+def _said(index: Index) -> Iterator[tuple[int, str, Position]]:
+    """When each replica had said where it was, which one, and what."""
+    for seen in index.observations:
+        for name, position in seen.replicas.items():
+            yield seen.until_ns, name, position
+    if index.final is not None:
+        for name, position in index.final.replicas.items():
+            yield index.final.at_ns, name, position
+
+
 def replicas_agree(index: Index) -> Verdict:
     found = Findings("G9", "Replicas agree")
-    digests = {row.number: ("the journal", row.digest) for row in index.rows}
-    if index.run is not None and index.run.first_number:
+    digests = {0: ("the journal", EMPTY_DIGEST.hex())}
+    if index.run is not None:
         digests[index.run.first_number] = ("the journal", index.run.first_digest)
+    digests |= {row.number: ("the journal", row.digest) for row in index.rows}
     pulled = _pulled_before_leading(index)
-    for observation in index.observations:
-        for name, said in observation.replicas.items():
-            _same_log(name, said, digests, found)
-            needed = pulled.get(said.epoch, 0) if said.role == "leader" else 0
-            if said.last_number < needed:
-                when = index.seconds(observation.until_ns)
-                found.wrong(
-                    f"{name} led epoch {said.epoch} at {when} with orders up to "
-                    f"{said.last_number}, without {needed} of an earlier leader"
-                )
+    positions = 0
+    for at_ns, name, said in _said(index):
+        positions += 1
+        _same_log(name, said, digests, found)
+        needed = pulled.get(said.epoch, 0) if said.role == "leader" else 0
+        if said.last_number < needed:
+            found.wrong(
+                f"{name} led epoch {said.epoch} at {index.seconds(at_ns)} with orders "
+                f"up to {said.last_number}, without {needed} of an earlier leader"
+            )
     _chain_holds(index, found)
     if index.final is None:
         found.cannot_judge("the replicas were not read at the end")
     else:
-        for name in ORDER_SERVICES:
-            at_end = index.final.replicas.get(name)
-            if at_end is None:
-                found.wrong(f"{name} did not answer at the end")
-            else:
-                _same_log(name, at_end, digests, found)
-                if at_end.last_number != index.final.last_number:
-                    found.wrong(f"{name} ends with order {at_end.last_number}, the journal with "
-                                f"{index.final.last_number}")  # fmt: skip
-    seen = sum(len(observation.replicas) for observation in index.observations)
-    return found.verdict(f"{counted(seen, 'position')} of replicas")
+        _end_alike(index, index.final, found)
+    return found.verdict(f"{counted(positions, 'position')} of replicas")
+
+
+def _end_alike(index: Index, final: Final, found: Findings) -> None:
+    """None lacks an order of the journal at the end, or ever had one more than it."""
+    for name in ORDER_SERVICES:
+        at_end = final.replicas.get(name)
+        if at_end is None:
+            found.wrong(f"{name} did not answer at the end")
+        elif at_end.last_number != final.last_number:
+            found.wrong(f"{name} ends with order {at_end.last_number}, the journal with "
+                        f"{final.last_number}")  # fmt: skip
+    for seen in index.observations:
+        for name, said in seen.replicas.items():
+            if said.last_number > final.last_number:
+                found.wrong(f"{name} had order {said.last_number} at "
+                            f"{index.seconds(seen.until_ns)}, and the journal ends with "
+                            f"{final.last_number}")  # fmt: skip
 
 
 def _same_log(
@@ -80,14 +101,7 @@ def _pulled_before_leading(index: Index) -> dict[int, int]:
 
     The fence let nothing of an earlier epoch be committed after it.
     """
-    epochs = sorted(
-        {
-            said.epoch
-            for observation in index.observations
-            for said in observation.replicas.values()
-            if said.role == "leader"
-        }
-    )
+    epochs = sorted({said.epoch for _, _, said in _said(index) if said.role == "leader"})
     newest = list(accumulate((row.epoch for row in index.rows), max))
     first_number = index.run.first_number if index.run else 0
     needed, count = {}, 0

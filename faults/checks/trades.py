@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faults.checks.index import Exchange, Index, Keyed
+from faults.checks.index import Exchange, Index, Keyed, Newest
 from faults.checks.verdict import Findings, Verdict, counted
 from faults.history import Call, Row
 
@@ -129,9 +129,24 @@ def _looked_up(
         shown = dict(one.answer.order or {})
         if asked is not None and shown != _shown(number, asked):
             found.wrong(f"call {one.call.id} looked order {number} up and saw {shown}")
+        if asked is None and shown:
+            _is_in_the_journal(index, one, shown, found)
         if one.call.phase == "verify":
             verified.add(number)
     return verified
+
+
+def _is_in_the_journal(
+    index: Index, one: Exchange, shown: dict[str, object], found: Findings
+) -> None:
+    """What nobody was told of may be found, too: as the journal has it."""
+    number = one.call.number or 0
+    if index.run is None or index.final is None or number <= index.run.first_number:
+        return
+    row = index.row_by_number.get(number)
+    if row is None or shown != _shown(number, row):
+        found.wrong(f"call {one.call.id} looked order {number} up and saw {shown}, which is not "
+                    "what the journal has")  # fmt: skip
 
 
 def numbers_in_order(index: Index) -> Verdict:
@@ -144,7 +159,7 @@ def numbers_in_order(index: Index) -> Verdict:
             if row.number != expected + 1:
                 found.wrong(f"order {row.number} follows {expected}")
             expected = row.number
-        if index.rows and expected != index.final.last_number:
+        if expected != index.final.last_number:
             found.wrong(f"the journal ends with {expected}, not {index.final.last_number}")
     _in_real_time(index, found)
     if not index.acknowledged():
@@ -154,27 +169,34 @@ def numbers_in_order(index: Index) -> Verdict:
 
 def _in_real_time(index: Index, found: Findings) -> None:
     """One acknowledged before another begins has the smaller number."""
-    firsts = [(keyed, keyed.first(acknowledged=True)) for keyed in index.acknowledged()]
     numbered = [
-        (keyed.began_ns, one.ended_ns, one.answer.number)
-        for keyed, one in firsts
-        if one is not None and one.answer is not None and one.answer.number is not None
+        (keyed, number) for keyed in index.keys.values() if (number := _number(index, keyed))
     ]
-    ended = sorted((ended_ns, number) for _, ended_ns, number in numbered)
-    done, newest = 0, 0
-    for began_ns, _, number in sorted(numbered):
-        while done < len(ended) and ended[done][0] < began_ns:
-            newest = max(newest, ended[done][1])
-            done += 1
+    acknowledged = Newest(
+        (one.ended_ns, number)
+        for keyed, number in numbered
+        if (one := keyed.first(acknowledged=True)) is not None
+    )
+    for keyed, number in numbered:
+        newest = acknowledged.before(keyed.began_ns)
         if number < newest:
             found.wrong(f"order {number} began after order {newest} was acknowledged")
+
+
+def _number(index: Index, keyed: Keyed) -> int | None:
+    """The one acknowledged, or else, where nobody heard of it, the one in the journal."""
+    first = keyed.first(acknowledged=True)
+    if first is not None and first.answer is not None:
+        return first.answer.number
+    rows = index.rows_by_key.get(keyed.key)
+    return rows[0].number if rows else None
 
 
 def _is_as_asked(row: Row, asked: Call) -> bool:
     return (row.name, row.type, row.quantity) == (asked.name, asked.type, asked.quantity)
 
 
-def _shown(number: int, asked: Call) -> dict[str, object]:
+def _shown(number: int, asked: Call | Row) -> dict[str, object]:
     return {
         "number": number,
         "name": asked.name,

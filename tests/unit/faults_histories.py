@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from common.records import Order, next_digest
 from faults.history import (
@@ -148,3 +148,14 @@ def changed(
     return [
         dataclasses.replace(record, **fields) if which(record) else record for record in records
     ]
+
+
+def told(story: Story) -> list[Record]:
+    return story.verified().told()
+
+
+class Bad(NamedTuple):
+    title: str
+    records: Callable[[], Iterable[Record]]
+    promises: str  # those broken, and no others
+    says: str
