@@ -17,7 +17,7 @@ from faults.history import BadHistory, read_history
 from faults.interrupts import Interrupts
 from faults.network import Network
 from faults.page import write_page
-from faults.report import Progress, as_text
+from faults.report import Progress, as_text, say_at_once
 from faults.run import Plan, RunFailed, heal, run
 from faults.schedule import BadSchedule, by_hand, catalogue, random_mix
 from faults.stack import Stack, StackError, connect
@@ -78,7 +78,7 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     engine = connect()
     with (
-        Interrupts(progress.say) as interrupts,
+        Interrupts(say_at_once) as interrupts,
         Compose(engine, arguments.project, _ROOT).up(progress.say),
     ):
         history = run(engine, arguments.project, plan, progress, interrupts)
@@ -88,7 +88,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _again(arguments: argparse.Namespace) -> str:
     """The command that plays the same faults under the same load again."""
-    words = ["python", "-m", "faults", "run", "--seed", str(arguments.seed)]
+    words = [".venv/bin/python", "-m", "faults", "run", "--seed", str(arguments.seed)]
     for fault in arguments.fault:
         words += ["--fault", fault]
     if arguments.fault:
@@ -121,7 +121,7 @@ def _heal(arguments: argparse.Namespace) -> int:
     engine = connect()
     stack = Stack(engine, arguments.project)
     say = Progress(sys.stderr).say
-    with Interrupts(say) as interrupts:
+    with Interrupts(say_at_once) as interrupts:
         interrupts.not_any_more()
         problems = heal(stack, Network(engine, stack), say)
     return EXIT_BROKEN if problems else EXIT_HELD

@@ -44,7 +44,7 @@ class Compose:
             yield
             return
         containers, volumes = bool(self._containers()), bool(self._volumes())
-        say(f"starting the stack {self._project}")
+        say(f"starting the stack {self._project}; building its images can take minutes")
         try:
             self._compose("up", "--build", "--wait", timeout_s=_UP_TIMEOUT_S)
             yield

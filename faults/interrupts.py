@@ -20,6 +20,9 @@ class Interrupts:
       KeyboardInterrupt;
     - nothing once there was a KeyboardInterrupt, and from `not_any_more` on: what is being healed
       and put back then would otherwise stay broken.
+
+    Args:
+        say: is called in the middle of whatever the main thread does; it may wait for no lock.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -40,6 +43,7 @@ class Interrupts:
             self._say("not before everything is healed")
         elif self._ends_early and not self.stopping.is_set():
             self.stopping.set()
+            self._say("ending early, healed and judged; once more gives up at once")
         else:
             self._is_over = True
             self.stopping.set()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 import textwrap
 import threading
 import time
@@ -150,6 +152,12 @@ def _table(rows: Sequence[tuple[str, ...]]) -> str:
         ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def say_at_once(text: str) -> None:
+    """For a handler of signals: it may have interrupted a Progress that holds its lock."""
+    with suppress(OSError):  # a terminal that was closed
+        os.write(sys.stderr.fileno(), f"\n{text}\n".encode())
 
 
 class Progress:

@@ -35,7 +35,7 @@ def one_survivor_serves(index: Index) -> Verdict:
         if _failed(one) and not is_excused.meet(one.began_ns, one.ended_ns):
             found.wrong(f"one replica lived: {_say(index, one)}")
     if not alone:
-        return found.verdict("no time with one replica in this run")
+        return found.verdict("not put to the test: there was no time with one replica")
     return found.verdict(f"{counted(served, 'trade')} acknowledged while one replica lived")
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import signal
 from collections.abc import Iterator
 
 import pytest
 
 from faults.interrupts import Interrupts
+from faults.report import Progress, say_at_once
 
 said: list[str] = []
 
@@ -44,6 +46,7 @@ def test_under_load_the_first_ends_it_early_and_the_second_gives_up(
     interrupts.end_early()
     interrupt(number)
     assert interrupts.stopping.is_set()
+    assert said == ["ending early, healed and judged; once more gives up at once"]
     with pytest.raises(KeyboardInterrupt):
         interrupt(number)
 
@@ -62,6 +65,24 @@ def test_what_is_healed_at_the_end_is_not_interrupted(interrupts: Interrupts) ->
     interrupt()
     assert not interrupts.stopping.is_set()
     assert said == ["not before everything is healed"]
+
+
+class Interrupted(io.StringIO):
+    def write(self, text: str) -> int:
+        interrupt()
+        return super().write(text)
+
+
+def test_an_interrupt_waits_for_nothing_that_it_interrupted(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The main thread was printing; what it held for that it cannot give back meanwhile."""
+    stream = Interrupted()
+    with Interrupts(say_at_once) as interrupts:
+        interrupts.not_any_more()
+        Progress(stream).say("problem")
+    assert stream.getvalue().endswith("problem\n")
+    assert "not before everything is healed" in capfd.readouterr().err
 
 
 def test_afterwards_everything_is_as_it_was() -> None:
