@@ -34,6 +34,7 @@ class Bar:
     x: float
     y: float
     width: float
+    broken: float  # of the width: until it was healed; the rest, until it served again
     kind: str
     title: str
 
@@ -135,6 +136,15 @@ def draw(figures: Figures) -> Picture:
             command = "M" if here is None else "L"
         return "".join(steps)
 
+    def rate(value: Callable[[Bucket], float]) -> str:
+        """The last bucket is rarely a whole one: it would look like an outage at the end."""
+
+        def of(one: Bucket) -> float | None:
+            is_whole = one.at_s + figures.bucket_s <= figures.duration_s
+            return value(one) if is_whole else None
+
+        return path(of, rate_y)
+
     def wait(value: Callable[[Waits], float]) -> str:
         return path(lambda one: value(one.waits) if one.waits.count else None, wait_y)
 
@@ -164,8 +174,8 @@ def draw(figures: Figures) -> Picture:
             Tick(wait_y(_FLOOR_S * 10**place), seconds(_FLOOR_S * 10**place))
             for place in range(decades + 1)
         ),
-        trades=path(lambda one: one.trades, rate_y),
-        lookups=path(lambda one: one.lookups, rate_y),
+        trades=rate(lambda one: one.trades),
+        lookups=rate(lambda one: one.lookups),
         p50=wait(lambda waits: waits.p50_s),
         p99=wait(lambda waits: waits.p99_s),
         worst=wait(lambda waits: waits.worst_s),
@@ -177,11 +187,9 @@ def draw(figures: Figures) -> Picture:
             for one in figures.buckets
             if one.errors
         ),
-        bands=tuple(
-            Bar(x(one.began_s), 0, _width(x, one), one.fault, _told(one)) for one in figures.faults
-        ),
+        bands=tuple(_bar(one, x, 0) for one in figures.faults),
         bars=tuple(
-            Bar(x(one.began_s), row_y(service), _width(x, one), one.fault, _told(one))
+            _bar(one, x, row_y(service))
             for one in figures.faults
             for service in one.hits
             if service in SERVICES
@@ -196,14 +204,17 @@ def draw(figures: Figures) -> Picture:
     )
 
 
-def _width(x: Callable[[float], float], fault: FaultFigures) -> float:
-    return max(3.0, round(x(fault.ended_s) - x(fault.began_s), 1))
+def _bar(fault: FaultFigures, x: Callable[[float], float], y: float) -> Bar:
+    began = x(fault.began_s)
+    broken = max(3.0, round(x(fault.healed_s) - began, 1))
+    width = max(broken, round(x(fault.ended_s) - began, 1))
+    return Bar(began, y, width, broken, fault.fault, _told(fault))
 
 
 def _told(fault: FaultFigures) -> str:
     return (
         f"{fault.label} ({', '.join(fault.hits)}): {fault.began_s:.1f} s to {fault.ended_s:.1f} s, "
-        f"worst wait {seconds(fault.waits.worst_s)}"
+        f"healed at {fault.healed_s:.1f} s, worst wait {seconds(fault.waits.worst_s)}"
     )
 
 

@@ -22,7 +22,7 @@ from faults.history import (
     Position,
     Record,
 )
-from faults.page import page
+from faults.page import draw, page
 from faults.report import Progress, as_text, seconds
 from tests.unit.faults_histories import S, good, run
 
@@ -193,9 +193,25 @@ def test_what_a_server_said_is_no_markup() -> None:
 
 def test_the_picture_shows_the_fault_where_it_was() -> None:
     svg = picture(page(figures(), judge(story())))
-    assert "kill:leader (order-3): 4.0 s to 7.0 s, worst wait 400 ms" in svg
+    assert "kill:leader (order-3): 4.0 s to 7.0 s, healed at 6.1 s, worst wait 400 ms" in svg
     assert "order-2 leads epoch 2 at 4.5 s" in svg
     assert "4 errors at 4.5 s" in svg
+
+
+def test_the_picture_tells_broken_from_healed_and_not_yet_serving() -> None:
+    drawn = draw(figures())
+    (bar,) = drawn.bars
+    a_second = (drawn.right - drawn.left) / figures().duration_s
+    assert bar.broken == pytest.approx(2.1 * a_second, abs=0.2)
+    assert bar.width == pytest.approx(3 * a_second, abs=0.2)
+
+
+def test_a_run_that_ends_within_a_bucket_does_not_look_like_an_outage() -> None:
+    """The rate of its last tenth of a second is no rate of half a second."""
+    records = [*story(), *lookup(101, 10_000, 100)]
+    found = figures_of(records)
+    assert found.buckets[-1].lookups < found.buckets[-2].lookups / 2
+    assert draw(found).lookups.count("L") == len(found.buckets) - 2
 
 
 def test_a_long_run_has_a_page_of_bearable_size() -> None:
