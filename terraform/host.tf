@@ -1,0 +1,111 @@
+# The machine, its two volumes and its address.
+
+data "aws_ami" "debian" {
+  count       = var.ami_id == null ? 1 : 0
+  owners      = ["136693071363"] # Debian's account, https://wiki.debian.org/Cloud/AmazonEC2Image
+  most_recent = true
+
+  filter {
+    name   = "name"
+    values = ["debian-13-amd64-*"]
+  }
+  filter {
+    name   = "architecture"
+    values = ["x86_64"]
+  }
+  filter {
+    name   = "virtualization-type"
+    values = ["hvm"]
+  }
+}
+
+# A new value replaces the host, which a newer image of Debian's alone does not.
+resource "terraform_data" "ami_id" {
+  input = var.ami_id
+}
+
+locals {
+  user_data = templatefile("${path.module}/boot.sh.tftpl", {
+    release       = local.release
+    region        = var.region
+    bundle_url    = "https://${aws_s3_bucket.bundles.bucket_regional_domain_name}/${aws_s3_object.bundle.key}"
+    data_disk     = "nvme-Amazon_Elastic_Block_Store_${replace(aws_ebs_volume.data.id, "-", "")}"
+    ssm_agent_url = coalesce(var.ssm_agent_url, "https://s3.${var.region}.amazonaws.com/amazon-ssm-${var.region}/latest/debian_amd64/amazon-ssm-agent.deb")
+  })
+}
+
+resource "aws_instance" "host" {
+  #checkov:skip=CKV_AWS_126:Five-minute metrics are enough for a single host; detailed ones are paid for.
+  ami                    = var.ami_id != null ? var.ami_id : data.aws_ami.debian[0].id
+  instance_type          = var.instance_type
+  subnet_id              = local.subnet_id
+  vpc_security_group_ids = [aws_security_group.host.id]
+  iam_instance_profile   = aws_iam_instance_profile.host.name
+  ebs_optimized          = true
+  tags                   = { Name = var.name }
+
+  # Changed code is a new bundle, hence new user data, hence a new machine.
+  user_data                   = local.user_data
+  user_data_replace_on_change = true
+
+  metadata_options {
+    http_endpoint = "enabled"
+    http_tokens   = "required"
+    # Not as far as a container: only the host itself gets at the role.
+    http_put_response_hop_limit = 1
+  }
+
+  root_block_device {
+    encrypted             = true
+    volume_type           = "gp3"
+    volume_size           = var.root_volume_gib
+    delete_on_termination = true
+    tags                  = { Name = "${var.name}-root" }
+  }
+
+  lifecycle {
+    # Without it every new image of Debian's would replace the host at the next apply.
+    ignore_changes       = [ami]
+    replace_triggered_by = [terraform_data.ami_id]
+
+    precondition {
+      condition     = contains(data.aws_ec2_instance_type_offerings.zones.locations, local.zone)
+      error_message = "There is no ${var.instance_type} in ${local.zone}, where the subnet is: write another instance_type, such as \"m6i.large\", or another subnet_id."
+    }
+  }
+
+  # It reads the bundle with these as soon as it boots.
+  depends_on = [aws_iam_role_policy.host, aws_route.out]
+}
+
+resource "aws_ebs_volume" "data" {
+  #checkov:skip=CKV_AWS_189:Encrypted with the account's own EBS key; one more key is one more thing to lose.
+  #checkov:skip=CKV2_AWS_2:It is encrypted, below.
+  availability_zone = local.zone
+  size              = var.data_volume_gib
+  snapshot_id       = var.data_snapshot_id
+  type              = "gp3"
+  encrypted         = true
+  tags              = { Name = "${var.name}-data" }
+
+  lifecycle {
+    # What a volume started from is history: no later change of the variable makes it anew.
+    ignore_changes = [snapshot_id]
+  }
+}
+
+resource "aws_volume_attachment" "data" {
+  # On Nitro the name does not show; boot finds the disk by the volume's id.
+  device_name = "/dev/sdf"
+  volume_id   = aws_ebs_volume.data.id
+  instance_id = aws_instance.host.id
+  # So that nothing is being written when the disk goes.
+  stop_instance_before_detaching = true
+}
+
+resource "aws_eip" "host" {
+  domain     = "vpc"
+  instance   = aws_instance.host.id
+  tags       = { Name = var.name }
+  depends_on = [aws_internet_gateway.own]
+}
