@@ -51,6 +51,7 @@ resource "aws_s3_bucket" "bundles" {
   #checkov:skip=CKV_AWS_18:Access logs need a second bucket; one instance reads one object once.
   #checkov:skip=CKV_AWS_144:Another region has no use for it: `terraform apply` makes any bundle again.
   #checkov:skip=CKV_AWS_145:SSE-S3 encrypts as well; a key of our own costs more than all the rest of the bucket.
+  #checkov:skip=CKV2_AWS_61:Nothing piles up: Terraform removes a bundle, all versions of it, when another takes its place.
   #checkov:skip=CKV2_AWS_62:Nobody waits for an event.
   bucket_prefix = "${var.name}-bundles-"
   # So that `terraform destroy` needs nobody.
@@ -89,25 +90,6 @@ resource "aws_s3_bucket_versioning" "bundles" {
   versioning_configuration {
     status = "Enabled"
   }
-}
-
-resource "aws_s3_bucket_lifecycle_configuration" "bundles" {
-  bucket = aws_s3_bucket.bundles.id
-
-  rule {
-    id     = "tidy"
-    status = "Enabled"
-    filter {}
-
-    noncurrent_version_expiration {
-      noncurrent_days = 30
-    }
-    abort_incomplete_multipart_upload {
-      days_after_initiation = 7
-    }
-  }
-
-  depends_on = [aws_s3_bucket_versioning.bundles]
 }
 
 data "aws_iam_policy_document" "bundles" {

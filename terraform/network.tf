@@ -45,11 +45,12 @@ resource "aws_default_security_group" "closed" {
 }
 
 resource "aws_subnet" "public" {
-  count             = local.own_network
-  vpc_id            = aws_vpc.own[0].id
-  cidr_block        = aws_vpc.own[0].cidr_block
-  availability_zone = sort(data.aws_ec2_instance_type_offerings.zones.locations)[0]
-  tags              = { Name = "${var.name}-public" }
+  count                   = local.own_network
+  vpc_id                  = aws_vpc.own[0].id
+  cidr_block              = aws_vpc.own[0].cidr_block
+  availability_zone       = sort(data.aws_ec2_instance_type_offerings.zones.locations)[0]
+  map_public_ip_on_launch = false
+  tags                    = { Name = "${var.name}-public" }
 
   lifecycle {
     # Chosen once: in another zone the data volume would have to be made anew.

@@ -1,0 +1,206 @@
+# Each rule of each variable refuses what is wrong, and takes what is right.
+
+mock_provider "aws" {
+  source = "./tests/mocks"
+}
+
+run "region" {
+  command = plan
+  variables { region = "us-east-1a" }
+  expect_failures = [var.region]
+}
+
+run "name_with_capitals" {
+  command = plan
+  variables { name = "Bourse" }
+  expect_failures = [var.name]
+}
+
+run "name_too_long" {
+  command = plan
+  variables { name = "bourse-of-the-whole-wide-world" }
+  expect_failures = [var.name]
+}
+
+run "tag_of_aws" {
+  command = plan
+  variables { tags = { "aws:team" = "markets" } }
+  expect_failures = [var.tags]
+}
+
+run "instance_type_of_arm" {
+  command = plan
+  variables { instance_type = "m7g.large" }
+  expect_failures = [var.instance_type]
+}
+
+run "instance_type_too_small" {
+  command = plan
+  variables { instance_type = "t3.micro" }
+  expect_failures = [var.instance_type]
+}
+
+run "instance_type_before_nitro" {
+  command = plan
+  variables { instance_type = "m4.large" }
+  expect_failures = [var.instance_type]
+}
+
+run "instance_type_that_is_none" {
+  command = plan
+  variables { instance_type = "large" }
+  expect_failures = [var.instance_type]
+}
+
+run "ami_id" {
+  command = plan
+  variables { ami_id = "debian-13" }
+  expect_failures = [var.ami_id]
+}
+
+run "subnet_id" {
+  command = plan
+  variables { subnet_id = "10.0.0.0/24" }
+  expect_failures = [var.subnet_id]
+}
+
+run "no_range" {
+  command = plan
+  variables { allowed_cidrs = [] }
+  expect_failures = [var.allowed_cidrs]
+}
+
+run "too_many_ranges" {
+  command = plan
+  variables { allowed_cidrs = [for i in range(51) : "10.0.${i}.0/24"] }
+  expect_failures = [var.allowed_cidrs]
+}
+
+run "address_without_prefix" {
+  command = plan
+  variables { allowed_cidrs = ["203.0.113.7"] }
+  expect_failures = [var.allowed_cidrs]
+}
+
+run "range_of_ipv6" {
+  command = plan
+  variables { allowed_cidrs = ["::/0"] }
+  expect_failures = [var.allowed_cidrs]
+}
+
+run "address_within_a_range" {
+  command = plan
+  variables { allowed_cidrs = ["203.0.113.7/24"] }
+  expect_failures = [var.allowed_cidrs]
+}
+
+run "root_volume_too_small" {
+  command = plan
+  variables { root_volume_gib = 8 }
+  expect_failures = [var.root_volume_gib]
+}
+
+run "root_volume_too_large" {
+  command = plan
+  variables { root_volume_gib = 2000 }
+  expect_failures = [var.root_volume_gib]
+}
+
+run "root_volume_in_parts" {
+  command = plan
+  variables { root_volume_gib = 20.5 }
+  expect_failures = [var.root_volume_gib]
+}
+
+run "data_volume_too_small" {
+  command = plan
+  variables { data_volume_gib = 0 }
+  expect_failures = [var.data_volume_gib]
+}
+
+run "data_volume_too_large" {
+  command = plan
+  variables { data_volume_gib = 20000 }
+  expect_failures = [var.data_volume_gib]
+}
+
+run "data_volume_in_parts" {
+  command = plan
+  variables { data_volume_gib = 1.5 }
+  expect_failures = [var.data_volume_gib]
+}
+
+run "data_snapshot_id" {
+  command = plan
+  variables { data_snapshot_id = "vol-0123456789abcdef0" }
+  expect_failures = [var.data_snapshot_id]
+}
+
+run "ssm_agent_without_tls" {
+  command = plan
+  variables { ssm_agent_url = "http://example.com/agent.deb" }
+  expect_failures = [var.ssm_agent_url]
+}
+
+run "ssm_agent_that_leaves_its_quotes" {
+  command = plan
+  variables { ssm_agent_url = "https://example.com/';reboot;'.deb" }
+  expect_failures = [var.ssm_agent_url]
+}
+
+run "type_that_the_region_lacks" {
+  command = plan
+  override_data {
+    target = data.aws_ec2_instance_type_offerings.zones
+    values = { locations = [] }
+  }
+  expect_failures = [data.aws_ec2_instance_type_offerings.zones]
+}
+
+run "type_that_the_zone_of_the_subnet_lacks" {
+  command = plan
+  variables { subnet_id = "subnet-0123456789abcdef0" }
+  override_data {
+    target = data.aws_subnet.existing
+    values = { availability_zone = "us-east-1e", vpc_id = "vpc-0123456789abcdef0" }
+  }
+  expect_failures = [aws_instance.host]
+}
+
+run "all_that_is_right" {
+  command = plan
+  variables {
+    region           = "eu-central-1"
+    name             = "bourse-2"
+    tags             = { team = "markets" }
+    instance_type    = "c6i.xlarge"
+    ami_id           = "ami-0123456789abcdef0"
+    subnet_id        = "subnet-0123456789abcdef0"
+    allowed_cidrs    = ["203.0.113.7/32", "198.51.100.0/24"]
+    root_volume_gib  = 12
+    data_volume_gib  = 16384
+    data_snapshot_id = "snap-0123456789abcdef0"
+    ssm_agent_url    = "https://mirror.example.com/amazon-ssm-agent.deb"
+  }
+  override_data {
+    target = data.aws_subnet.existing
+    values = { id = "subnet-0123456789abcdef0", availability_zone = "us-east-1a", vpc_id = "vpc-0123456789abcdef0" }
+  }
+
+  assert {
+    condition     = length(aws_vpc.own) == 0 && aws_instance.host.subnet_id == "subnet-0123456789abcdef0"
+    error_message = "with a subnet given, no network is made"
+  }
+  assert {
+    condition     = aws_instance.host.ami == "ami-0123456789abcdef0" && length(data.aws_ami.debian) == 0
+    error_message = "with an image given, none is looked for"
+  }
+  assert {
+    condition     = toset([for rule in aws_vpc_security_group_ingress_rule.http : rule.cidr_ipv4]) == toset(["203.0.113.7/32", "198.51.100.0/24"])
+    error_message = "each range has a rule, and there is no other"
+  }
+  assert {
+    condition     = aws_ebs_volume.data.snapshot_id == "snap-0123456789abcdef0"
+    error_message = "the data volume starts from the snapshot"
+  }
+}
