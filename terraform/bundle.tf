@@ -29,6 +29,13 @@ locals {
 resource "terraform_data" "bundle" {
   triggers_replace = local.release
 
+  lifecycle {
+    precondition {
+      condition     = contains(local.files, "compose.yaml")
+      error_message = "There is no compose.yaml beside the folder of this configuration: run it from a clone of the whole repository, in terraform/."
+    }
+  }
+
   provisioner "local-exec" {
     interpreter = ["/bin/sh", "-euc"]
     environment = {
@@ -129,11 +136,6 @@ resource "aws_s3_object" "bundle" {
   lifecycle {
     # The host reads the old one until it is replaced.
     create_before_destroy = true
-
-    precondition {
-      condition     = contains(local.files, "compose.yaml")
-      error_message = "There is no compose.yaml beside the folder of this configuration: run it from a clone of the whole repository, in terraform/."
-    }
   }
 
   # The bucket is as it should be before anything is in it.

@@ -1,16 +1,16 @@
-"""What holds for every test: which of them need a Docker engine, and what to do without one."""
+"""What holds for every test: which of them need an engine or Terraform, and what to do without."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import pytest
 
 E2E = Path(__file__).parent / "e2e"
-NOT_RUN = pytest.StashKey[int]()
+NOT_RUN = pytest.StashKey[list[str]]()
 SLOW_NOT_RUN = pytest.StashKey[int]()
 
 # A stack's first test waits until its images are built; the default is too short for that.
@@ -27,31 +27,50 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.timeout(_E2E_TIMEOUT_S))
 
 
-class _EngineGate:
-    """Skips what needs an engine where none answers, or fails with BOURSE_REQUIRE_ENGINE=1.
+class _Gate:
+    """Skips what needs something that is not here, or fails where the environment demands it.
 
     It runs after `-k` and `-m` have chosen, and so speaks only of what was asked for.
+
+    Args:
+        marker: that of the tests that need it.
+        name: what it is, as `a Docker engine`.
+        demand: the variable that makes its absence an error, with the value 1.
+        why_missing: None when it is here; otherwise what is wrong.
     """
+
+    def __init__(
+        self, marker: str, name: str, demand: str, why_missing: Callable[[], str | None]
+    ) -> None:
+        self._marker, self._name, self._demand = marker, name, demand
+        self._why_missing = why_missing
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
-        needing = [item for item in items if item.get_closest_marker("containers")]
+        needing = [item for item in items if item.get_closest_marker(self._marker)]
         if not needing or config.option.collectonly:
             return
-        missing = why_no_engine()
+        missing = self._why_missing()
         if missing is None:
             return
-        if os.environ.get("BOURSE_REQUIRE_ENGINE") == "1":
-            raise pytest.UsageError(f"BOURSE_REQUIRE_ENGINE=1, but {missing}")
-        config.stash[NOT_RUN] = len(needing)
+        if os.environ.get(self._demand) == "1":
+            raise pytest.UsageError(f"{self._demand}=1, but {missing}")
+        config.stash.setdefault(NOT_RUN, []).append(
+            f"{len(needing)} tests that need {self._name} did NOT run: {missing}. "
+            f"{self._demand}=1 makes this an error."
+        )
         for item in needing:
-            item.add_marker(pytest.mark.skip(reason=f"needs a Docker engine: {missing}"))
+            item.add_marker(pytest.mark.skip(reason=f"needs {self._name}: {missing}"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(_EngineGate(), "engine-gate")
+    for gate in (
+        _Gate("containers", "a Docker engine", "BOURSE_REQUIRE_ENGINE", why_no_engine),
+        _Gate("terraform", "Terraform", "BOURSE_REQUIRE_TERRAFORM", why_no_terraform),
+    ):
+        config.pluginmanager.register(gate)
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
@@ -63,11 +82,18 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
 
 def why_no_engine() -> str | None:
     """None when `docker` and `docker compose` answer; otherwise what does not."""
-    for command in (["docker", "info"], ["docker", "compose", "version"]):
-        try:
-            subprocess.run(command, check=True, capture_output=True, timeout=30)
-        except (OSError, subprocess.SubprocessError) as error:
-            return f"`{' '.join(command)}` fails ({type(error).__name__})"
+    return _why_failing(["docker", "info"]) or _why_failing(["docker", "compose", "version"])
+
+
+def why_no_terraform() -> str | None:
+    return _why_failing(["terraform", "version"])
+
+
+def _why_failing(command: list[str]) -> str | None:
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=30)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"`{' '.join(command)}` fails ({type(error).__name__})"
     return None
 
 
@@ -79,10 +105,7 @@ def pytest_terminal_summary(
     yield
     if slow_not_run := config.stash.get(SLOW_NOT_RUN, 0):
         terminalreporter.line(f"{slow_not_run} slow tests did not run: make test SLOW=1")
-    not_run = config.stash.get(NOT_RUN, 0)
-    if not_run:
+    if not_run := config.stash.get(NOT_RUN, []):
         terminalreporter.section("NOT EVERYTHING WAS TESTED", red=True, bold=True)
-        terminalreporter.line(
-            f"No Docker engine answers here: {not_run} container tests did NOT run.", red=True
-        )
-        terminalreporter.line("Start one and repeat; BOURSE_REQUIRE_ENGINE=1 makes this an error.")
+        for sentence in not_run:
+            terminalreporter.line(sentence, red=True)
