@@ -12,7 +12,7 @@ protoc = PATH="$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I. --python_ou
 	--grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) proto/bourse.proto
 
 .DEFAULT_GOAL := help
-.PHONY: help up down local test faults lint proto proto-check venv
+.PHONY: help up down local test faults lint proto proto-check checkov venv
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -46,6 +46,11 @@ proto-check: venv ## fail if the stubs are not those that proto/bourse.proto gen
 	for stub in $(STUBS); do \
 		diff -u "proto/$$stub" "$$fresh/proto/$$stub" || { echo "stale: run make proto" >&2; exit 1; }; \
 	done
+
+# In an environment of its own: what it needs is no part of uv.lock, and is held by its date.
+checkov: ## look for weak settings in terraform/
+	@scripts/uv.sh tool run --exclude-newer 2026-11-20 --from checkov==3.3.30 checkov \
+		--directory terraform --framework terraform --skip-download --compact --quiet $(ARGS)
 
 # Every start of a target checks the environment against uv.lock; nothing to do takes milliseconds.
 venv: ## make the Python environment in .venv as uv.lock has it

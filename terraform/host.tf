@@ -80,7 +80,6 @@ resource "aws_instance" "host" {
 
 resource "aws_ebs_volume" "data" {
   #checkov:skip=CKV_AWS_189:Encrypted with the account's own EBS key; one more key is one more thing to lose.
-  #checkov:skip=CKV2_AWS_2:It is encrypted, below.
   availability_zone = local.zone
   size              = var.data_volume_gib
   snapshot_id       = var.data_snapshot_id

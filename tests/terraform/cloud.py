@@ -95,6 +95,7 @@ class Deployment:
     instance: dict[str, Any]
     user_data: str
     volumes: dict[str, dict[str, Any]]  # by the name that they are attached under
+    role_arn: str
     bundle: bytes
     objects: list[str]
 
@@ -194,7 +195,9 @@ class Aws:
 
     def _open(self, path: str, data: bytes | None = None) -> Any:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(self.endpoint + path, data, timeout=10) as answer:
+        text = {"Content-Type": "text/plain"}
+        request = urllib.request.Request(self.endpoint + path, data, text)  # noqa: S310 - our own
+        with opener.open(request, timeout=10) as answer:
             answer.read()
             return answer
 
@@ -232,6 +235,8 @@ def look(aws: Aws, terraform: Terraform) -> Deployment:
     }
     volumes = aws.ec2.describe_volumes(VolumeIds=list(attached.values()))["Volumes"]
     by_id = {volume["VolumeId"]: volume for volume in volumes}
+    profile = instance["IamInstanceProfile"]["Arn"].rpartition("/")[2]
+    [role] = aws.iam.get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]["Roles"]
     [bucket] = [bucket["Name"] for bucket in aws.s3.list_buckets()["Buckets"]]
     objects = [one["Key"] for one in aws.s3.list_objects_v2(Bucket=bucket)["Contents"]]
     return Deployment(
@@ -239,6 +244,7 @@ def look(aws: Aws, terraform: Terraform) -> Deployment:
         instance=instance,
         user_data=base64.b64decode(encoded).decode(),
         volumes={name: by_id[volume] for name, volume in attached.items()},
+        role_arn=role["Arn"],
         bundle=aws.s3.get_object(Bucket=bucket, Key=objects[0])["Body"].read(),
         objects=objects,
     )
