@@ -8,6 +8,8 @@ Run as a process of its own, for moto reads its settings when it is imported:
 The second also listens where an instance's traffic is brought to: over TLS, with `cert.pem` and
 `key.pem` of the folder, as any host name of AWS; and one port above, without TLS, as the metadata
 service. That one hands out the credentials in `role.json`, to those who fetched a token for it.
+
+It ends when its input does, and so not after whoever started it.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import secrets
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
@@ -76,7 +79,7 @@ def amazons_files(folder: Path, otherwise: Wsgi) -> Wsgi:
 def serve(address: str, port_offset: int, application: Wsgi, tls: ssl.SSLContext | None) -> None:
     host, _, port = address.partition(":")
     server = make_server(host, int(port) + port_offset, application, threaded=True, ssl_context=tls)
-    threading.Thread(target=server.serve_forever).start()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
 def main() -> None:
@@ -92,6 +95,7 @@ def main() -> None:
         tls.load_cert_chain(given.folder / "cert.pem", given.folder / "key.pem")
         serve(given.inside, 0, amazons_files(given.folder, moto), tls)
         serve(given.inside, 1, Metadata(given.folder), tls=None)
+    sys.stdin.read()
 
 
 if __name__ == "__main__":

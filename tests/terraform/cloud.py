@@ -177,6 +177,7 @@ class Aws:
                 ],
                 cwd=ROOT,
                 env={**os.environ, "MOTO_AMIS_PATH": str(images)},
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -185,7 +186,7 @@ class Aws:
                 yield self
             finally:
                 process.kill()
-                process.wait()
+                process.communicate()
 
     def _answers(self) -> bool:
         try:

@@ -90,6 +90,10 @@ class Template:
         docker("save", "--output", str(base_images), *BASE_IMAGES)
         return cls(image, base_images)
 
+    def remove(self) -> None:
+        docker("image", "rm", self.image)
+        self.base_images.unlink()
+
 
 class Disk:
     """An EBS volume: a file, in a volume that outlives the machines."""
@@ -143,7 +147,6 @@ class Machine:
 
     def reboot(self) -> None:
         """Everything that ran is gone, then systemd mounts and starts what is enabled."""
-        self._detach_when_unused()
         docker("restart", "--time", "5", self.name)
         self._power_on()
         self.run("systemctl enable --now docker")
@@ -154,11 +157,12 @@ class Machine:
             return
         self._is_gone = True
         try:
-            self._detach_when_unused()
+            self._detach()
         finally:
             docker("rm", "--force", "--volumes", self.name)
 
-    def _detach_when_unused(self) -> None:
+    def _detach(self) -> None:
+        """Takes the disk off: now, or by itself when what is mounted goes with the machine."""
         self.run(f"losetup --detach $(readlink -f {self._disk.link})")
 
     # ------------------------------------------------------------ what it does
@@ -174,6 +178,8 @@ class Machine:
             timeout=600,
             check=False,
         )
+        if self.run("mountpoint --quiet /srv/bourse && echo mounted || true"):
+            self._detach()
         return done.returncode, done.stdout
 
     def run(self, commands: str) -> str:

@@ -41,8 +41,10 @@ dpkg-deb --build /agent /agent.deb
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    return Template.build(tmp_path_factory.mktemp("images"))
+def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Template]:
+    template = Template.build(tmp_path_factory.mktemp("images"))
+    yield template
+    template.remove()
 
 
 @pytest.fixture(scope="module")
