@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime
-import ipaddress
 import json
 import os
 import secrets
+import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,12 +42,14 @@ def docker(*arguments: str, timeout_s: float = 300) -> str:
 
 
 def bridge_address() -> str | None:
-    """Where containers reach this machine; None without an engine."""
+    """Where containers reach this machine; None where they do not, or no engine answers."""
     try:
         found = docker("network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}")
+        with socket.socket() as trial:
+            trial.bind((found, 0))
     except (AssertionError, OSError):
         return None
-    return str(ipaddress.ip_address(found))
+    return found
 
 
 def make_certificate(folder: Path) -> None:

@@ -215,3 +215,14 @@ def test_other_code_is_another_machine_on_the_same_data(
     [old] = instances(aws, first.outputs["instance_id"])
     assert old["State"]["Name"] == "terminated"
     assert "No changes." in terraform("plan", "-detailed-exitcode", "-input=false")
+
+
+def test_the_code_from_before_is_the_release_from_before(
+    first: Deployment, second: Deployment, terraform: Terraform
+) -> None:
+    routes = terraform.clone / "frontend" / "routes.py"
+    changed = routes.read_text("utf-8")
+    routes.write_text(changed.replace("Welcome back, ", "Hello, "), "utf-8")
+    said = terraform.shell("echo local.release | terraform console", "terraform")
+    routes.write_text(changed, "utf-8")
+    assert json.loads(said.stdout) == first.outputs["release"]

@@ -57,6 +57,7 @@ def disk(first: Deployment) -> Iterator[Disk]:
 @contextmanager
 def launched(template: Template, deployment: Deployment, disk: Disk, aws: Aws) -> Iterator[Machine]:
     """A new instance on the disk, its bundle where its user data says it is."""
+    assert aws.inside, "the engine is not of this machine: its containers do not reach this AWS"
     put_bundle(aws, deployment, deployment.bundle)
     machine = Machine(template, deployment, disk, aws)
     try:
@@ -170,6 +171,19 @@ def with_other_compose_file(bundle: bytes) -> bytes:
                 one.size = len(contents)
             after.addfile(one, io.BytesIO(contents))
     return changed.getvalue()
+
+
+def test_services_that_do_not_start_are_shown(old: Machine, aws: Aws) -> None:
+    old.run("setsid socat tcp-listen:26111,fork exec:true &")
+    with rights_checked(aws):
+        code, said = old.execute(USER_DATA)
+    old.run("kill $(ss -Hltnp 'sport = :26111' | grep -o 'pid=[0-9]*' | cut -d = -f 2)")
+    assert code != 0
+    assert "address already in use" in said
+    assert "bourse: FAILED while building and starting the services" in said
+    assert "bourse-catalog-1" in said
+    assert "serving" in said
+    assert old.status() == "failed: building and starting the services"
 
 
 def test_it_boots_until_a_trade_goes_through(old: Machine, first: Deployment, aws: Aws) -> None:
