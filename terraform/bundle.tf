@@ -43,13 +43,20 @@ resource "terraform_data" "bundle" {
       BUNDLE   = abspath(local.bundle_file)
       MANIFEST = local.manifest
     }
+    # With the tar of any system: GNU's and BSD's agree on no more than this.
     command = <<-EOT
       staging=$(mktemp -d)
       trap 'rm -rf "$staging"' EXIT
-      mkdir -p "$(dirname "$BUNDLE")"
-      printf '%s' "$MANIFEST" >"$staging/files.sha256"
-      cut -c 67- "$staging/files.sha256" >"$staging/files"
-      tar -czf "$BUNDLE" -C "$staging" files.sha256 -C "$ROOT" -T "$staging/files"
+      mkdir -p "$(dirname "$BUNDLE")" "$staging/code"
+      cd "$staging/code"
+      printf '%s' "$MANIFEST" >files.sha256
+      cut -c 67- files.sha256 >../names
+      while read -r name; do
+        mkdir -p "$(dirname "$name")"
+        cp -p "$ROOT/$name" "$name"
+      done <../names
+      echo files.sha256 >>../names
+      tar -czf "$BUNDLE" -T ../names
     EOT
   }
 }
