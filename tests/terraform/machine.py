@@ -213,6 +213,9 @@ class Machine:
         )
         return sorted(listed.splitlines())
 
+    def images(self) -> list[str]:
+        return sorted(self.run("docker images --quiet --no-trunc").splitlines())
+
     def settings(self) -> str:
         """Digests of what the boot may have written outside its own folders."""
         return self.run(
