@@ -1,5 +1,5 @@
 terraform {
-  # 1.9: a variable's validation may look at other variables.
+  # The tests run with 1.11; nothing here is newer than 1.9.
   required_version = ">= 1.9"
 
   required_providers {
