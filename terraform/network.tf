@@ -30,7 +30,7 @@ data "aws_ec2_instance_type_offerings" "zones" {
 }
 
 resource "aws_vpc" "own" {
-  #checkov:skip=CKV2_AWS_11:Flow logs cost more than they tell of one host with one open port; the service logs each request.
+  #checkov:skip=CKV2_AWS_11:Flow logs cost more than they tell of one host with one open port.
   count                = local.own_network
   cidr_block           = "10.26.111.0/24"
   enable_dns_hostnames = true

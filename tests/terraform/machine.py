@@ -88,6 +88,9 @@ class Template:
     def build(cls, folder: Path) -> Template:
         image, base_images = f"{_PREFIX}-machine", folder / "base-images.tar"
         recipe = HERE / "Dockerfile.machine"
+        for base in BASE_IMAGES:
+            if not docker("images", "--quiet", base):
+                docker("pull", "--quiet", base)
         docker("build", "--quiet", "--tag", image, "--file", str(recipe), str(HERE))
         docker("save", "--output", str(base_images), *BASE_IMAGES)
         return cls(image, base_images)
@@ -113,28 +116,33 @@ class Machine:
 
     def __init__(self, template: Template, deployment: Deployment, disk: Disk, aws: Aws) -> None:
         self.name = f"{_PREFIX}-machine-{secrets.token_hex(4)}"
-        self._disk, self._inside = disk, str(aws.inside)
+        self._template, self._deployment = template, deployment
+        self._disk, self._aws = disk, aws
         self._is_gone = False
+
+    def start(self) -> None:
+        """Up to the moment when cloud-init would run the user data."""
         region = f"s3.{REGION}.amazonaws.com"
-        hosts = [f"{deployment.bucket}.{region}", region, deployment.outputs["public_dns"]]
+        outputs = self._deployment.outputs
+        hosts = [f"{self._deployment.bucket}.{region}", region, outputs["public_dns"]]
         docker(
             *("run", "--detach", "--privileged", "--init", "--name", self.name),
             *(f"--add-host={host}:127.0.0.1" for host in hosts),
             # Its engine cannot stack layers on layers.
             *("--volume", "/var/lib/docker"),
-            *("--volume", f"{disk.volume}:/disk"),
-            *("--volume", f"{template.base_images}:/images.tar:ro"),
-            template.image,
+            *("--volume", f"{self._disk.volume}:/disk"),
+            *("--volume", f"{self._template.base_images}:/images.tar:ro"),
+            self._template.image,
         )
-        self.put(aws.folder / "cert.pem", "/usr/local/share/ca-certificates/aws.crt")
+        self.put(self._aws.folder / "cert.pem", "/usr/local/share/ca-certificates/aws.crt")
         self.run("update-ca-certificates")
-        self.run("mkdir -p $(dirname " + USER_DATA + ")")
-        self.write(USER_DATA, deployment.user_data)
+        self.run(f"mkdir -p $(dirname {USER_DATA})")
+        self.write(USER_DATA, self._deployment.user_data)
         self.run(f"chmod 700 {USER_DATA}; touch /etc/fstab")
         self._power_on()
 
     def _power_on(self) -> None:
-        host, _, port = self._inside.partition(":")
+        host, _, port = str(self._aws.inside).partition(":")
         s3, metadata = f"{host}:{port}", f"{host}:{int(port) + 1}"
         self.run(
             f"""

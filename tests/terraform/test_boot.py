@@ -61,6 +61,7 @@ def launched(template: Template, deployment: Deployment, disk: Disk, aws: Aws) -
     put_bundle(aws, deployment, deployment.bundle)
     machine = Machine(template, deployment, disk, aws)
     try:
+        machine.start()
         yield machine
     finally:
         machine.terminate()
