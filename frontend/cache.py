@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import redis
 from redis.exceptions import NoScriptError
 
 from common.records import LEASE_MS
@@ -51,6 +50,11 @@ class PutOutcome(StrEnum):
     NEWER = "newer"  # a live entry is at least as new
 
 
+class Commands(Protocol):
+    def execute_command(self, *arguments: str | int) -> Any:
+        """The answer to one command. Raises `redis.RedisError`."""
+
+
 class LRUCache:
     """At most `size` values; each operation is one script, which Redis runs atomically.
 
@@ -58,20 +62,21 @@ class LRUCache:
     carried out then, or may yet be. Versions are below 2**53.
 
     Args:
-        client: decodes its answers (see `frontend.redis_client.connect_redis`).
+        commands: how Redis is reached: a client that decodes its answers, or what sends its
+            commands another way (see `frontend.redis_client`).
         size: entries at most. Workers may differ in it: each shrinks to its own as it stores.
         lease_ms: how long an entry lives at most, and a floor exactly.
     """
 
-    def __init__(self, client: redis.Redis, size: int, lease_ms: int = LEASE_MS) -> None:
+    def __init__(self, commands: Commands, size: int, lease_ms: int = LEASE_MS) -> None:
         self._size = size
         self._lease_ms = lease_ms
-        self._get = _Script(client, "get")
-        self._put = _Script(client, "put")
-        self._invalidate = _Script(client, "invalidate")
-        self._remove = _Script(client, "remove")
-        self._flush = _Script(client, "flush")
-        self._names = _Script(client, "names")
+        self._get = _Script(commands, "get")
+        self._put = _Script(commands, "put")
+        self._invalidate = _Script(commands, "invalidate")
+        self._remove = _Script(commands, "remove")
+        self._flush = _Script(commands, "flush")
+        self._names = _Script(commands, "names")
 
     def get(self, name: str) -> Hit | Miss:
         """The value, which becomes the most recently used, or the token for a fill.
@@ -114,16 +119,16 @@ class LRUCache:
 class _Script:
     """One operation; Redis forgets scripts when it restarts, so they travel again on demand."""
 
-    def __init__(self, client: redis.Redis, name: str) -> None:
-        self._client = client
+    def __init__(self, commands: Commands, name: str) -> None:
+        self._redis = commands
         self._text = script_text(name)
         self._digest = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, *arguments: str | int) -> Any:
         try:
-            return self._client.evalsha(self._digest, 0, *arguments)
+            return self._redis.execute_command("EVALSHA", self._digest, 0, *arguments)
         except NoScriptError:
-            return self._client.eval(self._text, 0, *arguments)
+            return self._redis.execute_command("EVAL", self._text, 0, *arguments)
 
 
 def script_text(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
@@ -11,6 +12,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from common.redis_credentials import with_password_file
+
+# A call that has to connect waits for the connection, for authenticating and for its answer.
+CALL_TIMEOUTS = 3
 
 # Connections made at once; one that is stuck in name resolution holds a place.
 _CONNECTING_AT_ONCE = 4
@@ -23,8 +27,8 @@ def connect_redis(
 
     Args:
         url: `redis://host:port/db`, `rediss://…` or `unix://…`; its query may override the rest.
-        timeout_s: of connecting, of authenticating and of each command. A call that has to
-            connect takes up to three times as long.
+        timeout_s: of connecting, of authenticating and of each command. A call takes up to
+            `CALL_TIMEOUTS` of them.
         max_connections: of this client; a call beyond them fails at once.
         password_file: read at each connection, for the URL's user; empty: the URL says it all.
 
@@ -52,6 +56,38 @@ def connect_redis(
         options["connection_class"] = _BoundedConnection
         options["connector"] = ThreadPoolExecutor(_CONNECTING_AT_ONCE, "redis-connect")
     return redis.Redis.from_url(url, **options)
+
+
+class OwnConnections:
+    """Commands to Redis over a connection that each thread keeps to itself.
+
+    A pool hands connections out and takes them back, and looks before each use whether they
+    still live: half of what a command costs. Here a dead one is noticed when it is used; like
+    the client's own commands, the command is then sent once more, over a new one.
+
+    Args:
+        client: from `connect_redis`; its pool bounds the connections, and closes them.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._pool = client.connection_pool
+        self._of_thread = threading.local()
+
+    def execute_command(self, *arguments: str | int) -> Any:
+        """The answer to one command. Raises `redis.RedisError`."""
+        connection = getattr(self._of_thread, "connection", None)
+        if connection is None:
+            connection = self._of_thread.connection = self._pool.get_connection()
+        try:
+            return _ask(connection, arguments)
+        except redis.ConnectionError:
+            return _ask(connection, arguments)
+
+
+def _ask(connection: Any, arguments: tuple[str | int, ...]) -> Any:
+    """A connection that failed in between has closed itself, and connects when it is used next."""
+    connection.send_command(*arguments)
+    return connection.read_response()
 
 
 class _BoundedConnection(redis.Connection):

@@ -6,12 +6,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import redis
 
-from frontend.redis_client import connect_redis
+from frontend.redis_client import OwnConnections, connect_redis
 from tests.integration.redis_server import RedisServer, closed_port, running_redis
 
 TIMEOUT_S = 0.2
@@ -107,3 +108,59 @@ def test_bytes_that_are_no_text_are_read_all_the_same(server: RedisServer) -> No
 def test_a_url_of_another_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="redis://"):
         connect_redis("http://redis:6379", TIMEOUT_S, 1)
+
+
+# ------------------------------------------------------------ a connection for each thread
+
+
+def test_threads_keep_connections_of_their_own(server: RedisServer) -> None:
+    with connected(server, max_connections=3) as client, ThreadPoolExecutor(3) as executor:
+        commands = OwnConnections(client)
+        all_are_here = threading.Barrier(3)
+
+        def ids() -> list[int]:
+            all_are_here.wait(SOON_S)
+            return [commands.execute_command("CLIENT", "ID") for _ in range(5)]
+
+        used = [future.result() for future in [executor.submit(ids) for _ in range(3)]]
+    assert all(len(set(mine)) == 1 for mine in used)
+    assert len({mine[0] for mine in used}) == 3
+
+
+def test_with_a_connection_of_its_own_a_thread_does_not_notice_a_restart(
+    server: RedisServer,
+) -> None:
+    with connected(server) as client:
+        commands = OwnConnections(client)
+        commands.execute_command("SET", "key", "value")
+        server.restart()
+        assert commands.execute_command("GET", "key") is None
+
+
+def test_a_late_answer_is_not_taken_for_the_next(server: RedisServer) -> None:
+    with connected(server) as client:
+        commands = OwnConnections(client)
+        commands.execute_command("SET", "key", "value")
+        server.pause()
+        with pytest.raises(redis.TimeoutError):
+            commands.execute_command("GET", "key")
+        server.resume()
+        assert commands.execute_command("ECHO", "this") == "this"
+
+
+def test_a_refused_command_leaves_the_connection_as_it_was(server: RedisServer) -> None:
+    with connected(server) as client:
+        commands = OwnConnections(client)
+        before = commands.execute_command("CLIENT", "ID")
+        with pytest.raises(redis.ResponseError):
+            commands.execute_command("NO-SUCH-COMMAND")
+        assert commands.execute_command("CLIENT", "ID") == before
+
+
+def test_where_nobody_listens_a_command_of_a_thread_fails_at_once() -> None:
+    with closed_port() as port, connect_redis(f"redis://127.0.0.1:{port}/0", 60, 2) as client:
+        started_at = time.monotonic()
+        for _ in range(2):
+            with pytest.raises(redis.ConnectionError):
+                OwnConnections(client).execute_command("PING")
+        assert time.monotonic() - started_at < SOON_S
