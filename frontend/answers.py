@@ -10,14 +10,30 @@ from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from common.errors import BourseError, Internal, Unavailable
+from frontend.model import Quote
 
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1
 
+REQUEST_ID_HEADER = "X-Request-Id"
+COMMON_HEADERS = {"Cache-Control": "no-store"}
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
 
 def data_answer(data: Mapping[str, object]) -> Response:
     return Response(_json({"data": data}), mimetype="application/json")
+
+
+def quote_answer(quote: Quote) -> Response:
+    return Response(quote_body(quote), mimetype="application/json")
+
+
+def quote_body(quote: Quote) -> str:
+    # Two places fit a double: the nearest one prints as the price.
+    price = float(quote.price)
+    return _json({"data": {"name": quote.name, "price": price, "quantity": quote.quantity}})
 
 
 def error_answer(error: BourseError) -> Response:
@@ -67,4 +83,4 @@ def _unexpected_error_answer(error: Exception) -> Response:
 
 def _json(value: object) -> str:
     # The newline keeps the next prompt of a shell on its own line.
-    return json.dumps(value, separators=(",", ":")) + "\n"
+    return _encode(value) + "\n"

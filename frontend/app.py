@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from http.client import OK
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -12,13 +13,11 @@ from flask import Flask, Response, g, request
 from common import logs
 from common.errors import Unavailable
 from frontend import arrival
-from frontend.answers import register_error_answers
+from frontend.answers import COMMON_HEADERS, REQUEST_ID_HEADER, register_error_answers
+from frontend.hits import HitsFirst
 from frontend.routes import Parts, create_routes
 
 logger = logging.getLogger(__name__)
-
-# A request that waited longer for a thread could no longer be answered within 10 s.
-_LONGEST_WAIT_S = 5.0
 
 
 def create_app(parts: Parts) -> Flask:
@@ -29,6 +28,7 @@ def create_app(parts: Parts) -> Flask:
     app.before_request(_begin)
     app.after_request(_finish)
     app.teardown_request(_forget)
+    app.wsgi_app = HitsFirst(app.wsgi_app, parts.quotes)  # type: ignore[method-assign] # Flask's way
     return app
 
 
@@ -36,17 +36,20 @@ def _begin() -> None:
     g.started_s = time.perf_counter()
     # A trade takes its own request id instead, as soon as it is known.
     logs.request_id.set(str(uuid4()))
-    if arrival.waited_s.get() > _LONGEST_WAIT_S:
+    if arrival.came_too_late():
         raise Unavailable("too many requests are waiting")
 
 
 def _finish(answer: Response) -> Response:
-    answer.headers["X-Request-Id"] = logs.request_id.get()
-    answer.headers["Cache-Control"] = "no-store"
-    elapsed_ms = (time.perf_counter() - g.started_s) * 1000
-    # Quoted: the path is the client's, the line is ours.
-    path = quote(request.path)
-    logger.info("%s %s %d %.1f ms", request.method, path, answer.status_code, elapsed_ms)
+    answer.headers[REQUEST_ID_HEADER] = logs.request_id.get()
+    answer.headers.update(COMMON_HEADERS)
+    # What was only read, and found, is of interest to nobody but who looks for a defect.
+    level = logging.DEBUG if request.method == "GET" and answer.status_code == OK else logging.INFO
+    if logger.isEnabledFor(level):
+        elapsed_ms = (time.perf_counter() - g.started_s) * 1000
+        # Quoted: the path is the client's, the line is ours.
+        path = quote(request.path)
+        logger.log(level, "%s %s %d %.1f ms", request.method, path, answer.status_code, elapsed_ms)
     return answer
 
 

@@ -8,6 +8,9 @@ from enum import StrEnum
 from typing import Protocol
 
 from common.records import Trade
+from frontend.cache import Token
+
+DONE = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +31,19 @@ class CacheResult(StrEnum):
     BYPASS = "BYPASS"
 
 
+# What a quote that is not cached is looked up with: the right to fill the cache, or, where there
+# is none, how the cache took part.
+NotCached = Token | CacheResult
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """How a trade was decided, once and for ever."""
 
-    status: int  # 1 done, 0 not permitted, -1 unknown stock
+    status: int  # DONE, 0 not permitted, -1 unknown stock
     number: int  # -1 when not done
     version: int  # of the stock, after the trade
-    lease_ms: int  # what was left of the stock's cache lease when the leader answered
+    lease_ms: int  # for so long from now on an older quote may still be cached
     replayed: bool  # decided by an earlier copy of the request
 
 
@@ -61,11 +69,17 @@ class Trades(Protocol):
 
 
 class Quotes(Protocol):
-    def quote(self, name: str) -> tuple[Quote | None, CacheResult]:
-        """The stock, or None if there is no such stock.
+    def cached(self, name: str) -> Quote | NotCached:
+        """The stock's quote if it is cached, else what a look-up is to be made with."""
+
+    def looked_up(self, name: str, missed: NotCached) -> tuple[Quote | None, CacheResult]:
+        """The stock as the catalog has it, or None if there is no such stock.
+
+        Args:
+            missed: what `cached` returned, before.
 
         Raises:
-            Unavailable: neither cache nor catalog can answer.
+            Unavailable: the catalog cannot answer.
         """
 
 

@@ -12,7 +12,7 @@ import redis
 
 from frontend.breaker import CircuitBreaker, CircuitOpen
 from frontend.cache import Hit, Miss, PutOutcome, Token
-from frontend.model import CacheResult, Quote
+from frontend.model import CacheResult, NotCached, Quote, Quotes
 
 logger = logging.getLogger(__name__)
 
@@ -38,13 +38,33 @@ class QuoteCache(Protocol):
     def remove(self, name: str) -> None: ...
 
 
+def find_quote(
+    quotes: Quotes, name: str, found: Quote | NotCached | None = None
+) -> tuple[Quote | None, CacheResult]:
+    """The stock's quote, None if there is no such stock, and how the cache took part.
+
+    Args:
+        found: what the cache has said already, if it was asked.
+
+    Raises:
+        Unavailable: it is not cached and the catalog cannot answer.
+    """
+    found = found or quotes.cached(name)
+    if isinstance(found, Quote):
+        return found, CacheResult.HIT
+    return quotes.looked_up(name, found)
+
+
 class UncachedQuotes:
     """Every quote straight from the catalog."""
 
     def __init__(self, catalog: CatalogLookup) -> None:
         self._catalog = catalog
 
-    def quote(self, name: str) -> tuple[Quote | None, CacheResult]:
+    def cached(self, _name: str) -> CacheResult:
+        return CacheResult.BYPASS
+
+    def looked_up(self, name: str, _missed: NotCached) -> tuple[Quote | None, CacheResult]:
         return self._catalog.lookup(name, will_fill=False), CacheResult.BYPASS
 
 
@@ -60,25 +80,27 @@ class CachedQuotes:
         self._cache = cache
         self._breaker = breaker
 
-    def quote(self, name: str) -> tuple[Quote | None, CacheResult]:
+    def cached(self, name: str) -> Quote | NotCached:
         try:
             found = self._breaker.call(lambda: self._cache.get(name))
         except (redis.RedisError, CircuitOpen):
-            return self._catalog.lookup(name, will_fill=False), CacheResult.BYPASS
-        if isinstance(found, Hit):
-            return self._decoded(name, found.value)
-        quote = self._catalog.lookup(name, will_fill=True)  # after the token was taken
-        if quote is not None:
-            self._fill(quote, found.token)
-        return quote, CacheResult.MISS
-
-    def _decoded(self, name: str, value: str) -> tuple[Quote | None, CacheResult]:
+            return CacheResult.BYPASS
+        if isinstance(found, Miss):
+            return found.token
         try:
-            return decode_quote(name, value), CacheResult.HIT
+            return decode_quote(name, found.value)
         except ValueError as error:
             logger.error("removing what is cached as %r: %s", name, error)
         self._attempt(lambda: self._cache.remove(name))
-        return self._catalog.lookup(name, will_fill=False), CacheResult.MISS
+        return CacheResult.MISS
+
+    def looked_up(self, name: str, missed: NotCached) -> tuple[Quote | None, CacheResult]:
+        if isinstance(missed, CacheResult):
+            return self._catalog.lookup(name, will_fill=False), missed
+        quote = self._catalog.lookup(name, will_fill=True)  # after the token was taken
+        if quote is not None:
+            self._fill(quote, missed)
+        return quote, CacheResult.MISS
 
     def _fill(self, quote: Quote, token: Token) -> None:
         value = encode_quote(quote)

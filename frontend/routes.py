@@ -9,8 +9,10 @@ from flask import Blueprint, Response, request
 
 from common import logs
 from common.errors import NotFound, Unavailable
-from frontend.answers import data_answer, error_answer
-from frontend.model import Decision, Orders, Quotes, Readiness, Trades
+from frontend.answers import data_answer, error_answer, quote_answer
+from frontend.hits import STOCK_PARAMETER, STOCK_PATH, missed
+from frontend.model import DONE, Decision, Orders, Quotes, Readiness, Trades
+from frontend.quotes import find_quote
 from frontend.validation import (
     idempotency_key,
     name_parameter,
@@ -19,7 +21,6 @@ from frontend.validation import (
     read_json_body,
 )
 
-_DONE = 1
 _REFUSALS = {
     0: "Trading not permitted due to insufficient volume",
     -1: "stock not found",
@@ -40,7 +41,7 @@ def create_routes(parts: Parts) -> Blueprint:
     routes = _Routes(parts)
     blueprint = Blueprint("bourse", __name__)
     blueprint.get("/hello")(routes.hello)
-    blueprint.get("/stocks")(routes.stock)
+    blueprint.get(STOCK_PATH)(routes.stock)
     blueprint.post("/orders")(routes.trade)
     blueprint.get("/orders")(routes.order)
     blueprint.get("/healthz")(routes.alive)
@@ -57,14 +58,9 @@ class _Routes:
         return Response(f"Hello, {name}!", mimetype="text/plain")
 
     def stock(self) -> Response:
-        name = name_parameter(request.query_string, "stockname")
-        quote, cache_result = self._parts.quotes.quote(name)
-        if quote is None:
-            answer = error_answer(NotFound("stock not found"))
-        else:
-            # Two places fit a double: the nearest one prints as the price.
-            price = float(quote.price)
-            answer = data_answer({"name": quote.name, "price": price, "quantity": quote.quantity})
+        name = name_parameter(request.query_string, STOCK_PARAMETER)
+        quote, cache_result = find_quote(self._parts.quotes, name, missed(request.environ))
+        answer = quote_answer(quote) if quote else error_answer(NotFound("stock not found"))
         answer.headers["X-Cache"] = cache_result.value
         return answer
 
@@ -100,7 +96,7 @@ class _Routes:
 
 def _trade_answer(decision: Decision) -> Response:
     """The same answer for every copy of a request, save for the header that says so."""
-    if decision.status == _DONE:
+    if decision.status == DONE:
         answer = data_answer({"transaction_number": decision.number})
         answer.headers["Location"] = f"/orders?order-number={decision.number}"
     else:

@@ -17,6 +17,7 @@ import pytest
 import redis
 
 from frontend.model import CacheResult
+from frontend.quotes import find_quote
 from tests.integration.cache_world import CatalogInMemory, Worker
 from tests.integration.redis_server import RedisServer, closed_port, running_redis
 from tests.mechanisms import taken_out
@@ -107,7 +108,7 @@ class Run:
         name = self._random.choice(STOCKS)
         for _ in range(2):  # the second sees what the first has filled, before others evict it
             at_least = self.history.acknowledged(name)
-            quote, result = worker.quotes.quote(name)
+            quote, result = find_quote(worker.quotes, name)
             assert quote is not None
             self.history.looked_up(name, quote.version, at_least, result)
 

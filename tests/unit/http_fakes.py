@@ -10,7 +10,7 @@ from decimal import Decimal
 from common import logs
 from common.records import Trade
 from common.settings import load_settings
-from frontend.model import CacheResult, Decision, OrderView, Quote
+from frontend.model import CacheResult, Decision, NotCached, OrderView, Quote
 from frontend.routes import Parts
 from frontend.settings import FrontendSettings
 
@@ -38,7 +38,14 @@ class FakeQuotes:
         self.cache_result = CacheResult.MISS
         self.error: Exception | None = None
 
-    def quote(self, name: str) -> tuple[Quote | None, CacheResult]:
+    def cached(self, name: str) -> Quote | NotCached:
+        if self.cache_result is CacheResult.HIT and self.error is None:
+            self.calls.append(name)
+            return self.stocks[name]
+        return self.cache_result
+
+    def looked_up(self, name: str, missed: NotCached) -> tuple[Quote | None, CacheResult]:
+        assert missed is self.cache_result
         self.calls.append(name)
         if self.error is not None:
             raise self.error

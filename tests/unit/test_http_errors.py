@@ -116,13 +116,15 @@ def test_every_503_says_when_to_come_again(
 
 
 def test_one_line_for_each_request(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG)
     client.get("/hello?name=user")
     client.put("/orders")
-    first, second = [record.getMessage() for record in caplog.records]
-    assert first.startswith("GET /hello 200 ")
-    assert first.endswith(" ms")
-    assert second.startswith("PUT /orders 405 ")
+    first, second = caplog.records
+    assert first.getMessage().startswith("GET /hello 200 ")
+    assert first.getMessage().endswith(" ms")
+    assert first.levelno == logging.DEBUG
+    assert second.getMessage().startswith("PUT /orders 405 ")
+    assert second.levelno == logging.INFO
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from common.errors import Unavailable
 from frontend.breaker import CircuitBreaker, CircuitOpen
 from frontend.cache import Hit, Miss, PutOutcome, Token
 from frontend.model import CacheResult, Quote
-from frontend.quotes import CachedQuotes, UncachedQuotes, decode_quote, encode_quote
+from frontend.quotes import CachedQuotes, UncachedQuotes, decode_quote, encode_quote, find_quote
 
 QUOTE = Quote("stock1", Decimal("25.78"), quantity=100, version=7)
 TOKEN = Token("generation", 1_000)
@@ -81,14 +81,14 @@ def quotes(parts: FakeParts, breaker: CircuitBreaker) -> CachedQuotes:
 
 def test_a_hit_asks_nobody_else(parts: FakeParts, quotes: CachedQuotes) -> None:
     parts.found = Hit(encode_quote(QUOTE))
-    assert quotes.quote("stock1") == (QUOTE, CacheResult.HIT)
+    assert find_quote(quotes, "stock1") == (QUOTE, CacheResult.HIT)
     assert parts.events == [("get", "stock1")]
 
 
 def test_a_miss_takes_the_token_then_looks_up_then_fills(
     parts: FakeParts, quotes: CachedQuotes
 ) -> None:
-    assert quotes.quote("stock1") == (QUOTE, CacheResult.MISS)
+    assert find_quote(quotes, "stock1") == (QUOTE, CacheResult.MISS)
     assert parts.events == [
         ("get", "stock1"),
         ("lookup", "stock1", True),
@@ -98,7 +98,7 @@ def test_a_miss_takes_the_token_then_looks_up_then_fills(
 
 def test_an_unknown_stock_is_not_cached(parts: FakeParts, quotes: CachedQuotes) -> None:
     parts.stock = None
-    assert quotes.quote("stock1") == (None, CacheResult.MISS)
+    assert find_quote(quotes, "stock1") == (None, CacheResult.MISS)
     assert parts.events == [("get", "stock1"), ("lookup", "stock1", True)]
 
 
@@ -106,7 +106,7 @@ def test_a_failing_cache_is_passed_by_without_a_lease(
     parts: FakeParts, quotes: CachedQuotes
 ) -> None:
     parts.cache_error = redis.TimeoutError("slow")
-    assert quotes.quote("stock1") == (QUOTE, CacheResult.BYPASS)
+    assert find_quote(quotes, "stock1") == (QUOTE, CacheResult.BYPASS)
     assert parts.events == [("get", "stock1"), ("lookup", "stock1", False)]
 
 
@@ -120,7 +120,7 @@ def test_a_fill_that_fails_changes_nothing(
         raise redis.TimeoutError("slow")
 
     monkeypatch.setattr(parts, "put", fail_to_put)
-    assert quotes.quote("stock1") == (QUOTE, CacheResult.MISS)
+    assert find_quote(quotes, "stock1") == (QUOTE, CacheResult.MISS)
     assert breaker.failures == 1
 
 
@@ -129,17 +129,17 @@ def test_a_cache_that_keeps_failing_is_not_asked_for_a_while(
 ) -> None:
     parts.cache_error = redis.ConnectionError("gone")
     for _ in range(10):
-        assert quotes.quote("stock1") == (QUOTE, CacheResult.BYPASS)
+        assert find_quote(quotes, "stock1") == (QUOTE, CacheResult.BYPASS)
     assert parts.events.count(("get", "stock1")) == 3
     parts.cache_error = None
     clock.now_s += 1.0
-    assert quotes.quote("stock1") == (QUOTE, CacheResult.MISS)
+    assert find_quote(quotes, "stock1") == (QUOTE, CacheResult.MISS)
 
 
 def test_without_the_catalog_there_is_no_quote(parts: FakeParts, quotes: CachedQuotes) -> None:
     parts.catalog_error = Unavailable()
     with pytest.raises(Unavailable):
-        quotes.quote("stock1")
+        find_quote(quotes, "stock1")
 
 
 def test_without_the_catalog_a_cached_quote_still_answers(
@@ -147,7 +147,7 @@ def test_without_the_catalog_a_cached_quote_still_answers(
 ) -> None:
     parts.catalog_error = Unavailable()
     parts.found = Hit(encode_quote(QUOTE))
-    assert quotes.quote("stock1") == (QUOTE, CacheResult.HIT)
+    assert find_quote(quotes, "stock1") == (QUOTE, CacheResult.HIT)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_what_is_no_quote_is_a_miss_logged_and_removed(
     parts: FakeParts, quotes: CachedQuotes, caplog: pytest.LogCaptureFixture, value: str
 ) -> None:
     parts.found = Hit(value)
-    assert quotes.quote("stock1") == (QUOTE, CacheResult.MISS)
+    assert find_quote(quotes, "stock1") == (QUOTE, CacheResult.MISS)
     assert parts.events == [("get", "stock1"), ("remove", "stock1"), ("lookup", "stock1", False)]
     [record] = caplog.records
     assert record.levelno == logging.ERROR
@@ -187,7 +187,7 @@ def test_a_price_survives_the_cache_exactly(price: str) -> None:
 
 
 def test_without_a_cache_every_quote_is_the_catalogs(parts: FakeParts) -> None:
-    assert UncachedQuotes(parts).quote("stock1") == (QUOTE, CacheResult.BYPASS)
+    assert find_quote(UncachedQuotes(parts), "stock1") == (QUOTE, CacheResult.BYPASS)
     assert parts.events == [("lookup", "stock1", False)]
 
 
