@@ -6,6 +6,7 @@ import logging
 import select
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 from gunicorn.http.parser import RequestParser
@@ -30,10 +31,14 @@ class Connection(TConn):  # type: ignore[misc] # gunicorn is not typed
         self.initialized = True
         self.reception = Reception()
         self.waiting: Waiting | None = None  # unless a thread has it
+        self.then: Callable[[Connection], None] | None = None  # when what it waits for has come
+        self.event = 0  # what the poller tells of it
         self.has_ended = False  # nothing more will come
         self.closes_after_answer = False
         self.arrived_at = 0.0
         self.discarded_bytes = 0
+        self._room = select.poll()
+        self._room.register(client, select.POLLOUT)
 
     def receive(self) -> bytes:
         """What has come, if anything. Raises OSError when the connection broke."""
@@ -53,9 +58,7 @@ class Connection(TConn):  # type: ignore[misc] # gunicorn is not typed
 
     def takes_an_answer(self) -> bool:
         """Whether there is room for one: the client read enough of what it was sent before."""
-        poll = select.poll()
-        poll.register(self.sock, select.POLLOUT)
-        return bool(poll.poll(0))
+        return bool(self._room.poll(0))
 
 
 class Waiting:

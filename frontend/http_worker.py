@@ -14,7 +14,6 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -26,6 +25,7 @@ from frontend import arrival
 from frontend.connections import Connection, Waiting
 from frontend.reception import Arrival
 from frontend.refusals import refusal, refusal_for
+from frontend.request_threads import CallQueue, RequestThreads
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +48,14 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn is not typed
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.method_queue = CallQueue()
         self._idle = Waiting(self.cfg.keepalive)
         self._arriving = Waiting(_ARRIVAL_TIMEOUT_S)
         self._unread = Waiting(_UNREAD_TIMEOUT_S)
         self._closing = Waiting(_CLOSING_TIMEOUT_S)
+
+    def get_thread_pool(self) -> RequestThreads:
+        return RequestThreads(self.cfg.threads, self.handle, self._served)
 
     def init_signals(self) -> None:
         """A worker begins with the master's handlers. What it is sent before it has its own lies
@@ -92,6 +96,9 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn is not typed
         except OSError as broken:
             logger.debug("nobody to tell: %s", broken)
 
+    def _served(self, connection: Connection, keeps_alive: bool) -> None:
+        self.method_queue.defer(self.finish_request, connection, keeps_alive)
+
     # ---------------------------------------------------------------- in the poller
 
     def accept(self, listener: socket.socket) -> None:
@@ -108,9 +115,12 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn is not typed
         connection = Connection(self.cfg, client, address, listener.getsockname())
         self._step(connection, self._receive)
 
-    def finish_request(self, connection: Connection, served: Future[bool]) -> None:
+    def enqueue_req(self, connection: Connection) -> None:
+        self.tpool.submit(connection)
+
+    def finish_request(self, connection: Connection, keeps_alive: bool) -> None:
         """Called when a thread is done with a connection."""
-        self._step(connection, partial(self._go_on, served=served))
+        self._step(connection, partial(self._go_on, keeps_alive=keeps_alive))
 
     def murder_pending(self) -> None:
         """Ends what has waited too long; gunicorn calls this at least once a second."""
@@ -141,8 +151,8 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn is not typed
     def _receive(self, connection: Connection) -> None:
         self._proceed(connection, connection.receive())
 
-    def _go_on(self, connection: Connection, served: Future[bool]) -> None:
-        if not served.result() or connection.closes_after_answer:
+    def _go_on(self, connection: Connection, keeps_alive: bool) -> None:
+        if not keeps_alive or connection.closes_after_answer:
             self._close(connection)
         else:
             self._proceed(connection, connection.parser.unreader.take_buffered())
@@ -220,6 +230,7 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn is not typed
 
     def _drop(self, connection: Connection) -> None:
         self._stop_waiting(connection)
+        self._watch(connection, 0)
         self.nr_conns -= 1
         connection.close()
 
@@ -233,17 +244,9 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn is not typed
         """Has `then` called when the event comes; `murder_pending` is for when it does not."""
         if connection.waiting is waiting:
             return  # and its time runs on
-
-        def resume(_socket: object) -> None:
-            # What happened before in the same round may have ended this wait.
-            if connection.waiting is waiting:
-                self._step(connection, then)
-
-        if connection.waiting is None:
-            self.poller.register(connection.sock, event, resume)
-        else:
-            connection.waiting.remove(connection)
-            self.poller.modify(connection.sock, event, resume)
+        self._stop_waiting(connection)
+        self._watch(connection, event)
+        connection.then = then
         connection.waiting = waiting
         waiting.add(connection)
 
@@ -251,7 +254,28 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn is not typed
         if connection.waiting is not None:
             connection.waiting.remove(connection)
             connection.waiting = None
+
+    def _watch(self, connection: Connection, event: int) -> None:
+        """Has the poller tell of this event and no other; of none with 0.
+
+        A connection stays watched while a thread has it: most clients send nothing then, and to
+        have the kernel forget each and learn it anew is dear.
+        """
+        if connection.event == event:
+            return
+        if connection.event == 0:
+            self.poller.register(connection.sock, event, partial(self._resume, connection))
+        elif event == 0:
             self.poller.unregister(connection.sock)
+        else:
+            self.poller.modify(connection.sock, event, partial(self._resume, connection))
+        connection.event = event
+
+    def _resume(self, connection: Connection, _socket: object) -> None:
+        if connection.waiting is not None and connection.then is not None:
+            self._step(connection, connection.then)
+        else:
+            self._watch(connection, 0)  # it would tell again and again
 
 
 def keep_signals(server: Any, worker: Any) -> None:
