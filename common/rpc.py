@@ -168,35 +168,46 @@ class _OpenStreams(grpc.ServerInterceptor):
 class _ErrorTable(grpc.ServerInterceptor):
     """Runs each handler under the caller's request id and turns what it raises into a status."""
 
+    def __init__(self) -> None:
+        self._guarded: dict[str, Any] = {}  # by method; a handler is the same for every call
+
     def intercept_service(self, continuation: Any, details: Any) -> Any:
+        guarded = self._guarded.get(details.method)
+        if guarded is not None:
+            return guarded
         handler = continuation(details)
         if handler is None or not details.method.startswith(_OUR_METHODS):
             return handler
-        identifier = dict(details.invocation_metadata).get(REQUEST_ID_KEY, "-")
-        if handler.response_streaming:
-            return handler._replace(unary_stream=_guard_stream(handler.unary_stream, identifier))
-        return handler._replace(unary_unary=_guard(handler.unary_unary, identifier))
+        guarded = _guarded(handler)
+        self._guarded[details.method] = guarded
+        return guarded
 
 
-def _guard(handler: Callable[..., Any], identifier: str) -> Callable[..., Any]:
+def _guarded(handler: Any) -> Any:
+    if handler.response_streaming:
+        return handler._replace(unary_stream=_guard_stream(handler.unary_stream))
+    return handler._replace(unary_unary=_guard(handler.unary_unary))
+
+
+def _guard(handler: Callable[..., Any]) -> Callable[..., Any]:
     def guarded(request: Any, context: grpc.ServicerContext) -> Any:
-        with _answering(context, identifier):
+        with _answering(context):
             return handler(request, context)
 
     return guarded
 
 
-def _guard_stream(handler: Callable[..., Any], identifier: str) -> Callable[..., Iterator[Any]]:
+def _guard_stream(handler: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
     def guarded(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        with _answering(context, identifier):
+        with _answering(context):
             yield from handler(request, context)
 
     return guarded
 
 
 @contextmanager
-def _answering(context: grpc.ServicerContext, identifier: str) -> Iterator[None]:
-    logs.request_id.set(identifier)
+def _answering(context: grpc.ServicerContext) -> Iterator[None]:
+    logs.request_id.set(_identifier(context))
     try:
         yield
     except BourseError as error:
@@ -206,6 +217,13 @@ def _answering(context: grpc.ServicerContext, identifier: str) -> Iterator[None]
         _abort(context, Internal())
     finally:
         logs.request_id.set("-")
+
+
+def _identifier(context: grpc.ServicerContext) -> str:
+    """The request id that came with a call."""
+    return next(
+        (str(value) for key, value in context.invocation_metadata() if key == REQUEST_ID_KEY), "-"
+    )
 
 
 def _abort(context: grpc.ServicerContext, error: BourseError) -> None:
