@@ -21,14 +21,10 @@ from common.errors import (
     KeyReused,
     StaleEpoch,
 )
-from common.records import BUY, SELL, Trade, is_valid_name, order_to_item
+from common.records import Trade, is_valid_name, order_to_item, trade_from_request
 from proto import bourse_pb2, bourse_pb2_grpc
 
 logger = logging.getLogger(__name__)
-
-# The wire can carry any number for a trade type; the store refuses what is not among these.
-_TRADE_TYPES = {bourse_pb2.BUY: BUY, bourse_pb2.SELL: SELL}
-_UNKNOWN_TYPE = "?"
 
 _FAILURES = {
     Failure.NONE: bourse_pb2.UpdateResponse.NONE,
@@ -77,7 +73,7 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
     def Update(
         self, request: bourse_pb2.UpdateRequest, _context: grpc.ServicerContext
     ) -> bourse_pb2.UpdateResponse:
-        (result,) = self._decide(request.epoch, [_trade(request)])
+        (result,) = self._decide(request.epoch, [trade_from_request(request)])
         if result.failure == bourse_pb2.UpdateResponse.MISMATCH:
             raise KeyReused
         if result.failure == bourse_pb2.UpdateResponse.INTERNAL:
@@ -87,7 +83,7 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
     def UpdateBatch(
         self, request: bourse_pb2.UpdateBatchRequest, _context: grpc.ServicerContext
     ) -> bourse_pb2.UpdateBatchResponse:
-        trades = [_trade(trade) for trade in request.trades]
+        trades = [trade_from_request(trade) for trade in request.trades]
         return bourse_pb2.UpdateBatchResponse(results=self._decide(request.epoch, trades))
 
     def _decide(self, epoch: int, trades: Sequence[Trade]) -> list[bourse_pb2.UpdateResponse]:
@@ -196,15 +192,6 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
                 for stock in self._store.stocks()
             ]
         )
-
-
-def _trade(request: bourse_pb2.UpdateRequest | bourse_pb2.TradeRequest) -> Trade:
-    return Trade(
-        request_id=request.request_id,
-        name=request.name,
-        type=_TRADE_TYPES.get(request.type, _UNKNOWN_TYPE),
-        quantity=request.quantity,
-    )
 
 
 def _result(decision: Decision, lease_ms: int) -> bourse_pb2.UpdateResponse:

@@ -132,14 +132,29 @@ _BY_GRPC_STATUS: dict[grpc.StatusCode, type[BourseError]] = {
 _BY_GRPC_STATUS[grpc.StatusCode.CANCELLED] = Unavailable
 
 
-def from_rpc_error(error: grpc.RpcError) -> BourseError:
-    """The error of the family that a failed call stands for.
+def number_of(status: grpc.StatusCode) -> int:
+    """The status as it travels inside a message."""
+    return int(status.value[0])
 
-    A status that no service of ours sends (a proxy's, or gRPC's own UNKNOWN) is Internal.
-    """
-    kind = _BY_GRPC_STATUS.get(error.code(), Internal)
+
+_BY_NUMBER = {number_of(status): status for status in grpc.StatusCode}
+
+
+def from_number(number: int, message: str) -> BourseError:
+    """The error that a status inside a message stands for."""
+    return _error(_BY_NUMBER.get(number, grpc.StatusCode.UNKNOWN), message)
+
+
+def from_rpc_error(error: grpc.RpcError) -> BourseError:
+    """The error of the family that a failed call stands for."""
+    return _error(error.code(), error.details())
+
+
+def _error(status: grpc.StatusCode, details: str | None) -> BourseError:
+    """A status that no service of ours sends (a proxy's, or gRPC's own UNKNOWN) is Internal."""
+    kind = _BY_GRPC_STATUS.get(status, Internal)
     if kind is Internal:
         # What went wrong over there is for the logs, not for whoever is told of it.
-        logger.error("%s from the other side: %s", error.code(), error.details())
+        logger.error("%s from the other side: %s", status, details)
         return Internal()
-    return kind(error.details() or None)
+    return kind(details or None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
@@ -26,6 +27,11 @@ MAX_NAME_LENGTH = 64
 MAX_REQUEST_ID_LENGTH = 255
 MAX_ORDER_NUMBER = 2**63 - 1
 MAX_EPOCH = 2**62  # leaves room to count on from any epoch that a message can name
+
+# Of one `TradeBatch`.
+MAX_TRADES_PER_CALL = 64
+
+_REQUEST_ID = re.compile(f"[!-~]{{1,{MAX_REQUEST_ID_LENGTH}}}")
 
 # How long a stock's cached value may live: the lease the catalog grants (Gray and Cheriton,
 # "Leases", 1989). A constant of the protocol, not a setting: catalog and cache must agree.
@@ -105,11 +111,23 @@ def is_valid_quantity(quantity: object) -> bool:
 
 def is_valid_request_id(request_id: object) -> bool:
     """1 to 255 visible ASCII characters."""
-    return (
-        isinstance(request_id, str)
-        and 1 <= len(request_id) <= MAX_REQUEST_ID_LENGTH
-        and all("!" <= character <= "~" for character in request_id)
+    return isinstance(request_id, str) and _REQUEST_ID.fullmatch(request_id) is not None
+
+
+def trade_to_request(trade: Trade) -> bourse_pb2.TradeRequest:
+    return bourse_pb2.TradeRequest(
+        request_id=trade.request_id,
+        name=trade.name,
+        type=_TYPE_NUMBERS[trade.type],
+        quantity=trade.quantity,
     )
+
+
+def trade_from_request(request: bourse_pb2.TradeRequest | bourse_pb2.UpdateRequest) -> Trade:
+    """The trade that somebody sent. The wire can carry any number for its type; of one that is
+    none, the trade is not well-formed."""
+    trade_type = _TYPE_NAMES.get(request.type, "")
+    return Trade(request.request_id, request.name, trade_type, request.quantity)
 
 
 def order_to_item(order: Order) -> bourse_pb2.OrderDBItem:

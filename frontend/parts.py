@@ -15,7 +15,7 @@ from frontend.model import Quotes
 from frontend.order_reads import OrderReads
 from frontend.quotes import CachedQuotes, UncachedQuotes
 from frontend.readiness import ServiceReadiness
-from frontend.redis_client import connect_redis
+from frontend.redis_client import CALL_TIMEOUTS, OwnConnections, connect_redis
 from frontend.routes import Parts
 from frontend.safety import AnswerSafety
 from frontend.settings import FrontendSettings
@@ -32,12 +32,21 @@ def build_parts(settings: FrontendSettings, resources: ExitStack) -> Parts:
     catalog = _open_catalog(settings, resources)
     peers = _open_replicas(settings, resources)
     cache = _open_cache(settings, resources)
-    safety = AnswerSafety(cache, threads=settings.web_threads)
+    safety = AnswerSafety(
+        cache,
+        threads=settings.web_threads,
+        call_takes_s=CALL_TIMEOUTS * settings.redis_timeout_s,
+    )
     resources.callback(safety.close)
     election = Election(
         peers, settings.probe_timeout_s, settings.election_timeout_s, catalog.is_reachable
     )
-    leader = LeaderClient(election, settings.trade_attempt_timeout_s, settings.decision_timeout_s)
+    leader = LeaderClient(
+        election,
+        settings.trade_attempt_timeout_s,
+        settings.decision_timeout_s,
+        settle=safety.end_leases,
+    )
     return Parts(
         trades=AcknowledgedTrades(leader, safety),
         quotes=_quotes(settings, catalog, cache),
@@ -69,7 +78,7 @@ def _open_cache(settings: FrontendSettings, resources: ExitStack) -> LRUCache:
         password_file=settings.redis_password_file,
     )
     resources.callback(client.close)
-    cache = LRUCache(client, settings.cache_size)
+    cache = LRUCache(OwnConnections(client), settings.cache_size)
     if settings.enable_cache:
         subscriber = InvalidationSubscriber(client, cache)
         # In this order: a worker can be told to quit at any moment, in the middle of a start too.

@@ -7,11 +7,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from typing import Protocol
 
 import redis
 
-from common.errors import OutcomeUnknown
+from common.errors import BourseError, OutcomeUnknown
+from common.records import Trade
+from frontend.model import DONE, Decision
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +39,14 @@ class AnswerSafety:
     the lease has run out, whatever state Redis is in. No breaker stands before the tries: a
     Redis that one frontend finds slow can still be serving the others.
 
-    The tries run beside the request, which therefore never outwaits the lease.
+    Trades that were decided together are invalidated together, by one call. Where that fails
+    each goes on trying, beside its request, which therefore never outwaits the lease.
 
     Args:
         cache: where to invalidate, also when this frontend does not read from it.
         threads: trades waiting at once.
+        call_takes_s: one call to the cache at most, connecting included. A lease that ends sooner
+            is not kept waiting for one.
         clock: seconds, monotonic.
         sleep: between two tries, in seconds.
         wait_for: returns when the attempt is done, or after so many seconds.
@@ -49,16 +55,58 @@ class AnswerSafety:
     def __init__(
         self,
         cache: Invalidations,
+        *,
         threads: int,
+        call_takes_s: float,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         wait_for: Callable[[Future[bool], float], None] = _wait,
     ) -> None:
         self._cache = cache
+        self._call_takes_ms = call_takes_s * 1000
         self._clock = clock
         self._sleep = sleep
         self._wait_for = wait_for
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="invalidate")
+
+    def end_leases(
+        self, trades: Sequence[Trade], outcomes: Sequence[Decision | BourseError]
+    ) -> list[Decision | BourseError]:
+        """Invalidates with one call to Redis what was decided together.
+
+        Returns:
+            The outcomes, with what is left of their leases: nothing where Redis confirmed.
+        """
+        after = list(outcomes)
+        ending = [
+            (place, trades[place].name, outcome)
+            for place, outcome in enumerate(outcomes)
+            if isinstance(outcome, Decision)
+            and outcome.status == DONE
+            and outcome.lease_ms >= self._call_takes_ms
+        ]
+        if not ending:
+            return after
+        began_at = self._clock()
+        is_confirmed = self._is_confirmed([(name, done.version) for _, name, done in ending])
+        passed_ms = int((self._clock() - began_at) * 1000)
+        for place, _, done in ending:
+            left_ms = 0 if is_confirmed else max(0, done.lease_ms - passed_ms)
+            after[place] = replace(done, lease_ms=left_ms)
+        return after
+
+    def _is_confirmed(self, versions: Sequence[tuple[str, int]]) -> bool:
+        """Whether one call to Redis invalidated them all."""
+        try:
+            self._cache.invalidate(versions)
+        except redis.RedisError as error:
+            logger.debug("%d trades are not invalidated yet: %s", len(versions), error)
+            return False
+        except Exception:
+            # The trades are done, and the ends of their leases make the answers right.
+            logger.exception("unexpected error while invalidating")
+            return False
+        return True
 
     def wait_until_safe(
         self,

@@ -8,10 +8,7 @@ from typing import Protocol
 
 from common.records import Trade
 from frontend import arrival
-from frontend.model import Decision
-
-_DONE = 1
-
+from frontend.model import DONE, Decision
 
 # With it a trade that was decided is answered within 10 s, or not as done.
 _SAFE_WITHIN_S = 9.5
@@ -44,7 +41,7 @@ class AcknowledgedTrades:
         waited_s = arrival.waited_s.get()
         give_up_at = self._clock() - waited_s + _SAFE_WITHIN_S
         decision = self._leader.decide(trade, waited_s)
-        if decision.status == _DONE:
+        if decision.status == DONE:
             answered_at = self._clock()
             self._safety.wait_until_safe(
                 trade.name, decision.version, decision.lease_ms, answered_at, give_up_at

@@ -78,7 +78,7 @@ class Service:
         hub = UpdateHub()
         self._stream_announcer = Announcer([hub])
         announcer = Announcer([hub, self._publisher])
-        self._queue = TradeQueue(settings.trade_limit, _BATCH_LIMIT, time.monotonic)
+        self._queue = TradeQueue(_BATCH_LIMIT, _BATCH_LIMIT, time.monotonic)
         self._replicator = Replicator(
             self._node,
             log,

@@ -16,7 +16,13 @@ from common.errors import (
     KeyReused,
     Unavailable,
 )
-from common.records import Order, Trade, order_from_item, orders_from_items
+from common.records import (
+    Order,
+    Trade,
+    order_from_item,
+    orders_from_items,
+    trade_to_request,
+)
 from order.trades import Decision
 from proto import bourse_pb2, bourse_pb2_grpc
 
@@ -59,9 +65,7 @@ class CatalogClient:
             StaleEpoch: the epoch is not the registered one; this copy decided nothing.
             BourseError: anything else leaves the batch in doubt.
         """
-        request = bourse_pb2.UpdateBatchRequest(
-            epoch=epoch, trades=[_trade_to_message(trade) for trade in trades]
-        )
+        request = bourse_pb2.UpdateBatchRequest(epoch=epoch, trades=map(trade_to_request, trades))
         try:
             answer = rpc.call(self._stub.UpdateBatch, request, timeout_s)
         except Damaged as error:
@@ -122,15 +126,6 @@ class CatalogClient:
 def not_here(error: BourseError) -> BourseError:
     """Damage that another part reports is its own; it says nothing of this replica's log."""
     return Unavailable(error.message) if isinstance(error, Damaged) else error
-
-
-def _trade_to_message(trade: Trade) -> bourse_pb2.TradeRequest:
-    return bourse_pb2.TradeRequest(
-        request_id=trade.request_id,
-        name=trade.name,
-        type=bourse_pb2.TradeType.Value(trade.type),
-        quantity=trade.quantity,
-    )
 
 
 def _result(message: bourse_pb2.UpdateResponse, now: float) -> Result:

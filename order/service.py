@@ -6,14 +6,31 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import grpc
 
-from common import logs, records
-from common.errors import Busy, Damaged, InvalidRequest, NotLeader, OutcomeUnknown, Unavailable
-from common.records import MAX_EPOCH, Order, order_to_item, orders_from_items
+from common import records
+from common.errors import (
+    BourseError,
+    Busy,
+    Damaged,
+    InvalidRequest,
+    NotLeader,
+    OutcomeUnknown,
+    Unavailable,
+    number_of,
+)
+from common.records import (
+    MAX_EPOCH,
+    MAX_TRADES_PER_CALL,
+    Order,
+    order_to_item,
+    orders_from_items,
+    trade_from_request,
+)
 from order.ledger import AppendFailed, Ledger
 from order.log import OrderLog
 from order.node import Node
@@ -76,36 +93,64 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
     def Trade(
         self, request: bourse_pb2.TradeRequest, context: grpc.ServicerContext
     ) -> bourse_pb2.TradeResponse:
-        trade = _trade(request)
-        if trade is None:
-            return bourse_pb2.TradeResponse(
-                status=_INVALID, transaction_number=-1, replica_id=self._replica_id
-            )
+        (outcome,) = self._outcomes([request], context)
+        if isinstance(outcome, BourseError):
+            raise outcome
+        return outcome
+
+    def TradeBatch(
+        self, request: bourse_pb2.TradeBatchRequest, context: grpc.ServicerContext
+    ) -> bourse_pb2.TradeBatchResponse:
+        if len(request.trades) > MAX_TRADES_PER_CALL:
+            raise InvalidRequest(f"more than {MAX_TRADES_PER_CALL} trades in one call")
+        return bourse_pb2.TradeBatchResponse(
+            outcomes=map(_outcome_message, self._outcomes(request.trades, context)),
+            replica_id=self._replica_id,
+        )
+
+    def _outcomes(
+        self, requests: Sequence[bourse_pb2.TradeRequest], context: grpc.ServicerContext
+    ) -> list[bourse_pb2.TradeResponse | BourseError]:
+        """One for each trade, in order."""
+        trades = [_trade(request) for request in requests]
+        well_formed = [trade for trade in trades if trade is not None]
+        outcomes = iter(self._decide(well_formed, _time_left_s(context)))
+        return [
+            self._response(next(outcomes)) if trade is not None else self._invalid()
+            for trade in trades
+        ]
+
+    def _decide(
+        self, trades: Sequence[records.Trade], time_left_s: float
+    ) -> list[Decision | BourseError]:
+        if not trades:
+            return []
         if self._node.view().role not in IN_OFFICE:
             raise NotLeader(f"replica {self._replica_id} is not the leader")
-        logs.request_id.set(trade.request_id)
+        deadline_s = time.monotonic() + time_left_s - _ANSWER_MARGIN_S
+        pending = [PendingTrade(trade, deadline_s) for trade in trades]
         with _slot(self._trade_slots, "too many trades at once"):
-            decision = self._decide(trade, _time_left_s(context))
-        logger.info("%s: status %d, number %d", trade, decision.status, decision.number)
-        return self._trade_response(decision)
+            self._queue.put(*pending)
+            outcomes = [one.result(deadline_s - time.monotonic()) for one in pending]
+        for trade, outcome in zip(trades, outcomes, strict=True):
+            logger.info("%s: %s", trade, outcome, extra={"request_id": trade.request_id})
+        return outcomes
 
-    def _decide(self, trade: records.Trade, time_left_s: float) -> Decision:
-        patience_s = time_left_s - _ANSWER_MARGIN_S
-        pending = PendingTrade(trade, time.monotonic() + patience_s)
-        self._queue.put(pending)
-        try:
-            return pending.outcome.result(timeout=max(0.0, patience_s))
-        except TimeoutError:
-            raise OutcomeUnknown from None
-
-    def _trade_response(self, decision: Decision) -> bourse_pb2.TradeResponse:
-        elapsed_ms = int((time.monotonic() - decision.decided_at_s) * 1000)
+    def _invalid(self) -> bourse_pb2.TradeResponse:
         return bourse_pb2.TradeResponse(
-            status=decision.status,
-            transaction_number=decision.number,
-            version=decision.version,
-            lease_ms=max(0, decision.lease_ms - elapsed_ms),
-            replayed=decision.replayed,
+            status=_INVALID, transaction_number=-1, replica_id=self._replica_id
+        )
+
+    def _response(self, outcome: Decision | BourseError) -> bourse_pb2.TradeResponse | BourseError:
+        if isinstance(outcome, BourseError):
+            return outcome
+        elapsed_ms = int((time.monotonic() - outcome.decided_at_s) * 1000)
+        return bourse_pb2.TradeResponse(
+            status=outcome.status,
+            transaction_number=outcome.number,
+            version=outcome.version,
+            lease_ms=max(0, outcome.lease_ms - elapsed_ms),
+            replayed=outcome.replayed,
             replica_id=self._replica_id,
         )
 
@@ -268,15 +313,21 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
 
 def _trade(request: bourse_pb2.TradeRequest) -> records.Trade | None:
     """The trade asked for; None if there can be no such trade."""
-    if request.type not in bourse_pb2.TradeType.values():
-        return None
-    trade = records.Trade(
-        request_id=request.request_id or str(uuid.uuid4()),
-        name=request.name,
-        type=bourse_pb2.TradeType.Name(request.type),
-        quantity=request.quantity,
-    )
+    trade = trade_from_request(request)
+    if not trade.request_id:
+        trade = replace(trade, request_id=str(uuid.uuid4()))
     return trade if trade.is_well_formed() else None
+
+
+def _outcome_message(
+    outcome: bourse_pb2.TradeResponse | BourseError,
+) -> bourse_pb2.TradeOutcome:
+    if isinstance(outcome, BourseError):
+        failure = bourse_pb2.TradeFailure(
+            grpc_status=number_of(outcome.grpc_status), message=outcome.message
+        )
+        return bourse_pb2.TradeOutcome(failure=failure)
+    return bourse_pb2.TradeOutcome(response=outcome)
 
 
 def _time_left_s(context: grpc.ServicerContext) -> float:

@@ -23,6 +23,9 @@ class Decision:
     decided_at_s: float  # when that answer came, on this process's clock
     replayed: bool
 
+    def __str__(self) -> str:
+        return f"status {self.status}, number {self.number}"
+
 
 @dataclass(slots=True)
 class PendingTrade:
@@ -31,6 +34,15 @@ class PendingTrade:
     trade: Trade
     deadline_s: float
     outcome: Future[Decision] = field(default_factory=Future)
+
+    def result(self, timeout_s: float) -> Decision | BourseError:
+        """How it ended; the outcome is unknown to who does not wait longer than this."""
+        try:
+            return self.outcome.result(timeout=max(0.0, timeout_s))
+        except BourseError as error:
+            return error
+        except TimeoutError:
+            return OutcomeUnknown()
 
     def answer(self, decision: Decision) -> None:
         self.outcome.set_result(decision)
@@ -50,14 +62,14 @@ class TradeQueue:
         self._arrived = threading.Condition()
         self._closed = False
 
-    def put(self, pending: PendingTrade) -> None:
-        """Raises Busy when the queue is full or closed; the trade was not taken."""
+    def put(self, *trades: PendingTrade) -> None:
+        """Takes all of them, or none and raises Busy."""
         with self._arrived:
             if self._closed:
                 raise Busy("stopping")
-            if len(self._waiting) >= self._capacity:
+            if len(self._waiting) + len(trades) > self._capacity:
                 raise Busy("too many trades are waiting")
-            self._waiting.append(pending)
+            self._waiting.extend(trades)
             self._arrived.notify()
 
     def wait(self, timeout_s: float) -> bool:

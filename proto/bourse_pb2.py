@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12proto/bourse.proto\x12\tbourse.v1\"\x07\n\x05\x45mpty\"0\n\rLookupRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\twill_fill\x18\x02 \x01(\x08\"N\n\x0eLookupResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05price\x18\x02 \x01(\x01\x12\x0e\n\x06volume\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\"v\n\rUpdateRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\"\n\x04type\x18\x04 \x01(\x0e\x32\x14.bourse.v1.TradeType\x12\x10\n\x08quantity\x18\x05 \x01(\x03\"\xea\x01\n\x0eUpdateResponse\x12\x0e\n\x06status\x18\x01 \x01(\x03\x12\x1a\n\x12transaction_number\x18\x02 \x01(\x03\x12\x10\n\x08lease_ms\x18\x03 \x01(\x03\x12\x10\n\x08replayed\x18\x04 \x01(\x08\x12#\n\x03row\x18\x05 \x01(\x0b\x32\x16.bourse.v1.OrderDBItem\x12\x32\n\x07\x66\x61ilure\x18\x06 \x01(\x0e\x32!.bourse.v1.UpdateResponse.Failure\"/\n\x07\x46\x61ilure\x12\x08\n\x04NONE\x10\x00\x12\x0c\n\x08MISMATCH\x10\x01\x12\x0c\n\x08INTERNAL\x10\x02\"L\n\x12UpdateBatchRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\'\n\x06trades\x18\x02 \x03(\x0b\x32\x17.bourse.v1.TradeRequest\"A\n\x13UpdateBatchResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.bourse.v1.UpdateResponse\"U\n\x0c\x46\x65nceRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x11\n\tleader_id\x18\x02 \x01(\x03\x12\x13\n\x0blast_number\x18\x03 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\"I\n\x0e\x43ompareRequest\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x13\n\x0blast_number\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"C\n\rFenceResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x11\n\tleader_id\x18\x03 \x01(\x03\"E\n\x05Stock\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05price\x18\x02 \x01(\x01\x12\x0e\n\x06volume\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\"6\n\x12ListStocksResponse\x12 \n\x06stocks\x18\x01 \x03(\x0b\x32\x10.bourse.v1.Stock\"f\n\x0cTradeRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\"\n\x04type\x18\x03 \x01(\x0e\x32\x14.bourse.v1.TradeType\x12\x10\n\x08quantity\x18\x04 \x01(\x03\"\x84\x01\n\rTradeResponse\x12\x0e\n\x06status\x18\x01 \x01(\x03\x12\x1a\n\x12transaction_number\x18\x02 \x01(\x03\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x10\n\x08lease_ms\x18\x04 \x01(\x03\x12\x10\n\x08replayed\x18\x05 \x01(\x08\x12\x12\n\nreplica_id\x18\x06 \x01(\x03\"7\n\x0cSaveResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x13\n\x0blast_number\x18\x02 \x01(\x03\"$\n\x12OrderLookupRequest\x12\x0e\n\x06number\x18\x01 \x01(\x03\"\x8d\x01\n\x13OrderLookupResponse\x12\x0e\n\x06status\x18\x01 \x01(\x03\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\"\n\x04type\x18\x04 \x01(\x0e\x32\x14.bourse.v1.TradeType\x12\x10\n\x08quantity\x18\x05 \x01(\x03\x12\x12\n\nreplica_id\x18\x06 \x01(\x03\"7\n\x16\x43\x61\x63heInvalidateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"8\n\rAliveResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x13\n\x0blast_number\x18\x02 \x01(\x03\"\xa5\x01\n\x0bOrderDBItem\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\"\n\x04type\x18\x04 \x01(\x0e\x32\x14.bourse.v1.TradeType\x12\x10\n\x08quantity\x18\x05 \x01(\x03\x12\x0f\n\x07version\x18\x06 \x01(\x03\x12\r\n\x05\x65poch\x18\x07 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x08 \x01(\x0c\"T\n\nOrderBatch\x12$\n\x04rows\x18\x01 \x03(\x0b\x32\x16.bourse.v1.OrderDBItem\x12\x11\n\tleader_id\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\"1\n\x0bSyncRequest\x12\x13\n\x0blast_number\x18\x01 \x01(\x03\x12\r\n\x05limit\x18\x02 \x01(\x03\"L\n\x0cSyncResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x13\n\x0blast_number\x18\x02 \x01(\x03\x12\x13\n\x0b\x63\x61tching_up\x18\x03 \x01(\x08\"4\n\x10SetLeaderRequest\x12\x11\n\tleader_id\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\"I\n\x11SetLeaderResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x11\n\tleader_id\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\"I\n\x11GetLeaderResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x11\n\tleader_id\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\"\xaf\x01\n\x0eStatusResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x11\n\tleader_id\x18\x04 \x01(\x03\x12\x13\n\x0blast_number\x18\x05 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x06 \x01(\x0c\x12\x0f\n\x07in_sync\x18\x07 \x03(\x03\x12\r\n\x05ready\x18\x08 \x01(\x08\x12\x14\n\x0c\x66irst_digest\x18\t \x01(\x0c*\x1e\n\tTradeType\x12\x07\n\x03\x42UY\x10\x00\x12\x08\n\x04SELL\x10\x01\x32\xcb\x03\n\x0e\x43\x61talogService\x12=\n\x06Lookup\x12\x18.bourse.v1.LookupRequest\x1a\x19.bourse.v1.LookupResponse\x12=\n\x06Update\x12\x18.bourse.v1.UpdateRequest\x1a\x19.bourse.v1.UpdateResponse\x12L\n\x0bUpdateBatch\x12\x1d.bourse.v1.UpdateBatchRequest\x1a\x1e.bourse.v1.UpdateBatchResponse\x12:\n\x05\x46\x65nce\x12\x17.bourse.v1.FenceRequest\x1a\x18.bourse.v1.FenceResponse\x12\x36\n\x07\x43ompare\x12\x19.bourse.v1.CompareRequest\x1a\x10.bourse.v1.Empty\x12:\n\x07Journal\x12\x16.bourse.v1.SyncRequest\x1a\x15.bourse.v1.OrderBatch0\x01\x12=\n\nListStocks\x12\x10.bourse.v1.Empty\x1a\x1d.bourse.v1.ListStocksResponse2\x95\x06\n\x0cOrderService\x12:\n\x05Trade\x12\x17.bourse.v1.TradeRequest\x1a\x18.bourse.v1.TradeResponse\x12\x31\n\x04Save\x12\x10.bourse.v1.Empty\x1a\x17.bourse.v1.SaveResponse\x12L\n\x0bOrderLookup\x12\x1d.bourse.v1.OrderLookupRequest\x1a\x1e.bourse.v1.OrderLookupResponse\x12H\n\x0fStreamDBUpdates\x12\x10.bourse.v1.Empty\x1a!.bourse.v1.CacheInvalidateRequest0\x01\x12\x35\n\x07IsAlive\x12\x10.bourse.v1.Empty\x1a\x18.bourse.v1.AliveResponse\x12\x43\n\x10SyncOrderRequest\x12\x16.bourse.v1.OrderDBItem\x1a\x17.bourse.v1.SyncResponse\x12@\n\x0eSyncOrderBatch\x12\x15.bourse.v1.OrderBatch\x1a\x17.bourse.v1.SyncResponse\x12?\n\x0bSyncOrderDB\x12\x16.bourse.v1.SyncRequest\x1a\x16.bourse.v1.OrderDBItem0\x01\x12\x43\n\x10SyncOrderDBBatch\x12\x16.bourse.v1.SyncRequest\x1a\x15.bourse.v1.OrderBatch0\x01\x12\x46\n\tSetLeader\x12\x1b.bourse.v1.SetLeaderRequest\x1a\x1c.bourse.v1.SetLeaderResponse\x12;\n\tGetLeader\x12\x10.bourse.v1.Empty\x1a\x1c.bourse.v1.GetLeaderResponse\x12\x35\n\x06Status\x12\x10.bourse.v1.Empty\x1a\x19.bourse.v1.StatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12proto/bourse.proto\x12\tbourse.v1\"\x07\n\x05\x45mpty\"0\n\rLookupRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\twill_fill\x18\x02 \x01(\x08\"N\n\x0eLookupResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05price\x18\x02 \x01(\x01\x12\x0e\n\x06volume\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\"v\n\rUpdateRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\"\n\x04type\x18\x04 \x01(\x0e\x32\x14.bourse.v1.TradeType\x12\x10\n\x08quantity\x18\x05 \x01(\x03\"\xea\x01\n\x0eUpdateResponse\x12\x0e\n\x06status\x18\x01 \x01(\x03\x12\x1a\n\x12transaction_number\x18\x02 \x01(\x03\x12\x10\n\x08lease_ms\x18\x03 \x01(\x03\x12\x10\n\x08replayed\x18\x04 \x01(\x08\x12#\n\x03row\x18\x05 \x01(\x0b\x32\x16.bourse.v1.OrderDBItem\x12\x32\n\x07\x66\x61ilure\x18\x06 \x01(\x0e\x32!.bourse.v1.UpdateResponse.Failure\"/\n\x07\x46\x61ilure\x12\x08\n\x04NONE\x10\x00\x12\x0c\n\x08MISMATCH\x10\x01\x12\x0c\n\x08INTERNAL\x10\x02\"L\n\x12UpdateBatchRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\'\n\x06trades\x18\x02 \x03(\x0b\x32\x17.bourse.v1.TradeRequest\"A\n\x13UpdateBatchResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.bourse.v1.UpdateResponse\"U\n\x0c\x46\x65nceRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x11\n\tleader_id\x18\x02 \x01(\x03\x12\x13\n\x0blast_number\x18\x03 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\"I\n\x0e\x43ompareRequest\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x13\n\x0blast_number\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"C\n\rFenceResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x11\n\tleader_id\x18\x03 \x01(\x03\"E\n\x05Stock\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05price\x18\x02 \x01(\x01\x12\x0e\n\x06volume\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\"6\n\x12ListStocksResponse\x12 \n\x06stocks\x18\x01 \x03(\x0b\x32\x10.bourse.v1.Stock\"f\n\x0cTradeRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\"\n\x04type\x18\x03 \x01(\x0e\x32\x14.bourse.v1.TradeType\x12\x10\n\x08quantity\x18\x04 \x01(\x03\"\x84\x01\n\rTradeResponse\x12\x0e\n\x06status\x18\x01 \x01(\x03\x12\x1a\n\x12transaction_number\x18\x02 \x01(\x03\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x10\n\x08lease_ms\x18\x04 \x01(\x03\x12\x10\n\x08replayed\x18\x05 \x01(\x08\x12\x12\n\nreplica_id\x18\x06 \x01(\x03\"<\n\x11TradeBatchRequest\x12\'\n\x06trades\x18\x01 \x03(\x0b\x32\x17.bourse.v1.TradeRequest\"S\n\x12TradeBatchResponse\x12)\n\x08outcomes\x18\x01 \x03(\x0b\x32\x17.bourse.v1.TradeOutcome\x12\x12\n\nreplica_id\x18\x02 \x01(\x03\"s\n\x0cTradeOutcome\x12,\n\x08response\x18\x01 \x01(\x0b\x32\x18.bourse.v1.TradeResponseH\x00\x12*\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x17.bourse.v1.TradeFailureH\x00\x42\t\n\x07outcome\"4\n\x0cTradeFailure\x12\x13\n\x0bgrpc_status\x18\x01 \x01(\x03\x12\x0f\n\x07message\x18\x02 \x01(\t\"7\n\x0cSaveResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x13\n\x0blast_number\x18\x02 \x01(\x03\"$\n\x12OrderLookupRequest\x12\x0e\n\x06number\x18\x01 \x01(\x03\"\x8d\x01\n\x13OrderLookupResponse\x12\x0e\n\x06status\x18\x01 \x01(\x03\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\"\n\x04type\x18\x04 \x01(\x0e\x32\x14.bourse.v1.TradeType\x12\x10\n\x08quantity\x18\x05 \x01(\x03\x12\x12\n\nreplica_id\x18\x06 \x01(\x03\"7\n\x16\x43\x61\x63heInvalidateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"8\n\rAliveResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x13\n\x0blast_number\x18\x02 \x01(\x03\"\xa5\x01\n\x0bOrderDBItem\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\"\n\x04type\x18\x04 \x01(\x0e\x32\x14.bourse.v1.TradeType\x12\x10\n\x08quantity\x18\x05 \x01(\x03\x12\x0f\n\x07version\x18\x06 \x01(\x03\x12\r\n\x05\x65poch\x18\x07 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x08 \x01(\x0c\"T\n\nOrderBatch\x12$\n\x04rows\x18\x01 \x03(\x0b\x32\x16.bourse.v1.OrderDBItem\x12\x11\n\tleader_id\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\"1\n\x0bSyncRequest\x12\x13\n\x0blast_number\x18\x01 \x01(\x03\x12\r\n\x05limit\x18\x02 \x01(\x03\"L\n\x0cSyncResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x13\n\x0blast_number\x18\x02 \x01(\x03\x12\x13\n\x0b\x63\x61tching_up\x18\x03 \x01(\x08\"4\n\x10SetLeaderRequest\x12\x11\n\tleader_id\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\"I\n\x11SetLeaderResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x11\n\tleader_id\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\"I\n\x11GetLeaderResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x11\n\tleader_id\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\"\xaf\x01\n\x0eStatusResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\x03\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x11\n\tleader_id\x18\x04 \x01(\x03\x12\x13\n\x0blast_number\x18\x05 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x06 \x01(\x0c\x12\x0f\n\x07in_sync\x18\x07 \x03(\x03\x12\r\n\x05ready\x18\x08 \x01(\x08\x12\x14\n\x0c\x66irst_digest\x18\t \x01(\x0c*\x1e\n\tTradeType\x12\x07\n\x03\x42UY\x10\x00\x12\x08\n\x04SELL\x10\x01\x32\xcb\x03\n\x0e\x43\x61talogService\x12=\n\x06Lookup\x12\x18.bourse.v1.LookupRequest\x1a\x19.bourse.v1.LookupResponse\x12=\n\x06Update\x12\x18.bourse.v1.UpdateRequest\x1a\x19.bourse.v1.UpdateResponse\x12L\n\x0bUpdateBatch\x12\x1d.bourse.v1.UpdateBatchRequest\x1a\x1e.bourse.v1.UpdateBatchResponse\x12:\n\x05\x46\x65nce\x12\x17.bourse.v1.FenceRequest\x1a\x18.bourse.v1.FenceResponse\x12\x36\n\x07\x43ompare\x12\x19.bourse.v1.CompareRequest\x1a\x10.bourse.v1.Empty\x12:\n\x07Journal\x12\x16.bourse.v1.SyncRequest\x1a\x15.bourse.v1.OrderBatch0\x01\x12=\n\nListStocks\x12\x10.bourse.v1.Empty\x1a\x1d.bourse.v1.ListStocksResponse2\xe0\x06\n\x0cOrderService\x12:\n\x05Trade\x12\x17.bourse.v1.TradeRequest\x1a\x18.bourse.v1.TradeResponse\x12I\n\nTradeBatch\x12\x1c.bourse.v1.TradeBatchRequest\x1a\x1d.bourse.v1.TradeBatchResponse\x12\x31\n\x04Save\x12\x10.bourse.v1.Empty\x1a\x17.bourse.v1.SaveResponse\x12L\n\x0bOrderLookup\x12\x1d.bourse.v1.OrderLookupRequest\x1a\x1e.bourse.v1.OrderLookupResponse\x12H\n\x0fStreamDBUpdates\x12\x10.bourse.v1.Empty\x1a!.bourse.v1.CacheInvalidateRequest0\x01\x12\x35\n\x07IsAlive\x12\x10.bourse.v1.Empty\x1a\x18.bourse.v1.AliveResponse\x12\x43\n\x10SyncOrderRequest\x12\x16.bourse.v1.OrderDBItem\x1a\x17.bourse.v1.SyncResponse\x12@\n\x0eSyncOrderBatch\x12\x15.bourse.v1.OrderBatch\x1a\x17.bourse.v1.SyncResponse\x12?\n\x0bSyncOrderDB\x12\x16.bourse.v1.SyncRequest\x1a\x16.bourse.v1.OrderDBItem0\x01\x12\x43\n\x10SyncOrderDBBatch\x12\x16.bourse.v1.SyncRequest\x1a\x15.bourse.v1.OrderBatch0\x01\x12\x46\n\tSetLeader\x12\x1b.bourse.v1.SetLeaderRequest\x1a\x1c.bourse.v1.SetLeaderResponse\x12;\n\tGetLeader\x12\x10.bourse.v1.Empty\x1a\x1c.bourse.v1.GetLeaderResponse\x12\x35\n\x06Status\x12\x10.bourse.v1.Empty\x1a\x19.bourse.v1.StatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'proto.bourse_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRADETYPE']._serialized_start=2390
-  _globals['_TRADETYPE']._serialized_end=2420
+  _globals['_TRADETYPE']._serialized_start=2708
+  _globals['_TRADETYPE']._serialized_end=2738
   _globals['_EMPTY']._serialized_start=33
   _globals['_EMPTY']._serialized_end=40
   _globals['_LOOKUPREQUEST']._serialized_start=42
@@ -63,34 +63,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRADEREQUEST']._serialized_end=1134
   _globals['_TRADERESPONSE']._serialized_start=1137
   _globals['_TRADERESPONSE']._serialized_end=1269
-  _globals['_SAVERESPONSE']._serialized_start=1271
-  _globals['_SAVERESPONSE']._serialized_end=1326
-  _globals['_ORDERLOOKUPREQUEST']._serialized_start=1328
-  _globals['_ORDERLOOKUPREQUEST']._serialized_end=1364
-  _globals['_ORDERLOOKUPRESPONSE']._serialized_start=1367
-  _globals['_ORDERLOOKUPRESPONSE']._serialized_end=1508
-  _globals['_CACHEINVALIDATEREQUEST']._serialized_start=1510
-  _globals['_CACHEINVALIDATEREQUEST']._serialized_end=1565
-  _globals['_ALIVERESPONSE']._serialized_start=1567
-  _globals['_ALIVERESPONSE']._serialized_end=1623
-  _globals['_ORDERDBITEM']._serialized_start=1626
-  _globals['_ORDERDBITEM']._serialized_end=1791
-  _globals['_ORDERBATCH']._serialized_start=1793
-  _globals['_ORDERBATCH']._serialized_end=1877
-  _globals['_SYNCREQUEST']._serialized_start=1879
-  _globals['_SYNCREQUEST']._serialized_end=1928
-  _globals['_SYNCRESPONSE']._serialized_start=1930
-  _globals['_SYNCRESPONSE']._serialized_end=2006
-  _globals['_SETLEADERREQUEST']._serialized_start=2008
-  _globals['_SETLEADERREQUEST']._serialized_end=2060
-  _globals['_SETLEADERRESPONSE']._serialized_start=2062
-  _globals['_SETLEADERRESPONSE']._serialized_end=2135
-  _globals['_GETLEADERRESPONSE']._serialized_start=2137
-  _globals['_GETLEADERRESPONSE']._serialized_end=2210
-  _globals['_STATUSRESPONSE']._serialized_start=2213
-  _globals['_STATUSRESPONSE']._serialized_end=2388
-  _globals['_CATALOGSERVICE']._serialized_start=2423
-  _globals['_CATALOGSERVICE']._serialized_end=2882
-  _globals['_ORDERSERVICE']._serialized_start=2885
-  _globals['_ORDERSERVICE']._serialized_end=3674
+  _globals['_TRADEBATCHREQUEST']._serialized_start=1271
+  _globals['_TRADEBATCHREQUEST']._serialized_end=1331
+  _globals['_TRADEBATCHRESPONSE']._serialized_start=1333
+  _globals['_TRADEBATCHRESPONSE']._serialized_end=1416
+  _globals['_TRADEOUTCOME']._serialized_start=1418
+  _globals['_TRADEOUTCOME']._serialized_end=1533
+  _globals['_TRADEFAILURE']._serialized_start=1535
+  _globals['_TRADEFAILURE']._serialized_end=1587
+  _globals['_SAVERESPONSE']._serialized_start=1589
+  _globals['_SAVERESPONSE']._serialized_end=1644
+  _globals['_ORDERLOOKUPREQUEST']._serialized_start=1646
+  _globals['_ORDERLOOKUPREQUEST']._serialized_end=1682
+  _globals['_ORDERLOOKUPRESPONSE']._serialized_start=1685
+  _globals['_ORDERLOOKUPRESPONSE']._serialized_end=1826
+  _globals['_CACHEINVALIDATEREQUEST']._serialized_start=1828
+  _globals['_CACHEINVALIDATEREQUEST']._serialized_end=1883
+  _globals['_ALIVERESPONSE']._serialized_start=1885
+  _globals['_ALIVERESPONSE']._serialized_end=1941
+  _globals['_ORDERDBITEM']._serialized_start=1944
+  _globals['_ORDERDBITEM']._serialized_end=2109
+  _globals['_ORDERBATCH']._serialized_start=2111
+  _globals['_ORDERBATCH']._serialized_end=2195
+  _globals['_SYNCREQUEST']._serialized_start=2197
+  _globals['_SYNCREQUEST']._serialized_end=2246
+  _globals['_SYNCRESPONSE']._serialized_start=2248
+  _globals['_SYNCRESPONSE']._serialized_end=2324
+  _globals['_SETLEADERREQUEST']._serialized_start=2326
+  _globals['_SETLEADERREQUEST']._serialized_end=2378
+  _globals['_SETLEADERRESPONSE']._serialized_start=2380
+  _globals['_SETLEADERRESPONSE']._serialized_end=2453
+  _globals['_GETLEADERRESPONSE']._serialized_start=2455
+  _globals['_GETLEADERRESPONSE']._serialized_end=2528
+  _globals['_STATUSRESPONSE']._serialized_start=2531
+  _globals['_STATUSRESPONSE']._serialized_end=2706
+  _globals['_CATALOGSERVICE']._serialized_start=2741
+  _globals['_CATALOGSERVICE']._serialized_end=3200
+  _globals['_ORDERSERVICE']._serialized_start=3203
+  _globals['_ORDERSERVICE']._serialized_end=4067
 # @@protoc_insertion_point(module_scope)

@@ -392,6 +392,11 @@ class OrderServiceStub:
                 request_serializer=proto_dot_bourse__pb2.TradeRequest.SerializeToString,
                 response_deserializer=proto_dot_bourse__pb2.TradeResponse.FromString,
                 _registered_method=True)
+        self.TradeBatch = channel.unary_unary(
+                '/bourse.v1.OrderService/TradeBatch',
+                request_serializer=proto_dot_bourse__pb2.TradeBatchRequest.SerializeToString,
+                response_deserializer=proto_dot_bourse__pb2.TradeBatchResponse.FromString,
+                _registered_method=True)
         self.Save = channel.unary_unary(
                 '/bourse.v1.OrderService/Save',
                 request_serializer=proto_dot_bourse__pb2.Empty.SerializeToString,
@@ -460,6 +465,14 @@ class OrderServiceServicer:
         """FAILED_PRECONDITION: not the leader. RESOURCE_EXHAUSTED: too many at once.
         Both: this copy was not executed. ABORTED, UNAVAILABLE, DEADLINE_EXCEEDED:
         the outcome is unknown. ALREADY_EXISTS: the request id belongs to another trade.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TradeBatch(self, request, context):
+        """Trades that travel together and are otherwise on their own: each has its outcome, and a
+        status of the call itself is what it would be for `Trade`, for every one of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -545,6 +558,11 @@ def add_OrderServiceServicer_to_server(servicer, server):
                     servicer.Trade,
                     request_deserializer=proto_dot_bourse__pb2.TradeRequest.FromString,
                     response_serializer=proto_dot_bourse__pb2.TradeResponse.SerializeToString,
+            ),
+            'TradeBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.TradeBatch,
+                    request_deserializer=proto_dot_bourse__pb2.TradeBatchRequest.FromString,
+                    response_serializer=proto_dot_bourse__pb2.TradeBatchResponse.SerializeToString,
             ),
             'Save': grpc.unary_unary_rpc_method_handler(
                     servicer.Save,
@@ -633,6 +651,33 @@ class OrderService:
             '/bourse.v1.OrderService/Trade',
             proto_dot_bourse__pb2.TradeRequest.SerializeToString,
             proto_dot_bourse__pb2.TradeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TradeBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bourse.v1.OrderService/TradeBatch',
+            proto_dot_bourse__pb2.TradeBatchRequest.SerializeToString,
+            proto_dot_bourse__pb2.TradeBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -180,6 +180,10 @@ class OrderServiceStub:
     Both: this copy was not executed. ABORTED, UNAVAILABLE, DEADLINE_EXCEEDED:
     the outcome is unknown. ALREADY_EXISTS: the request id belongs to another trade.
     """
+    TradeBatch: _grpc.UnaryUnaryMultiCallable[_bourse_pb2.TradeBatchRequest, _bourse_pb2.TradeBatchResponse]
+    """Trades that travel together and are otherwise on their own: each has its outcome, and a
+    status of the call itself is what it would be for `Trade`, for every one of them.
+    """
     Save: _grpc.UnaryUnaryMultiCallable[_bourse_pb2.Empty, _bourse_pb2.SaveResponse]
     """Writes the log as stockOrderDB.txt beside the database, atomically."""
     OrderLookup: _grpc.UnaryUnaryMultiCallable[_bourse_pb2.OrderLookupRequest, _bourse_pb2.OrderLookupResponse]
@@ -213,6 +217,10 @@ class OrderServiceAsyncStub(OrderServiceStub):
     """FAILED_PRECONDITION: not the leader. RESOURCE_EXHAUSTED: too many at once.
     Both: this copy was not executed. ABORTED, UNAVAILABLE, DEADLINE_EXCEEDED:
     the outcome is unknown. ALREADY_EXISTS: the request id belongs to another trade.
+    """
+    TradeBatch: _aio.UnaryUnaryMultiCallable[_bourse_pb2.TradeBatchRequest, _bourse_pb2.TradeBatchResponse]  # type: ignore[assignment]
+    """Trades that travel together and are otherwise on their own: each has its outcome, and a
+    status of the call itself is what it would be for `Trade`, for every one of them.
     """
     Save: _aio.UnaryUnaryMultiCallable[_bourse_pb2.Empty, _bourse_pb2.SaveResponse]  # type: ignore[assignment]
     """Writes the log as stockOrderDB.txt beside the database, atomically."""
@@ -250,6 +258,16 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         """FAILED_PRECONDITION: not the leader. RESOURCE_EXHAUSTED: too many at once.
         Both: this copy was not executed. ABORTED, UNAVAILABLE, DEADLINE_EXCEEDED:
         the outcome is unknown. ALREADY_EXISTS: the request id belongs to another trade.
+        """
+
+    @_abc_1.abstractmethod
+    def TradeBatch(
+        self,
+        request: _bourse_pb2.TradeBatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_bourse_pb2.TradeBatchResponse, _abc.Awaitable[_bourse_pb2.TradeBatchResponse]]:
+        """Trades that travel together and are otherwise on their own: each has its outcome, and a
+        status of the call itself is what it would be for `Trade`, for every one of them.
         """
 
     @_abc_1.abstractmethod

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -31,6 +31,13 @@ from tests.points import find
 class Mechanism:
     where: str  # module:name or module:Class.name
     stand_in: Any
+    rest: tuple[Mechanism, ...] = ()  # where it is in more than one place
+
+    def parts(self) -> Iterator[tuple[Any, str, Any]]:
+        """Owner, attribute and stand-in of each place."""
+        yield (*find(self.where), self.stand_in)
+        for one in self.rest:
+            yield from one.parts()
 
 
 # ---------------------------------------------------------------- the catalog
@@ -134,6 +141,10 @@ def lease_nothing_at_first(
 # ---------------------------------------------------------------- the frontend
 
 
+def end_no_lease(_safety: object, _trades: object, outcomes: Sequence[Any]) -> Sequence[Any]:
+    return outcomes
+
+
 def only_the_highest(last_numbers: Mapping[int, int]) -> list[int]:
     return [max(last_numbers)] if last_numbers else []
 
@@ -159,7 +170,11 @@ MECHANISMS: Mapping[str, Mechanism] = {
     "log verified at start": Mechanism("order.log:OrderLog._verify", believe_the_log),
     "repeat at the next leader": Mechanism("frontend.leader:_FINAL", (BourseError,)),
     "the next candidate": Mechanism("frontend.election:order_candidates", only_the_highest),
-    "lease wait": Mechanism("frontend.safety:AnswerSafety.wait_until_safe", _nothing),
+    "lease wait": Mechanism(
+        "frontend.safety:AnswerSafety.wait_until_safe",
+        _nothing,
+        rest=(Mechanism("frontend.safety:AnswerSafety.end_leases", end_no_lease),),
+    ),
     "lease after a restart": Mechanism("catalog.leases:Leases.__init__", lease_nothing_at_first),
     "floor": Mechanism(
         "frontend.cache:script_text", script_without("put", "floor > tonumber(version)", "false")
@@ -176,12 +191,13 @@ MECHANISMS: Mapping[str, Mechanism] = {
 
 def take_out(name: str) -> None:
     """For the rest of this process."""
-    owner, attribute = find(MECHANISMS[name].where)
-    setattr(owner, attribute, MECHANISMS[name].stand_in)
+    for owner, attribute, stand_in in MECHANISMS[name].parts():
+        setattr(owner, attribute, stand_in)
 
 
 @contextmanager
 def taken_out(name: str) -> Iterator[None]:
-    owner, attribute = find(MECHANISMS[name].where)
-    with mock.patch.object(owner, attribute, MECHANISMS[name].stand_in):
+    with ExitStack() as stack:
+        for part in MECHANISMS[name].parts():
+            stack.enter_context(mock.patch.object(*part))
         yield

@@ -60,7 +60,7 @@ POINTS = {
     "catalog after commit": Point("catalog", "catalog.store:CatalogStore.update", "after"),
     # the frontend: the worker that serves the trade
     "frontend before invalidation": Point(
-        "frontend", "frontend.safety:AnswerSafety.wait_until_safe", "before"
+        "frontend", "frontend.safety:AnswerSafety.end_leases", "before"
     ),
     "frontend before answer": Point(
         "frontend", "frontend.safety:AnswerSafety.wait_until_safe", "after"

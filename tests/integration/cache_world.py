@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 
 from catalog.leases import Leases
-from common.records import LEASE_MS
+from common.records import BUY, LEASE_MS, Trade
 from frontend.breaker import CircuitBreaker
 from frontend.cache import Hit, LRUCache, Miss, PutOutcome, Token
-from frontend.model import Quote
-from frontend.quotes import CachedQuotes
-from frontend.redis_client import connect_redis
+from frontend.model import DONE, Decision, Quote
+from frontend.quotes import CachedQuotes, find_quote
+from frontend.redis_client import CALL_TIMEOUTS, OwnConnections, connect_redis
 from frontend.safety import AnswerSafety
 
 
@@ -98,21 +98,29 @@ class Worker:
             for address in (url, f"redis://127.0.0.1:{closed_port}/0")
         ]
         self.cache = CuttableCache(
-            *(LRUCache(client, size=3, lease_ms=lease_ms) for client in self._clients)
+            *(
+                LRUCache(OwnConnections(client), size=3, lease_ms=lease_ms)
+                for client in self._clients
+            )
         )
         breaker = CircuitBreaker("Redis", retry_after_s=0.05)
         self.quotes = CachedQuotes(catalog, self.cache, breaker)
-        self.safety = AnswerSafety(self.cache, threads=8)
+        self.safety = AnswerSafety(
+            self.cache, threads=8, call_takes_s=CALL_TIMEOUTS * redis_timeout_s
+        )
 
     def trade(self, name: str) -> int:
         """The version of the trade, once it may be acknowledged."""
         version, lease_ms = self._catalog.trade(name)
-        self.safety.wait_until_safe(name, version, lease_ms, time.monotonic())
+        decision = Decision(DONE, version, version, lease_ms, replayed=False)
+        (settled,) = self.safety.end_leases([Trade("key", name, BUY, 1)], [decision])
+        assert isinstance(settled, Decision)
+        self.safety.wait_until_safe(name, version, settled.lease_ms, time.monotonic())
         return version
 
     def version(self, name: str) -> int:
         """As a lookup that starts now answers it."""
-        quote, _result = self.quotes.quote(name)
+        quote, _result = find_quote(self.quotes, name)
         assert quote is not None
         return quote.version
 

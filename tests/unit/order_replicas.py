@@ -31,8 +31,8 @@ class WatchedQueue(TradeQueue):
         super().__init__(capacity, 256, time.monotonic)
         self.arrivals = threading.Semaphore(0)
 
-    def put(self, pending: PendingTrade) -> None:
-        super().put(pending)
+    def put(self, *trades: PendingTrade) -> None:
+        super().put(*trades)
         self.arrivals.release()
 
 

@@ -55,7 +55,7 @@ class FakeReplica(bourse_pb2_grpc.OrderServiceServicer):
         self.orders: dict[int, bourse_pb2.OrderLookupResponse] = {}
         self.calls: list[Call] = []
         self._next: dict[str, deque[Act]] = {}
-        self._always: dict[str, Act] = {"Status": self._status}
+        self._always: dict[str, Act] = {"Status": self._status, "OrderLookup": self._order}
         self._changing = threading.Lock()
         self._released = threading.Event()
 
@@ -96,6 +96,9 @@ class FakeReplica(bourse_pb2_grpc.OrderServiceServicer):
     def Trade(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
         return self._play("Trade", request, context)
 
+    def TradeBatch(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
+        return self._play("TradeBatch", request, context)
+
     def OrderLookup(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
         return self._play("OrderLookup", request, context)
 
@@ -125,12 +128,16 @@ class FakeReplica(bourse_pb2_grpc.OrderServiceServicer):
 
     def usual(self, call: Call) -> Any:
         """An act: what a replica answers that is well."""
+        done = bourse_pb2.TradeResponse(
+            status=1, transaction_number=1, version=2, replica_id=self.replica_id
+        )
         if call.method == "Trade":
-            return bourse_pb2.TradeResponse(
-                status=1, transaction_number=1, version=2, replica_id=self.replica_id
+            return done
+        if call.method == "TradeBatch":
+            return bourse_pb2.TradeBatchResponse(
+                outcomes=[bourse_pb2.TradeOutcome(response=done) for _ in call.request.trades],
+                replica_id=self.replica_id,
             )
-        if call.method == "OrderLookup":
-            return self._order(call.request.number)
         if call.method == "IsAlive":
             return bourse_pb2.AliveResponse(
                 replica_id=self.replica_id, last_number=self.last_number
@@ -151,7 +158,8 @@ class FakeReplica(bourse_pb2_grpc.OrderServiceServicer):
             first_digest=self.first_digest,
         )
 
-    def _order(self, number: int) -> Any:
+    def _order(self, call: Call) -> Any:
+        number = call.request.number
         answer = bourse_pb2.OrderLookupResponse(number=number)
         answer.CopyFrom(self.orders.get(number, answer))
         answer.replica_id = self.replica_id

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
+from common.records import MAX_TRADES_PER_CALL
 from order import service as service_module
 from order.replica import Role
 from proto import bourse_pb2
@@ -170,6 +171,77 @@ def test_a_stopping_replica_takes_no_trades(leader: RunningReplica) -> None:
     leader.queue.close()
     code, details = refusal(lambda: leader.call("Trade", trade("a")))
     assert (code, details) == (Status.RESOURCE_EXHAUSTED, "stopping")
+
+
+# ------------------------------------------------------------ TradeBatch
+
+
+def batch(*requests: bourse_pb2.TradeRequest) -> bourse_pb2.TradeBatchRequest:
+    return bourse_pb2.TradeBatchRequest(trades=requests)
+
+
+def test_trades_that_come_together_are_decided_together(leader: RunningReplica) -> None:
+    answer = leader.call("TradeBatch", batch(trade("a"), trade("b"), trade("c", quantity=5_000)))
+    assert answer.replica_id == 1
+    responses = [outcome.response for outcome in answer.outcomes]
+    assert [(one.status, one.transaction_number) for one in responses] == [
+        (1, 11),
+        (1, 12),
+        (0, -1),
+    ]
+    assert [ids for _, ids, _ in leader.catalog.sent] == [["a", "b", "c"]]
+
+
+def test_each_of_a_batch_is_answered_as_if_it_were_alone(leader: RunningReplica) -> None:
+    requests = [trade("a"), *INVALID.values(), trade("a"), trade("a", quantity=2), trade("b")]
+    outcomes = leader.call("TradeBatch", batch(*requests)).outcomes
+    assert len(outcomes) == len(requests)
+    first, *invalid, again, another, last = outcomes
+    assert first.response.transaction_number == 11
+    no_such_trade = bourse_pb2.TradeResponse(status=-1, transaction_number=-1, replica_id=1)
+    assert [one.response for one in invalid] == [no_such_trade] * len(INVALID)
+    assert (again.response.transaction_number, again.response.replayed) == (11, True)
+    assert another.WhichOneof("outcome") == "failure"
+    assert another.failure.grpc_status == Status.ALREADY_EXISTS.value[0]
+    assert last.response.transaction_number == 12
+
+
+def test_a_batch_of_nothing_and_of_nothing_well_formed(replica: RunningReplica) -> None:
+    assert list(replica.call("TradeBatch", batch()).outcomes) == []
+    (only,) = replica.call("TradeBatch", batch(trade("a", quantity=0))).outcomes
+    assert only.response.status == -1
+
+
+def test_a_batch_has_a_bound(leader: RunningReplica, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leader.queue, "_capacity", MAX_TRADES_PER_CALL)
+    most = [trade(f"key-{number}") for number in range(MAX_TRADES_PER_CALL)]
+    assert len(leader.call("TradeBatch", batch(*most)).outcomes) == MAX_TRADES_PER_CALL
+    code, details = refusal(lambda: leader.call("TradeBatch", batch(*most, trade("one more"))))
+    assert (code, details) == (Status.INVALID_ARGUMENT, "more than 64 trades in one call")
+    assert leader.log.last_number == 10 + MAX_TRADES_PER_CALL
+
+
+def test_a_follower_takes_no_batch(replica: RunningReplica) -> None:
+    code, details = refusal(lambda: replica.call("TradeBatch", batch(trade("a"), trade("b"))))
+    assert (code, details) == (Status.FAILED_PRECONDITION, "replica 1 is not the leader")
+    assert not replica.queue.arrivals.acquire(blocking=False)
+
+
+def test_a_batch_that_the_queue_cannot_hold_is_refused_whole(
+    replica: RunningReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica.lead()
+    monkeypatch.setattr(replica.queue, "_capacity", 2)
+    code, _ = refusal(lambda: replica.call("TradeBatch", batch(trade("a"), trade("b"), trade("c"))))
+    assert code is Status.RESOURCE_EXHAUSTED
+    assert replica.queue.take_batch() == []
+
+
+def test_a_batch_without_decisions_in_time_has_unknown_outcomes(replica: RunningReplica) -> None:
+    replica.lead()  # and its pipeline hangs
+    answer = replica.call("TradeBatch", batch(trade("a"), trade("b")), timeout_s=0.5)
+    statuses = [outcome.failure.grpc_status for outcome in answer.outcomes]
+    assert statuses == [Status.DEADLINE_EXCEEDED.value[0]] * 2
 
 
 # ------------------------------------------------------------ defects

@@ -9,7 +9,9 @@ from concurrent.futures import Future, wait
 import pytest
 import redis
 
-from common.errors import OutcomeUnknown
+from common.errors import BourseError, OutcomeUnknown
+from common.records import BUY, Trade
+from frontend.model import DONE, Decision
 from frontend.safety import AnswerSafety
 
 ANSWERED_AT = 100.0
@@ -49,7 +51,7 @@ def world() -> World:
 
 @pytest.fixture
 def safety(world: World) -> Iterator[AnswerSafety]:
-    made = AnswerSafety(world, threads=1, clock=world.clock, sleep=world.sleep)
+    made = AnswerSafety(world, threads=1, call_takes_s=1.0, clock=world.clock, sleep=world.sleep)
     yield made
     made.close()
 
@@ -104,7 +106,12 @@ def test_a_try_that_hangs_does_not_hold_the_answer(world: World) -> None:
         world.now_s += seconds / 2 + 0.001  # woken early: it must wait for the rest
 
     safety = AnswerSafety(
-        world, threads=1, clock=world.clock, sleep=world.sleep, wait_for=let_time_pass
+        world,
+        threads=1,
+        call_takes_s=1.0,
+        clock=world.clock,
+        sleep=world.sleep,
+        wait_for=let_time_pass,
     )
     safety.wait_until_safe("stock1", 7, 5_000, ANSWERED_AT)
     assert ANSWERED_AT + 5 <= world.now_s < ANSWERED_AT + 5.1
@@ -144,10 +151,80 @@ def test_more_trades_than_threads_wait_no_longer_than_their_lease(world: World) 
         world.now_s += seconds
 
     safety = AnswerSafety(
-        world, threads=1, clock=world.clock, sleep=world.sleep, wait_for=let_time_pass
+        world,
+        threads=1,
+        call_takes_s=1.0,
+        clock=world.clock,
+        sleep=world.sleep,
+        wait_for=let_time_pass,
     )
     safety.wait_until_safe("stock1", 7, 1_000, ANSWERED_AT)
     safety.wait_until_safe("stock1", 7, 3_000, ANSWERED_AT)
     assert world.now_s == pytest.approx(ANSWERED_AT + 3)
     hanging.set()
     safety.close()
+
+
+# ------------------------------------------------------------ together
+
+
+class Together:
+    """What was decided in one call, and a Redis that answers as it is told."""
+
+    def __init__(self) -> None:
+        self.now_s = ANSWERED_AT
+        self.invalidated: list[list[tuple[str, int]]] = []
+        self.takes_s = 0.0
+        self.error: Exception | None = None
+        self.safety = AnswerSafety(self, threads=1, call_takes_s=1.0, clock=lambda: self.now_s)
+
+    def invalidate(self, versions: Sequence[tuple[str, int]]) -> None:
+        self.invalidated.append(list(versions))
+        self.now_s += self.takes_s
+        if self.error is not None:
+            raise self.error
+
+    def end(self, *outcomes: Decision | BourseError) -> list[Decision | BourseError]:
+        trades = [Trade(f"key-{i}", f"stock{i}", BUY, 1) for i in range(len(outcomes))]
+        return self.safety.end_leases(trades, outcomes)
+
+
+@pytest.fixture
+def together() -> Iterator[Together]:
+    together = Together()
+    yield together
+    together.safety.close()
+
+
+def done(version: int, lease_ms: int) -> Decision:
+    return Decision(DONE, version, version, lease_ms, replayed=False)
+
+
+def test_what_was_decided_together_is_invalidated_by_one_call(together: Together) -> None:
+    assert together.end(done(3, 5_000), done(4, 2_000)) == [done(3, 0), done(4, 0)]
+    assert together.invalidated == [[("stock0", 3), ("stock1", 4)]]
+
+
+def test_only_what_was_done_under_a_lease_worth_it_is_invalidated(together: Together) -> None:
+    refused, failed = Decision(0, -1, 0, 0, replayed=False), OutcomeUnknown()
+    outcomes = [done(3, 0), done(4, 999), refused, failed, done(5, 1_000)]
+    assert together.end(*outcomes) == [done(3, 0), done(4, 999), refused, failed, done(5, 0)]
+    assert together.invalidated == [[("stock4", 5)]]
+
+
+def test_with_no_lease_redis_is_not_asked(together: Together) -> None:
+    assert together.end(done(3, 0), done(4, 0)) == [done(3, 0), done(4, 0)]
+    assert together.invalidated == []
+
+
+@pytest.mark.parametrize("error", [redis.TimeoutError("slow"), ZeroDivisionError("a defect")])
+def test_where_redis_does_not_confirm_the_leases_have_run_on(
+    together: Together, error: Exception
+) -> None:
+    together.error, together.takes_s = error, 0.5
+    assert together.end(done(3, 5_000), done(4, 1_000)) == [done(3, 4_500), done(4, 500)]
+
+
+def test_a_call_that_outlasts_a_lease_ends_it_all_the_same(together: Together) -> None:
+    together.error, together.takes_s = redis.TimeoutError("slow"), 7.0
+    assert together.end(done(3, 5_000)) == [done(3, 0)]
