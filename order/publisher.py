@@ -22,7 +22,8 @@ from common.records import INVALIDATION_CHANNEL, Order
 logger = logging.getLogger(__name__)
 
 _STREAM_CAPACITY = 10_000  # changes a slow subscriber may be behind
-_QUEUE_CAPACITY = 1_000  # batches that may wait for a slow Redis
+_PUBLISHED_AT_ONCE = 10_000  # stocks in one message
+_BETWEEN_S = 0.02  # from one message to the next
 _POLL_S = 0.5
 
 Changes = Mapping[str, int]  # stock name -> its newest version
@@ -102,20 +103,28 @@ class UpdateHub:
 
 
 class RedisPublisher:
-    """Publishes from a thread of its own, so that a slow Redis never delays a trade."""
+    """Publishes from a thread of its own, so that a slow Redis never delays a trade.
+
+    What comes while it publishes waits for the next message, the newest version of each stock:
+    every worker of every frontend acts on every message, so it makes few of them.
+    """
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        self._waiting: queue.Queue[Changes] = queue.Queue(_QUEUE_CAPACITY)
+        self._waiting: dict[str, int] = {}
+        self._arrived = threading.Condition()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._is_failing = False
 
     def offer(self, changes: Changes) -> None:
-        try:
-            self._waiting.put_nowait(changes)
-        except queue.Full:
-            logger.debug("publisher is behind, a batch is not announced")
+        with self._arrived:
+            for name, version in changes.items():
+                if name in self._waiting or len(self._waiting) < _PUBLISHED_AT_ONCE:
+                    self._waiting[name] = max(version, self._waiting.get(name, 0))
+                else:
+                    logger.debug("publisher is behind, %s is not announced", name)
+            self._arrived.notify()
 
     def start(self) -> None:
         self._thread.start()
@@ -128,9 +137,8 @@ class RedisPublisher:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            try:
-                changes = self._waiting.get(timeout=_POLL_S)
-            except queue.Empty:
+            changes = self._take()
+            if not changes:
                 continue
             try:
                 self._client.publish(INVALIDATION_CHANNEL, json.dumps(list(changes.items())))
@@ -139,6 +147,14 @@ class RedisPublisher:
                 self._note(failing=True, detail=str(error))
             except Exception:
                 logger.exception("unexpected error while publishing")
+            self._stopping.wait(_BETWEEN_S)
+
+    def _take(self) -> Changes:
+        """What waits; nothing if nothing came for a while."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._waiting, _POLL_S)
+            changes, self._waiting = self._waiting, {}
+        return changes
 
     def _note(self, *, failing: bool, detail: str) -> None:
         if failing and not self._is_failing:
