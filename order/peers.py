@@ -6,19 +6,28 @@ from collections.abc import Iterator, Sequence
 
 from common.errors import BourseError
 from common.records import Order, order_to_item, orders_from_items
-from common.replicas import PendingAnswer, ReplicaPeer
+from common.replicas import ReplicaPeer
 from order.catalog_client import CHUNK, not_here
 from proto import bourse_pb2
 
 
-def send_rows(
-    peer: ReplicaPeer, rows: Sequence[Order], leader_id: int, epoch: int, timeout_s: float
-) -> PendingAnswer:
-    """Starts sending rows to a replica's log; the answer says where that log ends then."""
-    batch = bourse_pb2.OrderBatch(
+def batch_of(rows: Sequence[Order], leader_id: int, epoch: int) -> bourse_pb2.OrderBatch:
+    """Rows as a leader sends them."""
+    return bourse_pb2.OrderBatch(
         rows=[order_to_item(row) for row in rows], leader_id=leader_id, epoch=epoch
     )
-    return peer.start("SyncOrderBatch", batch, timeout_s)
+
+
+def send_rows(
+    peer: ReplicaPeer, batch: bourse_pb2.OrderBatch, timeout_s: float
+) -> bourse_pb2.SyncResponse:
+    """Sends rows to a replica's log; the answer says where that log ends then.
+
+    Raises:
+        BourseError: what the call ended with.
+    """
+    answer: bourse_pb2.SyncResponse = peer.call("SyncOrderBatch", batch, timeout_s)
+    return answer
 
 
 def pull_rows(peer: ReplicaPeer, after: int, timeout_s: float) -> Iterator[list[Order]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from common.errors import BourseError
 from common.records import Order
@@ -12,7 +13,7 @@ from common.replicas import ReplicaPeer
 from order.ledger import Ledger
 from order.log import OrderLog
 from order.node import Node
-from order.peers import send_rows
+from order.peers import batch_of, send_rows
 from order.replica import Role
 from proto import bourse_pb2
 
@@ -52,6 +53,7 @@ class Replicator:
         self._in_sync: dict[int, ReplicaPeer] = {}
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._senders = ThreadPoolExecutor(max(1, len(peers) - 1), "replicate")
 
     def in_sync(self) -> list[int]:
         """The ids of the followers in sync; empty out of office."""
@@ -62,22 +64,25 @@ class Replicator:
 
     def replicate(self, rows: Sequence[Order], epoch: int) -> None:
         """Sends rows to every follower in sync at once; returns when all took them or left."""
-        if not rows:
+        members = self._members(epoch)
+        if not rows or not members:
+            # Maybe nobody is in sync. Needed ("leading without followers"): test_failure_table.py.
             return
-        leader_id = self._node.view().replica_id
-        # Maybe nobody. Needed ("leading without followers"): test_failure_table.py.
-        waiting = [
-            send_rows(peer, rows, leader_id, epoch, self._replication_timeout_s)
-            for peer in self._members(epoch)
-        ]
-        for pending in waiting:
-            try:
-                answer = pending.answer()
-            except BourseError as error:
-                self._drop(pending.peer, error.message)
-                continue
-            if answer.last_number < rows[-1].number:
-                self._drop(pending.peer, f"its log ends at {answer.last_number}")
+        batch = batch_of(rows, self._node.view().replica_id, epoch)
+        # One is sent to from here: a thread for it would only be one more to wake.
+        sending = [self._senders.submit(self._give, peer, batch) for peer in members[1:]]
+        self._give(members[0], batch)
+        for sent in sending:
+            sent.result()
+
+    def _give(self, peer: ReplicaPeer, batch: bourse_pb2.OrderBatch) -> None:
+        try:
+            last_number = send_rows(peer, batch, self._replication_timeout_s).last_number
+        except BourseError as error:
+            self._drop(peer, error.message)
+            return
+        if last_number < batch.rows[-1].number:
+            self._drop(peer, f"its log ends at {last_number}")
 
     def start(self) -> None:
         for peer in self._peers:
@@ -91,6 +96,7 @@ class Replicator:
         self._stopping.set()
         for thread in self._threads:
             thread.join()
+        self._senders.shutdown()
 
     def _members(self, epoch: int) -> list[ReplicaPeer]:
         with self._changing:
@@ -158,4 +164,4 @@ class Replicator:
     def _send(
         self, peer: ReplicaPeer, rows: Sequence[Order], leader_id: int, epoch: int
     ) -> bourse_pb2.SyncResponse:
-        return send_rows(peer, rows, leader_id, epoch, self._catch_up_timeout_s).answer()  # type: ignore[no-any-return]
+        return send_rows(peer, batch_of(rows, leader_id, epoch), self._catch_up_timeout_s)
