@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 _STREAM_CAPACITY = 10_000  # changes a slow subscriber may be behind
 _PUBLISHED_AT_ONCE = 10_000  # stocks in one message
-_BETWEEN_S = 0.02  # from one message to the next
+_BETWEEN_S = 0.05  # from one message to the next
 _POLL_S = 0.5
 
 Changes = Mapping[str, int]  # stock name -> its newest version

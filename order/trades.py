@@ -78,6 +78,11 @@ class TradeQueue:
             self._arrived.wait_for(lambda: self._waiting or self._closed, timeout_s)
             return bool(self._waiting)
 
+    def gather(self, count: int, timeout_s: float) -> None:
+        """Waits until so many trades wait here, but no longer than this."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: len(self._waiting) >= count or self._closed, timeout_s)
+
     def take_batch(self) -> list[PendingTrade]:
         """What waits, oldest first, as far as it fits into a batch.
 
@@ -96,6 +101,10 @@ class TradeQueue:
         with self._arrived:
             self._closed = True
             self._arrived.notify_all()
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
 
     @property
     def is_drained(self) -> bool:

@@ -166,6 +166,31 @@ def test_the_pipeline_ends_when_the_queue_is_closed_and_empty(world: World) -> N
     assert not thread.is_alive()
 
 
+# ------------------------------------------------------------ how many a batch waits for
+
+
+def test_a_batch_waits_for_those_just_answered_and_those_who_waited(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gathered: list[int] = []
+    monkeypatch.setattr(world.queue, "gather", lambda count, _timeout_s: gathered.append(count))
+    world.ask(*"abcdefgh")  # three to a batch
+    world.run()
+    # Nobody is expected at first; then three were answered and five waited; then two.
+    assert gathered == [8, 5]
+
+
+def test_few_callers_do_not_wait_for_each_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(world.queue, "gather", fail)
+    monkeypatch.setattr(world.queue, "_batch_limit", 1)
+    assert all(isinstance(one, Decision) for one in world.answers("a", "b", "c"))
+
+
 # ------------------------------------------------------------ how long a batch takes
 
 

@@ -85,8 +85,12 @@ def test_the_clock_is_read_when_the_batch_is_taken(queue: TradeQueue, clock: Clo
     assert isinstance(outcome(pending), OutcomeUnknown)
 
 
-def woken_in_a_thread(queue: TradeQueue, meanwhile: Callable[[], None]) -> bool:
-    """What a thread takes that waits already, and would wait long."""
+def woken_in_a_thread(
+    queue: TradeQueue,
+    meanwhile: Callable[[], None],
+    waits: Callable[[], object] | None = None,
+) -> object:
+    """What a thread gets that waits already, and would wait long."""
     is_waiting = threading.Event()
     wait_for = queue._arrived.wait_for
 
@@ -96,7 +100,7 @@ def woken_in_a_thread(queue: TradeQueue, meanwhile: Callable[[], None]) -> bool:
 
     queue._arrived.wait_for = watched  # type: ignore[method-assign, assignment]
     with ThreadPoolExecutor(1) as thread:
-        taking = thread.submit(queue.wait, LONG_S)
+        taking = thread.submit(waits or (lambda: queue.wait(LONG_S)))
         assert is_waiting.wait(10)
         meanwhile()  # gets the lock only when the thread has let go of it to wait
         return taking.result(timeout=10)
@@ -109,6 +113,36 @@ def test_who_waits_is_woken_by_a_trade(queue: TradeQueue) -> None:
 
 def test_who_waits_is_woken_when_the_queue_closes(queue: TradeQueue) -> None:
     assert not woken_in_a_thread(queue, queue.close)
+
+
+def test_who_gathers_goes_on_when_enough_have_come(queue: TradeQueue) -> None:
+    fill(queue, 2)
+    queue.gather(2, LONG_S)  # at once
+    woken_in_a_thread(
+        queue,
+        lambda: queue.put(make_pending("a"), make_pending("b")),
+        waits=lambda: queue.gather(4, LONG_S),
+    )
+    assert len(queue) == 4
+
+
+def test_who_gathers_goes_on_when_the_queue_closes(queue: TradeQueue) -> None:
+    woken_in_a_thread(queue, queue.close, waits=lambda: queue.gather(1, LONG_S))
+
+
+def test_who_gathers_goes_on_without_those_who_do_not_come(queue: TradeQueue) -> None:
+    fill(queue, 1)
+    queue.gather(2, timeout_s=0.001)
+    assert len(queue) == 1
+
+
+def test_trades_are_taken_all_or_none(queue: TradeQueue) -> None:
+    fill(queue, 3)
+    with pytest.raises(Busy):
+        queue.put(*(make_pending(name) for name in "abc"))
+    assert len(queue) == 3
+    queue.put(*(make_pending(name) for name in "ab"))
+    assert len(queue) == 5
 
 
 def test_a_closed_queue_takes_nothing_and_hands_out_what_it_has(queue: TradeQueue) -> None:
