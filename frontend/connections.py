@@ -7,7 +7,7 @@ import select
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers.gthread import TConn
@@ -59,6 +59,45 @@ class Connection(TConn):  # type: ignore[misc] # gunicorn is not typed
     def takes_an_answer(self) -> bool:
         """Whether there is room for one: the client read enough of what it was sent before."""
         return bool(self._room.poll(0))
+
+
+class OneSegment:
+    """A client's socket for one answer: the head waits for the beginning of the body.
+
+    gunicorn sends one after the other, and each costs a passage through the network's layers on
+    both sides.
+    """
+
+    def __init__(self, client: socket.socket) -> None:
+        self._client = client
+        self._head = b""
+        self._has_head = False
+
+    def sendall(self, data: bytes) -> None:
+        if self._has_head:
+            head, self._head = self._head, b""
+            self._client.sendall(head + data)
+        else:
+            self._head, self._has_head = data, True
+
+    def flush(self) -> None:
+        """Sends what waits. An answer without a body is all head."""
+        if self._head:
+            head, self._head = self._head, b""
+            self._client.sendall(head)
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else is done with it comes after what was sent before."""
+        self.flush()
+        return getattr(self._client, name)
+
+
+class Exchange(NamedTuple):
+    """What gunicorn asks of a connection while it answers one request."""
+
+    sock: OneSegment
+    client: Any  # the client's address
+    server: Any  # this server's
 
 
 class Waiting:

@@ -22,7 +22,7 @@ from gunicorn.http.errors import InvalidHeader, ParseException
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
 
 from frontend import arrival
-from frontend.connections import Connection, Waiting
+from frontend.connections import Connection, Exchange, OneSegment, Waiting
 from frontend.reception import Arrival
 from frontend.refusals import refusal, refusal_for
 from frontend.request_threads import CallQueue, RequestThreads
@@ -77,7 +77,12 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn is not typed
         request._expected_100_continue = False
         if connection.closes_after_answer:
             request.force_close()
-        return super().handle_request(request, connection)
+        answer = OneSegment(connection.sock)
+        try:
+            exchange = Exchange(answer, connection.client, connection.server)
+            return super().handle_request(request, exchange)
+        finally:
+            answer.flush()
 
     def _keepalive_after(self, connection: Connection, keepalive: bool) -> bool:
         """Reads what the application left of the body. Should that turn out malformed, the
