@@ -31,6 +31,9 @@ end
 -- A count and not the time: two uses in one millisecond have an order too.
 local function mark_used(name)
   local newest = redis.call('ZREVRANGE', RECENCY, 0, 0, 'WITHSCORES')
+  if newest[1] == name then
+    return
+  end
   redis.call('ZADD', RECENCY, (tonumber(newest[2]) or 0) + 1, name)
 end
 
