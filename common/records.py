@@ -14,8 +14,8 @@ BUY = "BUY"
 SELL = "SELL"
 
 # Looked up for every row that travels: the generated enum's own methods take three times as long.
-_TYPE_NUMBERS = {BUY: bourse_pb2.BUY, SELL: bourse_pb2.SELL}
-_TYPE_NAMES: dict[int, str] = {number: name for name, number in _TYPE_NUMBERS.items()}
+TYPE_NUMBERS = {BUY: bourse_pb2.BUY, SELL: bourse_pb2.SELL}
+TYPE_NAMES: dict[int, str] = {number: name for name, number in TYPE_NUMBERS.items()}
 
 # h₀ of the hash chain: the digest of an empty log.
 EMPTY_DIGEST = bytes(32)
@@ -118,7 +118,7 @@ def trade_to_request(trade: Trade) -> bourse_pb2.TradeRequest:
     return bourse_pb2.TradeRequest(
         request_id=trade.request_id,
         name=trade.name,
-        type=_TYPE_NUMBERS[trade.type],
+        type=TYPE_NUMBERS[trade.type],
         quantity=trade.quantity,
     )
 
@@ -126,7 +126,7 @@ def trade_to_request(trade: Trade) -> bourse_pb2.TradeRequest:
 def trade_from_request(request: bourse_pb2.TradeRequest | bourse_pb2.UpdateRequest) -> Trade:
     """The trade that somebody sent. The wire can carry any number for its type; of one that is
     none, the trade is not well-formed."""
-    trade_type = _TYPE_NAMES.get(request.type, "")
+    trade_type = TYPE_NAMES.get(request.type, "")
     return Trade(request.request_id, request.name, trade_type, request.quantity)
 
 
@@ -135,7 +135,7 @@ def order_to_item(order: Order) -> bourse_pb2.OrderDBItem:
         number=order.number,
         request_id=order.request_id,
         name=order.name,
-        type=_TYPE_NUMBERS[order.type],
+        type=TYPE_NUMBERS[order.type],
         quantity=order.quantity,
         version=order.version,
         epoch=order.epoch,
@@ -145,7 +145,7 @@ def order_to_item(order: Order) -> bourse_pb2.OrderDBItem:
 
 def order_from_item(item: bourse_pb2.OrderDBItem) -> Order:
     """The row a peer sent. Raises ValueError for a trade type that is neither BUY nor SELL."""
-    trade_type = _TYPE_NAMES.get(item.type)
+    trade_type = TYPE_NAMES.get(item.type)
     if trade_type is None:
         raise ValueError(f"{item.type} is no trade type")
     return Order(

@@ -104,15 +104,34 @@ def call_metadata() -> tuple[tuple[str, str | bytes], ...]:
     return () if identifier == "-" else ((REQUEST_ID_KEY, identifier),)
 
 
-class _FewReflections(grpc.ServerInterceptor):
+class _Wrapped(grpc.ServerInterceptor):
+    """Wraps each handler once, not for each call as a chain of interceptors does."""
+
+    def __init__(self, wraps: Sequence[Callable[[str, Any], Any]]) -> None:
+        self._wraps = wraps
+        self._wrapped: dict[str, Any] = {}  # by method; a handler is the same for every call
+
+    def intercept_service(self, continuation: Any, details: Any) -> Any:
+        wrapped = self._wrapped.get(details.method)
+        if wrapped is not None:
+            return wrapped
+        handler = continuation(details)
+        if handler is None:
+            return None  # and nothing is kept: a caller can make up any number of methods
+        for wrap in self._wraps:
+            handler = wrap(details.method, handler)
+        self._wrapped[details.method] = handler
+        return handler
+
+
+class _FewReflections:
     """Bounds the reflection streams: each keeps a thread for as long as its caller likes."""
 
     def __init__(self, limit: int) -> None:
         self._slots = threading.BoundedSemaphore(limit)
 
-    def intercept_service(self, continuation: Any, details: Any) -> Any:
-        handler = continuation(details)
-        if handler is None or not details.method.startswith("/grpc.reflection."):
+    def wrap(self, method: str, handler: Any) -> Any:
+        if not method.startswith("/grpc.reflection."):
             return handler
         return handler._replace(stream_stream=self._bounded(handler.stream_stream))
 
@@ -128,16 +147,15 @@ class _FewReflections(grpc.ServerInterceptor):
         return bounded
 
 
-class _OpenStreams(grpc.ServerInterceptor):
+class _OpenStreams:
     """Knows the streams of answers, so that no reader of one holds up a stop."""
 
     def __init__(self) -> None:
         self._open: set[grpc.ServicerContext] = set()
         self._changing = threading.Lock()
 
-    def intercept_service(self, continuation: Any, details: Any) -> Any:
-        handler = continuation(details)
-        if handler is None or not handler.response_streaming:
+    def wrap(self, _method: str, handler: Any) -> Any:
+        if not handler.response_streaming:
             return handler
         if handler.request_streaming:
             return handler._replace(stream_stream=self._noting(handler.stream_stream))
@@ -165,25 +183,10 @@ class _OpenStreams(grpc.ServerInterceptor):
             self._open.discard(context)
 
 
-class _ErrorTable(grpc.ServerInterceptor):
-    """Runs each handler under the caller's request id and turns what it raises into a status."""
-
-    def __init__(self) -> None:
-        self._guarded: dict[str, Any] = {}  # by method; a handler is the same for every call
-
-    def intercept_service(self, continuation: Any, details: Any) -> Any:
-        guarded = self._guarded.get(details.method)
-        if guarded is not None:
-            return guarded
-        handler = continuation(details)
-        if handler is None or not details.method.startswith(_OUR_METHODS):
-            return handler
-        guarded = _guarded(handler)
-        self._guarded[details.method] = guarded
-        return guarded
-
-
-def _guarded(handler: Any) -> Any:
+def _guarded(method: str, handler: Any) -> Any:
+    """Runs a handler under the caller's request id and turns what it raises into a status."""
+    if not method.startswith(_OUR_METHODS):
+        return handler
     if handler.response_streaming:
         return handler._replace(unary_stream=_guard_stream(handler.unary_stream))
     return handler._replace(unary_unary=_guard(handler.unary_unary))
@@ -244,7 +247,9 @@ class RpcServer:
         self._streams = _OpenStreams()
         self._server = grpc.server(
             futures.ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
-            interceptors=[self._streams, _ErrorTable(), _FewReflections(_REFLECTION_STREAMS)],
+            interceptors=[
+                _Wrapped([_FewReflections(_REFLECTION_STREAMS).wrap, _guarded, self._streams.wrap])
+            ],
             options=_SERVER_OPTIONS,
             maximum_concurrent_rpcs=threads + queue_limit,
         )

@@ -26,6 +26,7 @@ from common.errors import (
 from common.records import (
     MAX_EPOCH,
     MAX_TRADES_PER_CALL,
+    TYPE_NUMBERS,
     Order,
     order_to_item,
     orders_from_items,
@@ -169,7 +170,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
             status=1,
             number=order.number,
             name=order.name,
-            type=bourse_pb2.TradeType.Value(order.type),
+            type=TYPE_NUMBERS[order.type],
             quantity=order.quantity,
             replica_id=self._replica_id,
         )
