@@ -15,6 +15,7 @@ _EXIT_CODES = (
     "not be measured, or the arguments are wrong; 130 interrupted. A missed target is no error."
 )
 _OUT = Path("bench-runs")
+SCALE_PARTS = ("orders", "stocks", "catch-up", "replicas", "workers", "cache")
 BENCH_PARTS = ("cached", "uncached", "trade", "order", "figure")
 
 _EXIT_MISSING = 2
@@ -22,6 +23,8 @@ _EXIT_MISSING = 2
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _add_bench(commands)
+    _add_scale(commands)
+    _add_failover(commands)
 
 
 def _run(arguments: argparse.Namespace, _connect: object) -> int:
@@ -44,9 +47,47 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "also on Ctrl-C. Under five minutes, once the images are built.",
     )
     _add_only(parser, BENCH_PARTS)
-    _add_rounds(parser, seconds=2, rounds=4)
+    _add_rounds(parser, seconds=1, rounds=8)
     _add_output(parser, "bench")
     parser.set_defaults(run=_run, tool="bench")
+
+
+def _add_scale(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _new(
+        commands,
+        "scale",
+        "measure what becomes of it as it grows",
+        "Starts copies of the service in containers that differ in one thing, and measures them in "
+        "turns with wrk: 1,000 and 1,000,000 orders, 10 and 100,000 stocks, 3, 5 and 7 replicas, 1 "
+        "to 4 workers, a cache of 5 and of 50,000 entries; and trades while a replica catches up "
+        "that lacks 100,000 orders. All of it is removed at the end, also on Ctrl-C. Ten minutes.",
+    )
+    _add_only(parser, SCALE_PARTS)
+    _add_rounds(parser, seconds=1, rounds=6)
+    _add_output(parser, "scale")
+    parser.set_defaults(run=_run, tool="scale")
+
+
+def _add_failover(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _new(
+        commands,
+        "failover",
+        "measure how long trades wait when the leader dies",
+        "Starts a copy of the service in containers, and kills and pauses the order leader, in "
+        "turns, while wrk trades as fast as answers come. What counts is the longest time without "
+        "an acknowledged trade around each strike. The copy is removed at the end, also on Ctrl-C. "
+        "Six minutes.",
+    )
+    for kind in ("kill", "pause"):
+        parser.add_argument(
+            f"--{kind}s",
+            type=lambda text: whole(text, 0, 1000),
+            default=20,
+            metavar="N",
+            help=f"how often to {kind} the leader (default: %(default)s)",
+        )
+    _add_output(parser, "failover")
+    parser.set_defaults(run=_run, tool="failover")
 
 
 def _new(

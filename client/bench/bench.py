@@ -52,8 +52,12 @@ FLOOR_OF: Mapping[Case, Case] = {
     Case.TRADE: Case.HOP,
     Case.ORDER: Case.HOP,
 }
-PARTS = ("cached", "uncached", "trade", "order", "figure")
-_CASE_OF_PART = dict(zip(PARTS, FLOOR_OF, strict=False))
+_CASE_OF_PART = {
+    "cached": Case.CACHED,
+    "uncached": Case.UNCACHED,
+    "trade": Case.TRADE,
+    "order": Case.ORDER,
+}
 
 
 class Point(NamedTuple):
@@ -79,7 +83,7 @@ class Plan:
     @property
     def cases(self) -> list[Case]:
         """Each behind its floor."""
-        wanted = [_CASE_OF_PART[part] for part in PARTS[:-1] if part in self.parts]
+        wanted = [case for part, case in _CASE_OF_PART.items() if part in self.parts]
         with_floors = {one for case in wanted for one in (FLOOR_OF[case], case)}
         order = (Case.HELLO, Case.CACHED, Case.HOP, Case.UNCACHED, Case.TRADE, Case.ORDER)
         return [case for case in order if case in with_floors]

@@ -22,13 +22,13 @@ def verdicts(results: BenchResults) -> list[Verdict]:
         what = f"{case} of {floor}, {connections} connections: rate"
         if Point(case, connections) in points.by_key:
             ratio = points.rate_ratio(Point(case, connections), Point(floor, connections))
-            yield Verdict(Target(what, "at least", limit), ratio)
+            yield Verdict.of_median(Target(what, "at least", limit), ratio)
 
     def p50(case: Case, other: Case, connections: int, limit: float) -> Iterator[Verdict]:
         what = f"{case} of {other}, {_connections(connections)}: p50"
         if {Point(case, connections), Point(other, connections)} <= points.by_key.keys():
             ratio = points.p50_ratio(Point(case, connections), Point(other, connections))
-            yield Verdict(Target(what, "at most", limit), ratio)
+            yield Verdict.of_median(Target(what, "at most", limit), ratio)
 
     return [
         *rate(Case.CACHED, 16, 0.9),

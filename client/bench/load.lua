@@ -1,6 +1,8 @@
 -- What wrk sends and reports: wrk … -s load.lua URL -- KIND ARGUMENTS
 --
--- get PATH FIRST LAST        PATH with each number from FIRST to LAST in place of its `#`, in turn
+-- get PATH FIRST LAST START  PATH with each number from FIRST to LAST in place of its `#`, in turn,
+--                            beginning with the START-th, or with any if that is 0; of very many
+--                            numbers, some spread over them
 -- trade STOCKS KEYS          one share of stock1, stock2, … in turn, bought and then sold, each
 --                            trade under a key of its own that begins with KEYS
 -- timed STOCKS KEYS          the same, and reports when each answer came
@@ -26,6 +28,8 @@ end
 
 -- ---------------------------------------------------------------- what is sent
 
+local MOST_PATHS = 100000
+
 local bodies = {}
 local trades = 0
 
@@ -43,14 +47,18 @@ end
 
 local kinds = {}
 
-function kinds.get(path, first, last)
-  local ready, sent = {}, 0
-  for number = tonumber(first), tonumber(last) do
+function kinds.get(path, first, last, start)
+  local ready = {}
+  local step = math.ceil((last - first + 1) / MOST_PATHS)
+  for number = tonumber(first), tonumber(last), step do
     ready[#ready + 1] = wrk.format("GET", (path:gsub("#", string.format("%d", number))))
   end
+  -- Two runs that both began with the first would find in a cache what the other one left there.
+  math.randomseed(now_us())
+  local sent = start == "0" and math.random(#ready) or start - 1
   function request()
-    sent = sent + 1
-    return ready[(sent - 1) % #ready + 1]
+    sent = sent % #ready + 1
+    return ready[sent]
   end
 end
 

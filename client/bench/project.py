@@ -7,7 +7,7 @@ import os
 import secrets
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -96,27 +96,23 @@ class Project:
         self.stack = Stack(engine, self.name)
 
     @contextmanager
-    def up(self, data: Path | None = None, without: Sequence[str] = ()) -> Iterator[None]:
+    def up(self, data: Path | None = None) -> Iterator[None]:
         """Healthy inside, and gone with its volumes outside.
 
         Args:
             data: what the volumes hold at first, laid out as `scripts.fill` does it.
-            without: services that are created, with their data, but not started.
 
         Raises:
             ComposeFailed, StackError: it cannot be brought up.
         """
-        services = [name for name in self._model["services"] if name not in without]
         with ExitStack() as closing:
             self._path = closing.enter_context(_file(self._model))
             closing.callback(self._down)
-            self._say(f"starting {self.name}: {len(services)} containers")
+            self._say(f"starting {self.name}: {len(self._model['services'])} containers")
             self._compose("up", "--no-build", "--no-start")
             if data is not None:
                 self._fill(data)
-            # With what it depends on, compose would start the others as well.
-            alone = ["--no-deps"] if without else []
-            self._compose("up", "--no-build", "--wait", *alone, *services)
+            self._compose("up", "--no-build", "--wait")
             yield
 
     def url(self, service: str) -> str:

@@ -12,7 +12,7 @@ Relation = Literal["at least", "at most"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Compared with the median. `unit` is empty for a ratio."""
+    """`unit` is empty for a ratio."""
 
     what: str
     relation: Relation
@@ -23,21 +23,27 @@ class Target:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     target: Target
-    measured: Spread
+    measured: float
+    spread: Spread
+
+    @classmethod
+    def of_median(cls, target: Target, spread: Spread) -> Verdict:
+        return cls(target, spread.median, spread)
 
     @property
     def is_met(self) -> bool:
         if self.target.relation == "at least":
-            return self.measured.median >= self.target.limit
-        return self.measured.median <= self.target.limit
+            return self.measured >= self.target.limit
+        return self.measured <= self.target.limit
 
-    def row(self) -> tuple[str, str, str, str]:
+    def row(self) -> tuple[str, ...]:
         unit = self.target.unit and f" {self.target.unit}"
         digits = 0 if self.target.unit else 2
         return (
             self.target.what,
-            f"{self.target.relation} {self.target.limit:g}{unit}",
-            f"{self.measured.shown(digits)}{unit}",
+            f"{self.target.relation} {self.target.limit:.4g}{unit}",
+            f"{self.measured:.{digits}f}{unit}",
+            f"{self.spread.least:.{digits}f} to {self.spread.most:.{digits}f}{unit}",
             "met" if self.is_met else "MISSED",
         )
 
@@ -47,9 +53,10 @@ class Verdict:
             "relation": self.target.relation,
             "limit": self.target.limit,
             "unit": self.target.unit or "ratio",
-            "measured": self.measured.as_json(),
+            "measured": round(self.measured, 4),
+            "spread": self.spread.as_json(),
             "met": self.is_met,
         }
 
 
-HEADING = ("target", "wanted", "median (range)", "")
+HEADING = ("target", "wanted", "measured", "range", "")

@@ -13,7 +13,17 @@ from typing import Any
 import docker
 
 from client.answers import Malformed
-from client.bench import bench, bench_picture, bench_report, machine
+from client.bench import (
+    bench,
+    bench_picture,
+    bench_report,
+    failover,
+    failover_report,
+    machine,
+    scale_picture,
+    scale_report,
+    scale_sections,
+)
 from client.bench.wrk import Wrk, WrkFailed
 from faults.compose import ComposeFailed
 from faults.interrupts import Interrupts
@@ -83,4 +93,36 @@ def _bench(
     )
 
 
-_TOOLS: Mapping[str, Tool] = {"bench": _bench}
+def _failover(
+    engine: docker.DockerClient,
+    wrk: Wrk,
+    arguments: argparse.Namespace,
+    say: Callable[[str], None],
+) -> Findings:
+    times = {"kill": arguments.kills, "pause": arguments.pauses}
+    results = failover.run(engine, wrk, failover.Plan(times), say)
+    return Findings(
+        failover_report.as_text(results),
+        failover_report.as_json(results),
+        lambda path, subtitle: failover_report.draw(results, path, subtitle),
+        results.problems,
+    )
+
+
+def _scale(
+    engine: docker.DockerClient,
+    wrk: Wrk,
+    arguments: argparse.Namespace,
+    say: Callable[[str], None],
+) -> Findings:
+    plan = scale_sections.Plan(arguments.only, arguments.seconds, arguments.rounds)
+    results = scale_sections.run(engine, wrk, plan, say)
+    return Findings(
+        scale_report.as_text(results),
+        scale_report.as_json(results),
+        lambda path, subtitle: scale_picture.draw(results, path, subtitle),
+        results.problems,
+    )
+
+
+_TOOLS: Mapping[str, Tool] = {"bench": _bench, "scale": _scale, "failover": _failover}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,13 +37,16 @@ class Load:
     one_client_per_thread: bool = False
 
     @classmethod
-    def get(cls, path: str, first: int = 1, last: int = 1) -> Load:
-        """The path with each number from `first` to `last` in place of its `#`, in turn."""
-        return cls(("get", path, str(first), str(last)))
+    def get(cls, path: str, first: int, last: int, start: int = 0) -> Load:
+        """The path with each number from `first` to `last` in place of its `#`, in turn.
+
+        `start` is the place of the one to begin with, counted from 1; 0 is any.
+        """
+        return cls(("get", path, str(first), str(last), str(start)))
 
     @classmethod
-    def lookups(cls, first: int, last: int) -> Load:
-        return cls.get("/stocks?stockname=stock#", first, last)
+    def lookups(cls, first: int, last: int, start: int = 0) -> Load:
+        return cls.get("/stocks?stockname=stock#", first, last, start)
 
     @classmethod
     def orders(cls, first: int, last: int) -> Load:
@@ -105,6 +109,28 @@ def parse(output: str) -> Measured:
         raise WrkFailed(f"wrk reported nothing: {output}") from error
 
 
+class Running:
+    """wrk, while it runs."""
+
+    def __init__(self, process: subprocess.Popen[str], timeout_s: float) -> None:
+        self._process = process
+        self._timeout_s = timeout_s
+
+    def end(self) -> None:
+        """Earlier than it was to; it reports all the same."""
+        self._process.send_signal(signal.SIGINT)
+
+    def result(self) -> Measured:
+        """Waits for its end. Raises WrkFailed."""
+        try:
+            output, _ = self._process.communicate(timeout=self._timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise WrkFailed("wrk does not end") from error
+        if self._process.returncode != 0:
+            raise WrkFailed(f"wrk failed: {output}")
+        return parse(output)
+
+
 class Wrk:
     """The program, found once. Raises WrkFailed when it is missing."""
 
@@ -116,14 +142,12 @@ class Wrk:
 
     def run(self, url: str, load: Load, connections: int, seconds: float) -> Measured:
         """Closed loop: each connection sends as soon as it was answered. Raises WrkFailed."""
-        with self.running(url, load, connections, seconds) as result:
-            return result()
+        with self.running(url, load, connections, seconds) as running:
+            return running.result()
 
     @contextmanager
-    def running(
-        self, url: str, load: Load, connections: int, seconds: float
-    ) -> Iterator[Callable[[], Measured]]:
-        """Beside what is done inside; yields what waits for its end. Raises WrkFailed."""
+    def running(self, url: str, load: Load, connections: int, seconds: float) -> Iterator[Running]:
+        """Beside what is done inside. Raises WrkFailed."""
         command = self._command(url, load, connections, seconds)
         process = subprocess.Popen(  # noqa: S603 - our own words
             command,
@@ -134,16 +158,8 @@ class Wrk:
             start_new_session=True,  # Ctrl-C is for this program, which ends wrk
         )
 
-        def result() -> Measured:
-            output, _ = process.communicate(timeout=seconds + _TIMEOUT_S + _MARGIN_S)
-            if process.returncode != 0:
-                raise WrkFailed(f"{' '.join(command)} failed: {output}")
-            return parse(output)
-
         try:
-            yield result
-        except subprocess.TimeoutExpired as error:
-            raise WrkFailed(f"{' '.join(command)} does not end") from error
+            yield Running(process, seconds + _TIMEOUT_S + _MARGIN_S)
         finally:
             process.kill()
             process.wait()
