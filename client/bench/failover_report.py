@@ -65,11 +65,11 @@ def draw(results: FailoverResults, path: Path, subtitle: str) -> None:
             gaps_ms, limit_ms = results.gaps_ms(kind), LIMITS_MS[kind]
             end_ms = 1.1 * max(limit_ms, *gaps_ms)
             colour = BLUE if kind == "kill" else ORANGE
-            axes.hist(gaps_ms, _BINS, (0, end_ms), color=colour, edgecolor="white")
+            axes.hist(gaps_ms, bins=_BINS, range=(0, end_ms), color=colour, edgecolor="white")
             p99_ms = percentile(sorted(gaps_ms), 99)
             axes.axvline(p99_ms, color=GREY, label=f"99th percentile: {p99_ms:,.0f} ms")
             axes.axvline(limit_ms, color=RED, linestyle="--", label=f"target: {limit_ms:,.0f} ms")
-            axes.set_title(f"{kind} of the leader, {len(gaps_ms)} times")
+            axes.set_title(f"{kind.capitalize()} of the leader, {len(gaps_ms)} times")
             axes.set_xlabel("longest time without an acknowledged trade (ms)")
             axes.set_ylabel("times")
             axes.yaxis.get_major_locator().set_params(integer=True)

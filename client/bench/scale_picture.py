@@ -14,7 +14,12 @@ from client.bench.spread import Spread
 
 _COLUMNS = 2
 _SLICE_S = 0.5
-_COLOURS = (RED, BLUE, ORANGE, GREEN, PURPLE)
+_COLOURS = {
+    "trade": RED,
+    "cached lookup": BLUE,
+    "uncached lookup": ORANGE,
+    "order lookup": GREEN,
+}
 
 
 def draw(results: ScaleResults, path: Path, subtitle: str) -> None:
@@ -37,7 +42,7 @@ def draw(results: ScaleResults, path: Path, subtitle: str) -> None:
 
 def _rates(axes: Any, one: Comparison) -> None:
     width = 0.8 / len(one.measures)
-    for place, (measure, colour) in enumerate(zip(one.measures, _COLOURS, strict=False)):
+    for place, measure in enumerate(one.measures):
         spreads = [Spread.of(one.results.rates(Point(measure, end))) for end in one.ends]
         axes.bar(
             [
@@ -51,7 +56,7 @@ def _rates(axes: Any, one: Comparison) -> None:
                 [spread.most - spread.median for spread in spreads],
             ],
             error_kw={"linewidth": 0.8, "capsize": 2},
-            color=colour,
+            color=_COLOURS.get(measure, PURPLE),
             label=measure,
         )
     axes.set_title(f"By {one.title}")
@@ -69,7 +74,11 @@ def _catch_up(axes: Any, one: CatchUp) -> None:
         if at_s < slices * _SLICE_S:
             rates[int(at_s / _SLICE_S)] += 1 / _SLICE_S
     axes.stairs(
-        rates, [number * _SLICE_S for number in range(slices + 1)], color=RED, linewidth=1.5
+        rates,
+        [number * _SLICE_S for number in range(slices + 1)],
+        color=RED,
+        linewidth=1.5,
+        baseline=None,
     )
     axes.axvspan(
         one.started_s,

@@ -165,9 +165,10 @@ class _Scale:
     def _workers(self) -> Comparison:
         """One service with a frontend for each number."""
         names = {f"{count} worker{'s' * (count > 1)}": count for count in _WORKERS}
-        services = dict(
-            zip(names, ("frontend", "frontend-2", "frontend-3", "frontend-4"), strict=True)
-        )
+        services = {
+            end: "frontend" if count == _WORKERS[0] else f"frontend-{count}"
+            for end, count in names.items()
+        }
         model = self._base
         for end, service in services.items():
             model = with_frontend(model, service, {"WEB_CONCURRENCY": str(names[end])})

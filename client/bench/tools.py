@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"python -m client {arguments.tool}: {error}", file=sys.stderr)
         return EXIT_CANNOT
     if findings.problems:
-        print(f"{len(findings.problems)} PROBLEMS: the figures are not to be trusted")
+        print(f"PROBLEMS: {len(findings.problems)}. These figures are not to be trusted.")
         return EXIT_WRONG
     return EXIT_MEASURED
 
