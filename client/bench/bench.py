@@ -7,20 +7,18 @@ behind the same server with the same settings and limits.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+from client.bench.data import filled
 from client.bench.model import Model, with_floors, with_frontend, with_settings
 from client.bench.project import Images, Project
 from client.bench.rounds import Contestant, Results, in_turns
 from client.bench.upkeep import cache_results, looked_up, next_number
 from client.bench.wrk import Load, Measured, Wrk
-from scripts import fill
 
 CONNECTIONS = (1, 16, 32)
 PROBABILITIES = (0.0, 0.2, 0.4, 0.6, 0.8)
@@ -30,7 +28,6 @@ _CLIENTS = 5
 _STOCKS = 1_000
 _CACHED_STOCKS = 10  # as many as the cache holds; these are traded, too
 _ORDERS = 10_000
-_VOLUME = 1_000_000  # of each stock: none of them runs out
 _WARM_UP_S = 1.0
 # Of a sample of lookups, so many must have come from where they are measured to come from: an entry
 # of the cache lives 5 s at most, so now and then one is missed.
@@ -111,18 +108,10 @@ def model_of(base: Model) -> Model:
 def run(engine: Any, wrk: Wrk, plan: Plan, say: Callable[[str], None]) -> BenchResults:
     """Raises ComposeFailed, StackError, WrkFailed, NoAnswer."""
     images = Images(engine, say)
-    with images.built() as base, _data() as data:
+    with images.built() as base, filled(_ORDERS, _STOCKS) as data:
         project = Project(engine, images, model_of(base), say)
         with project.up(data):
             return _Bench(project, wrk, plan, say).run()
-
-
-@contextmanager
-def _data() -> Iterator[Path]:
-    with TemporaryDirectory(prefix="bourse-bench-") as directory:
-        trades = fill.Plan(_ORDERS, _STOCKS, _VOLUME, epochs=1, seed=1, behind={})
-        fill.fill(Path(directory), trades)
-        yield Path(directory)
 
 
 class _Bench:

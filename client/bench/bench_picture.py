@@ -6,7 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from client.bench.bench import CONNECTIONS, PROBABILITIES, BenchResults, Case, Point, Session
-from client.bench.pictures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, legend_on_top, picture
+from client.bench.pictures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    Bars,
+    draw_rates,
+    legend_on_top,
+    picture,
+)
 from client.bench.spread import Spread
 
 _COLOURS = {
@@ -63,28 +74,16 @@ def _latencies(axes: Any, results: BenchResults) -> None:
 
 
 def _rates(axes: Any, results: BenchResults) -> None:
-    cases = [case for case in _COLOURS if Point(case, CONNECTIONS[0]) in results.points.by_key]
-    width = 0.8 / len(cases)
-    for place, case in enumerate(cases):
-        spreads = [
-            Spread.of(results.points.rates(Point(case, connections))) for connections in CONNECTIONS
-        ]
-        axes.bar(
-            [group + (place - (len(cases) - 1) / 2) * width for group in range(len(CONNECTIONS))],
-            [one.median for one in spreads],
-            width * 0.92,
-            yerr=[
-                [one.median - one.least for one in spreads],
-                [one.most - one.median for one in spreads],
-            ],
-            error_kw={"linewidth": 0.8, "capsize": 2},
-            color=_COLOURS[case],
-            label=case.value,
+    points = results.points
+    kinds = [
+        Bars(
+            case.value,
+            colour,
+            [Spread.of(points.rates(Point(case, connections))) for connections in CONNECTIONS],
         )
+        for case, colour in _COLOURS.items()
+        if Point(case, CONNECTIONS[0]) in points.by_key
+    ]
+    draw_rates(axes, [str(count) for count in CONNECTIONS], kinds)
     axes.set_title("Requests a second, beside the floors")
-    axes.set_xticks(range(len(CONNECTIONS)), [str(count) for count in CONNECTIONS])
     axes.set_xlabel("connections")
-    axes.set_ylabel("requests a second")
-    axes.grid(axis="x", visible=False)
-    axes.yaxis.set_major_formatter(lambda value, _place: f"{value:,.0f}")
-    legend_on_top(axes, 3)

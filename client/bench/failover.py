@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from client.bench.data import filled
 from client.bench.project import Images, Project
 from client.bench.upkeep import looked_up, next_number
 from client.bench.wrk import Load, Measured, Wrk
@@ -18,14 +17,12 @@ from faults.history import ORDER_SERVICES, Observation
 from faults.nemesis import in_sync, leader_of
 from faults.observer import Observer
 from faults.stack import Stack, StackError
-from scripts import fill
 
 KINDS = ("kill", "pause")
 CONNECTIONS = 16
 
 _STOCKS = 10
 _ORDERS = 10_000
-_VOLUME = 1_000_000
 # Under load before the strike, and after it: several times what it is meant to take.
 _BEFORE_S = 1.0
 _AFTER_S: Mapping[str, float] = {"kill": 3.0, "pause": 5.0}
@@ -61,11 +58,10 @@ class FailoverResults:
 def run(engine: Any, wrk: Wrk, plan: Plan, say: Callable[[str], None]) -> FailoverResults:
     """Raises ComposeFailed, StackError, WrkFailed, NoAnswer, Malformed."""
     images = Images(engine, say)
-    with images.built() as base, TemporaryDirectory(prefix="bourse-bench-") as data:
-        fill.fill(Path(data), fill.Plan(_ORDERS, _STOCKS, _VOLUME, epochs=1, seed=1, behind={}))
+    with images.built() as base, filled(_ORDERS, _STOCKS) as data:
         project = Project(engine, images, base, say)
         with (
-            project.up(Path(data)),
+            project.up(data),
             Observer(engine, project.name, lambda _seen: None) as observer,
             looked_up(project.url("frontend"), _STOCKS),
         ):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+
+from client.bench.spread import Spread
 
 # Of Okabe and Ito: told apart by everybody, also in grey.
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (
@@ -34,6 +37,39 @@ _STYLE: Any = {
     "legend.frameon": False,
     "figure.titlesize": 13,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """One bar in each group."""
+
+    label: str
+    colour: str
+    heights: Sequence[Spread]
+
+
+def draw_rates(axes: Any, groups: Sequence[str], kinds: Sequence[Bars]) -> None:
+    """Requests a second: medians as bars side by side, and how far the others lie around them."""
+    width = 0.8 / len(kinds)
+    for place, kind in enumerate(kinds):
+        middle = place - (len(kinds) - 1) / 2
+        axes.bar(
+            [group + middle * width for group in range(len(groups))],
+            [one.median for one in kind.heights],
+            width * 0.92,
+            yerr=[
+                [one.median - one.least for one in kind.heights],
+                [one.most - one.median for one in kind.heights],
+            ],
+            error_kw={"linewidth": 0.8, "capsize": 2},
+            color=kind.colour,
+            label=kind.label,
+        )
+    axes.set_xticks(range(len(groups)), groups)
+    axes.set_ylabel("requests a second")
+    axes.grid(axis="x", visible=False)
+    axes.yaxis.set_major_formatter(lambda value, _place: f"{value:,.0f}")
+    legend_on_top(axes, 3)
 
 
 def legend_on_top(axes: Any, columns: int) -> None:

@@ -7,7 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from client.bench.pictures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, legend_on_top, picture
+from client.bench.pictures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    Bars,
+    draw_rates,
+    legend_on_top,
+    picture,
+)
 from client.bench.scale import CatchUp, Comparison, Point
 from client.bench.scale_sections import ScaleResults
 from client.bench.spread import Spread
@@ -41,30 +52,16 @@ def draw(results: ScaleResults, path: Path, subtitle: str) -> None:
 
 
 def _rates(axes: Any, one: Comparison) -> None:
-    width = 0.8 / len(one.measures)
-    for place, measure in enumerate(one.measures):
-        spreads = [Spread.of(one.results.rates(Point(measure, end))) for end in one.ends]
-        axes.bar(
-            [
-                group + (place - (len(one.measures) - 1) / 2) * width
-                for group in range(len(spreads))
-            ],
-            [spread.median for spread in spreads],
-            width * 0.92,
-            yerr=[
-                [spread.median - spread.least for spread in spreads],
-                [spread.most - spread.median for spread in spreads],
-            ],
-            error_kw={"linewidth": 0.8, "capsize": 2},
-            color=_COLOURS.get(measure, PURPLE),
-            label=measure,
+    kinds = [
+        Bars(
+            measure,
+            _COLOURS.get(measure, PURPLE),
+            [Spread.of(one.results.rates(Point(measure, end))) for end in one.ends],
         )
+        for measure in one.measures
+    ]
+    draw_rates(axes, one.ends, kinds)
     axes.set_title(f"By {one.title}")
-    axes.set_xticks(range(len(one.ends)), one.ends)
-    axes.set_ylabel("requests a second")
-    axes.grid(axis="x", visible=False)
-    axes.yaxis.set_major_formatter(lambda value, _place: f"{value:,.0f}")
-    legend_on_top(axes, 3)
 
 
 def _catch_up(axes: Any, one: CatchUp) -> None:

@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from client.bench.data import filled
 from client.bench.model import Model, with_frontend, with_replicas, with_settings
 from client.bench.project import Images, Project
 from client.bench.scale import (
@@ -26,14 +25,12 @@ from client.bench.wrk import Load, Wrk
 from faults.nemesis import in_sync
 from faults.observer import Observer
 from faults.stack import StackError
-from scripts import fill
 
 _FEW_ORDERS, _MANY_ORDERS = 1_000, 1_000_000
 _FEW_STOCKS, _MANY_STOCKS = 10, 100_000
 _REPLICAS = (3, 5, 7)
 _WORKERS = (1, 2, 3, 4)
 _SMALL_CACHE, _LARGE_CACHE = HOT_STOCKS, 50_000
-_VOLUME = 1_000_000
 
 # None that an election would prefer.
 _BEHIND, _MISSING_ROWS = "order-1", 100_000
@@ -204,7 +201,7 @@ class _Scale:
 
     def catch_up(self, times: int) -> list[CatchUp]:
         """A replica that lost its volume comes back while the others trade."""
-        with _data(_MISSING_ROWS, _FEW_STOCKS) as data:
+        with filled(_MISSING_ROWS, _FEW_STOCKS) as data:
             project = self._project(self._base, "")
             url = project.url
             with (
@@ -260,7 +257,7 @@ class _Scale:
             for number, (end, model) in enumerate(models.items(), start=1):
                 project = self._project(model, str(number))
                 with ExitStack() as preparing:
-                    data = preparing.enter_context(_data(*plans[end])) if end in plans else None
+                    data = preparing.enter_context(filled(*plans[end])) if end in plans else None
                     closing.enter_context(project.up(data))
                 projects[end] = project
             yield projects
@@ -283,11 +280,3 @@ def _in_sync_at(observer: Observer, service: str, give_up_at_s: float) -> float:
             return time.monotonic()
         time.sleep(_LOOK_EVERY_S)
     raise StackError(f"{service} does not catch up: {observer.latest()}")
-
-
-@contextmanager
-def _data(orders: int, stocks: int) -> Iterator[Path]:
-    with TemporaryDirectory(prefix="bourse-bench-") as directory:
-        plan = fill.Plan(orders, stocks, _VOLUME, epochs=1, seed=1, behind={})
-        fill.fill(Path(directory), plan)
-        yield Path(directory)
