@@ -20,6 +20,8 @@ from client.bench.pictures import (
 )
 from client.bench.spread import Spread
 
+_APART = 0.5  # in percent, so that no whisker hides another
+
 _COLOURS = {
     Case.HELLO: "#bbbbbb",
     Case.CACHED: BLUE,
@@ -52,17 +54,17 @@ def _latencies(axes: Any, results: BenchResults) -> None:
         "lookup, cache off": (False, "lookups_ms", ORANGE, "o--"),
         "lookup, cache on": (True, "lookups_ms", BLUE, "o-"),
     }
-    for label, (is_cached, kind, colour, style) in lines.items():
+    for place, (label, (is_cached, kind, colour, style)) in enumerate(lines.items()):
         chances, middle, below, above = [], [], [], []
         for probability in PROBABILITIES:
             measured = results.sessions.by_key[Session(probability, is_cached)]
             means = [sum(ms) / len(ms) for one in measured if (ms := getattr(one, kind))]
             if means:
                 spread = Spread.of(means)
-                chances.append(probability * 100)
+                chances.append(probability * 100 + _APART * (place - 1.5))
                 middle.append(spread.median)
-                below.append(spread.median - spread.least)
-                above.append(spread.most - spread.median)
+                below.append(spread.median - spread.lower)
+                above.append(spread.upper - spread.median)
         axes.errorbar(
             chances, middle, [below, above], fmt=style, color=colour, label=label, capsize=3
         )

@@ -49,7 +49,7 @@ class Bars:
 
 
 def draw_rates(axes: Any, groups: Sequence[str], kinds: Sequence[Bars]) -> None:
-    """Requests a second: medians as bars side by side, and how far the others lie around them."""
+    """Requests a second: medians as bars side by side, and the middle half as whiskers."""
     width = 0.8 / len(kinds)
     for place, kind in enumerate(kinds):
         middle = place - (len(kinds) - 1) / 2
@@ -58,8 +58,8 @@ def draw_rates(axes: Any, groups: Sequence[str], kinds: Sequence[Bars]) -> None:
             [one.median for one in kind.heights],
             width * 0.92,
             yerr=[
-                [one.median - one.least for one in kind.heights],
-                [one.most - one.median for one in kind.heights],
+                [one.median - one.lower for one in kind.heights],
+                [one.upper - one.median for one in kind.heights],
             ],
             error_kw={"linewidth": 0.8, "capsize": 2},
             color=kind.colour,

@@ -1,35 +1,41 @@
-"""Many measurements of one thing in one line: the median, and how far the others lie around it."""
+"""Many measurements of one thing in one line: the median, and where the middle half of them lies.
+
+The ends would tell of the worst moment of the machine, and of nothing else.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import quantiles
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
     median: float
-    least: float
-    most: float
+    lower: float  # quartile
+    upper: float
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Spread:
         """Raises ValueError if there is none."""
-        known = sorted(values)
+        known = list(values)
         if not known:
             raise ValueError("nothing was measured")
-        return cls(median(known), known[0], known[-1])
+        if len(known) == 1:
+            return cls(known[0], known[0], known[0])
+        lower, median, upper = quantiles(known, n=4, method="inclusive")
+        return cls(median, lower, upper)
 
     def shown(self, digits: int) -> str:
-        least, most = (f"{value:,.{digits}f}" for value in (self.least, self.most))
-        return f"{self.median:,.{digits}f} ({least} to {most})"
+        lower, upper = (f"{value:,.{digits}f}" for value in (self.lower, self.upper))
+        return f"{self.median:,.{digits}f} ({lower} to {upper})"
 
     def as_json(self) -> dict[str, float]:
         return {
             "median": round(self.median, 4),
-            "min": round(self.least, 4),
-            "max": round(self.most, 4),
+            "lower_quartile": round(self.lower, 4),
+            "upper_quartile": round(self.upper, 4),
         }
 
 

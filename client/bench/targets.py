@@ -43,7 +43,7 @@ class Verdict:
             self.target.what,
             f"{self.target.relation} {self.target.limit:.4g}{unit}",
             f"{self.measured:.{digits}f}{unit}",
-            f"{self.spread.least:.{digits}f} to {self.spread.most:.{digits}f}{unit}",
+            f"{self.spread.lower:.{digits}f} to {self.spread.upper:.{digits}f}{unit}",
             "met" if self.is_met else "MISSED",
         )
 
@@ -59,4 +59,4 @@ class Verdict:
         }
 
 
-HEADING = ("target", "wanted", "measured", "range", "")
+HEADING = ("target", "wanted", "measured", "middle half", "")

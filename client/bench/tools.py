@@ -30,6 +30,8 @@ from faults.interrupts import Interrupts
 from faults.report import Progress
 from faults.stack import StackError, connect
 
+_NOTE = "Medians; in brackets where the middle half of what was measured lies."
+
 EXIT_MEASURED = 0
 EXIT_WRONG = 1
 EXIT_CANNOT = 2
@@ -56,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         described = machine.describe(engine)
         with Interrupts(progress.say):
             findings = _TOOLS[arguments.tool](engine, wrk, arguments, progress.say)
-        print(f"{machine.line(described)}\n\n{findings.text}")
+        print(f"{machine.line(described)}\n{_NOTE}\n\n{findings.text}")
         _write(arguments, described, findings)
     except (ComposeFailed, StackError, WrkFailed, Malformed, OSError) as error:
         print(f"python -m client {arguments.tool}: {error}", file=sys.stderr)

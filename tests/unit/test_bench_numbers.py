@@ -16,10 +16,10 @@ def measured(rate_per_s: float, **errors: int) -> Measured:
     return Measured(round(rate_per_s * 2), 2.0, 1.0, 1.0, 2.0, 3.0, errors)
 
 
-def test_a_spread_is_the_median_and_the_ends() -> None:
-    spread = Spread.of([3, 1, 2, 10])
-    assert spread == Spread(2.5, 1, 10)
-    assert spread.shown(1) == "2.5 (1.0 to 10.0)"
+def test_a_spread_is_the_median_and_the_quartiles() -> None:
+    spread = Spread.of([30, 10, 20, 1000, 0])
+    assert spread == Spread(20, 10, 30)
+    assert spread.shown(1) == "20.0 (10.0 to 30.0)"
     assert Spread.of([12345.6]).shown(0) == "12,346 (12,346 to 12,346)"
     with pytest.raises(ValueError, match="nothing was measured"):
         Spread.of([])
@@ -42,7 +42,7 @@ def test_ratios_are_of_what_was_measured_in_the_same_round() -> None:
     ],
 )
 def test_a_target_is_met_on_its_limit(relation: Relation, value: float, is_met: bool) -> None:
-    verdict = Verdict.of_median(Target("it", relation, 0.6), Spread.of([0, value, 9]))
+    verdict = Verdict.of_median(Target("it", relation, 0.6), Spread.of([0, value, value, 9]))
     assert verdict.is_met is is_met
     assert verdict.row()[-1] == ("met" if is_met else "MISSED")
     assert verdict.as_json()["met"] is is_met

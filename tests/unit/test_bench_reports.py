@@ -91,9 +91,9 @@ def row(text: str, *begins: str) -> list[str]:
 def test_bench_tells_rates_latencies_and_ratios_of_the_same_round() -> None:
     text = bench_report.as_text(benched())
     assert row(text, "bare hello", "16") == [
-        "4,500 (3,000 to 6,000)",
-        "0.30 (0.20 to 0.40)",
-        "0.60 (0.40 to 0.80)",
+        "4,500 (3,750 to 5,250)",
+        "0.30 (0.25 to 0.35)",
+        "0.60 (0.50 to 0.70)",
     ]
     assert row(text, "trade", "32")[3:] == ["0.50 (0.50 to 0.50)", "3.60 (3.60 to 3.60)"]
     assert row(text, "trade probability 20%", "on")[1:] == [
