@@ -76,7 +76,7 @@ def _add_failover(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "Starts a copy of the service in containers, and kills and pauses the order leader, in "
         "turns, while wrk trades as fast as answers come. What counts is the longest time without "
         "an acknowledged trade around each strike. The copy is removed at the end, also on Ctrl-C. "
-        "Six minutes.",
+        "Four minutes.",
     )
     for kind in ("kill", "pause"):
         parser.add_argument(
