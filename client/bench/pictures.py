@@ -35,7 +35,7 @@ _STYLE: Any = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "legend.frameon": False,
-    "figure.titlesize": 13,
+    "figure.constrained_layout.h_pad": 0.12,  # inches
 }
 
 

@@ -27,7 +27,7 @@ class End:
     """One of those that are compared."""
 
     label: str
-    url: str
+    urls: Mapping[str, str]  # of its frontends
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class Measure:
     connections: int
     load: Callable[[str], Load]
     leased: bool = False
+    frontend: str = "frontend"
 
 
 class Point(NamedTuple):
@@ -98,7 +99,7 @@ class Comparing:
     ) -> None:
         """Raises WrkFailed, NoAnswer, Malformed."""
         for end in ends:
-            next_number(end.url)
+            next_number(end.urls["frontend"])
             for measure in measures:
                 self._measure(measure, end, _WARM_UP_S)
         for measure in measures:
@@ -118,9 +119,9 @@ class Comparing:
             )
 
     def _measure(self, measure: Measure, end: End, seconds: float) -> Measured:
-        beside = looked_up(end.url, HOT_STOCKS) if measure.leased else nullcontext()
-        with beside:
-            return self.wrk.run(end.url, measure.load(end.label), measure.connections, seconds)
+        url = end.urls[measure.frontend]
+        with looked_up(url, HOT_STOCKS) if measure.leased else nullcontext():
+            return self.wrk.run(url, measure.load(end.label), measure.connections, seconds)
 
     def _show(self, number: int, point: Point, one: Measured) -> None:
         errors = f"  {dict(one.errors)}" if one.errors else ""

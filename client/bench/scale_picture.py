@@ -29,6 +29,7 @@ _COLOURS = {
     "trade": RED,
     "cached lookup": BLUE,
     "uncached lookup": ORANGE,
+    "lookup, cache off": ORANGE,
     "order lookup": GREEN,
 }
 

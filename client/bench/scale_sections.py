@@ -27,9 +27,10 @@ from faults.observer import Observer
 from faults.stack import StackError
 
 _FEW_ORDERS, _MANY_ORDERS = 1_000, 1_000_000
-_FEW_STOCKS, _MANY_STOCKS = 10, 100_000
+_FEW_STOCKS, _SOME_STOCKS, _MANY_STOCKS = 10, 1_000, 100_000
 _REPLICAS = (3, 5, 7)
 _WORKERS = (1, 2, 3, 4)
+_UNCACHED = "frontend-uncached"
 _SMALL_CACHE, _LARGE_CACHE = HOT_STOCKS, 50_000
 
 # None that an election would prefer.
@@ -40,6 +41,8 @@ _LOOK_EVERY_S = 0.05
 _FILLING_S = 5.0
 
 _CACHED = Measure("cached lookup", 16, lambda _end: Load.lookups(1, HOT_STOCKS))
+# So many that each is gone from the cache when it comes again.
+_MISS = Measure("uncached lookup", 16, lambda _end: Load.lookups(HOT_STOCKS + 1, _SOME_STOCKS))
 _TRADE = Measure("trade", 32, lambda _end: Load.trades(HOT_STOCKS), leased=True)
 _LONE_TRADE = Measure("trade, 1 connection", 1, _TRADE.load, leased=True)
 
@@ -123,12 +126,12 @@ class _Scale:
     def _orders(self) -> Comparison:
         counts = {f"{count:,} orders": count for count in (_FEW_ORDERS, _MANY_ORDERS)}
         comparison = Comparison("orders", "orders in the books", list(counts), is_to_be_flat=True)
-        plans = {end: (count, _MANY_STOCKS // 100) for end, count in counts.items()}
+        plans = {end: (count, _SOME_STOCKS) for end, count in counts.items()}
         with self._projects(dict.fromkeys(counts, self._base), plans) as projects:
             measures = [
                 _TRADE,
                 _CACHED,
-                Measure("uncached lookup", 16, lambda _end: Load.lookups(11, 1_000)),
+                _MISS,
                 Measure("order lookup", 16, lambda end: Load.orders(1, counts[end])),
             ]
             self._compare(comparison, projects, measures)
@@ -138,15 +141,21 @@ class _Scale:
         counts = {f"{count:,} stocks": count for count in (_FEW_STOCKS, _MANY_STOCKS)}
         comparison = Comparison("stocks", "stocks in the catalog", list(counts), is_to_be_flat=True)
         plans = {end: (_FEW_ORDERS, count) for end, count in counts.items()}
-        with self._projects(dict.fromkeys(counts, self._base), plans) as projects:
+        # Of ten stocks some would be found even in the smallest cache.
+        model = with_frontend(self._base, _UNCACHED, {"ENABLE_CACHE": "false"})
+        with self._projects(dict.fromkeys(counts, model), plans) as projects:
             measures = [
                 # First, while nobody has looked anything up: then no trade waits for Redis, be
                 # there many stocks or few.
                 Measure("trade of any stock", 32, lambda end: Load.trades(counts[end])),
                 _TRADE,
                 _CACHED,
-                # One after the other, so that the cache, which holds half of ten, has none of them.
-                Measure("uncached lookup", 16, lambda end: Load.lookups(1, counts[end])),
+                Measure(
+                    "lookup, cache off",
+                    16,
+                    lambda end: Load.lookups(1, counts[end]),
+                    frontend=_UNCACHED,
+                ),
                 Measure("order lookup", 16, lambda _end: Load.orders(1, _FEW_ORDERS)),
             ]
             self._compare(comparison, projects, measures)
@@ -171,14 +180,11 @@ class _Scale:
             model = with_frontend(model, service, {"WEB_CONCURRENCY": str(names[end])})
         comparison = Comparison("workers", "gunicorn workers of a frontend", list(names))
         project = self._project(model, "")
-        with project.up():
-            ends = [End(end, project.url(service)) for end, service in services.items()]
-            measures = [
-                _CACHED,
-                Measure("uncached lookup", 16, lambda _end: Load.lookups(1, _FEW_STOCKS)),
-                _TRADE,
+        with filled(_FEW_ORDERS, _SOME_STOCKS) as data, project.up(data):
+            ends = [
+                End(end, {"frontend": project.url(service)}) for end, service in services.items()
             ]
-            self._comparing.fill(comparison, ends, measures)
+            self._comparing.fill(comparison, ends, [_CACHED, _MISS, _TRADE])
             memory_mib = project.memory_mib()
             for end, service in services.items():
                 comparison.memory_mib[end] = {"frontend": memory_mib[service]}
@@ -243,7 +249,11 @@ class _Scale:
         projects: Mapping[str, Project],
         measures: Sequence[Measure],
     ) -> None:
-        ends = [End(label, project.url("frontend")) for label, project in projects.items()]
+        frontends = {measure.frontend for measure in measures}
+        ends = [
+            End(label, {name: project.url(name) for name in ("frontend", *frontends)})
+            for label, project in projects.items()
+        ]
         self._comparing.fill(comparison, ends, measures)
         note_memory(comparison, projects)
 
