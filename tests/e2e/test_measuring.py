@@ -7,19 +7,40 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import docker  # type: ignore[import-untyped]
 import pytest
 
+from client.bench.wrk import Load, Wrk
 from tests.e2e.stack import ROOT, wait_for
 
 pytestmark = [pytest.mark.slow]
 
 PROJECT = re.compile(r"starting (bourse-bench-\w+)")
+
+
+class Unavailable(BaseHTTPRequestHandler):
+    """Answers everything with a 503."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(503)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        """Nobody reads it."""
 
 
 @pytest.fixture
@@ -96,6 +117,25 @@ def test_failover_times_a_kill_and_a_pause(engine: Any, tmp_path: Path) -> None:
     assert [one["kind"] for one in strikes] == ["kill", "pause"]
     assert all(one["gap_ms"] > 0 and one["usual_gap_ms"] > 0 for one in strikes)
     assert strikes[0]["leader"] != strikes[1]["leader"]
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        Load.lookups(1, 5),
+        Load.trades(5),
+        Load.trades(5, timed=True),
+        Load.session(5, 0.5, seed=1),
+    ],
+)
+def test_answers_that_are_errors_are_counted(load: Load) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Unavailable) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        seen = Wrk().run(f"http://127.0.0.1:{server.server_port}", load, 2, seconds=1)
+        server.shutdown()
+    assert seen.requests > 0
+    assert seen.errors["status"] == seen.requests
+    assert not seen.answers_s, "these are no acknowledgements"
 
 
 def test_ctrl_c_leaves_nothing(engine: Any, tmp_path: Path) -> None:
