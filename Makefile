@@ -12,7 +12,7 @@ protoc = PATH="$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I. --python_ou
 	--grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) proto/bourse.proto
 
 .DEFAULT_GOAL := help
-.PHONY: help up down local test faults lint proto proto-check checkov venv
+.PHONY: help up down local test faults bench scale failover lint proto proto-check checkov venv
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -32,6 +32,15 @@ test: venv ## run the tests, SLOW=1 the longest too; ARGS="-k name" goes to pyte
 
 faults: venv ## break the running stack for two minutes and judge its promises; ARGS="--seed 7"
 	$(BIN)/python -m faults run $(ARGS)
+
+bench: venv ## measure every request beside its floor; ARGS="--only trade --rounds 2"
+	$(BIN)/python -m client bench $(ARGS)
+
+scale: venv ## measure what becomes of it as it grows; ARGS="--only workers"
+	$(BIN)/python -m client scale $(ARGS)
+
+failover: venv ## measure how long trades wait when the leader dies; ARGS="--kills 5"
+	$(BIN)/python -m client failover $(ARGS)
 
 lint: venv ## check style, formatting and types
 	$(BIN)/ruff check

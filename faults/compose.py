@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,21 +75,40 @@ class Compose:
         return {"label": f"com.docker.compose.project={self._project}"}
 
     def _compose(self, *arguments: str, timeout_s: float = _DOWN_TIMEOUT_S) -> None:
-        command = ["docker", "compose", "-p", self._project, "--progress", "plain", *arguments]
-        try:
-            done = subprocess.run(  # noqa: S603 - our own words, and the name of a project
-                command,
-                cwd=self._root,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=timeout_s,
-                check=False,
-                start_new_session=True,  # Ctrl-C is for the run, which ends this if need be
-            )
-        except FileNotFoundError:
-            raise ComposeFailed("there is no program `docker` here") from None
-        except subprocess.TimeoutExpired:
-            raise ComposeFailed(f"{' '.join(command)} took more than {timeout_s:g} s") from None
-        if done.returncode != 0:
-            raise ComposeFailed(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+        run_compose(["-p", self._project, *arguments], self._root, timeout_s)
+
+
+def run_compose(
+    arguments: Sequence[str],
+    root: Path,
+    timeout_s: float,
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """What `docker compose` printed, run in the directory `root`.
+
+    Args:
+        environment: all of it; as this process has it without.
+
+    Raises:
+        ComposeFailed: it exits otherwise than with 0, or takes longer than `timeout_s`.
+    """
+    command = ["docker", "compose", "--progress", "plain", *arguments]
+    try:
+        done = subprocess.run(  # noqa: S603 - our own words, and the name of a project
+            command,
+            cwd=root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+            start_new_session=True,  # Ctrl-C is for the run, which ends this if need be
+        )
+    except FileNotFoundError:
+        raise ComposeFailed("there is no program `docker` here") from None
+    except subprocess.TimeoutExpired:
+        raise ComposeFailed(f"{' '.join(command)} took more than {timeout_s:g} s") from None
+    if done.returncode != 0:
+        raise ComposeFailed(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout

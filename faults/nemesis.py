@@ -95,7 +95,7 @@ class Nemesis:
                     if not stopping.is_set():
                         self._one(strike, (service,), 0.0, stopping)
             else:
-                hits = struck(strike.target, _leader(self._eyes.observe()))
+                hits = struck(strike.target, leader_of(self._eyes.observe()))
                 self._one(strike, hits, strike.lasts_s, stopping)
         except Exception as error:  # noqa: BLE001 - a thread has no caller; the run reports it
             self._problem(f"{strike}: {type(error).__name__}: {error}")
@@ -152,7 +152,7 @@ class Nemesis:
         self, fault: Fault, before: Observation | None, closing: ExitStack
     ) -> Callable[[], None]:
         """What sends a leader that will stand still the trades that it has when it wakes up."""
-        leader = _leader(before)
+        leader = leader_of(before)
         if fault.fault == "pause" and leader is not None and leader in fault.hits:
             try:
                 return closing.enter_context(self._eyes.orphans(leader))
@@ -171,7 +171,7 @@ class Nemesis:
         self, hits: tuple[str, ...], before: Observation | None, stopping: threading.Event
     ) -> str:
         """A zombie is one only if the others went on: until another leader has committed."""
-        leader = _leader(before)
+        leader = leader_of(before)
         if before is None or leader not in hits or not set(ORDER_SERVICES) - set(hits):
             return ""
         old = before.replicas[leader]
@@ -255,7 +255,8 @@ def _leading(seen: Observation) -> tuple[str, Position] | None:
     return (max(leaders)[1], seen.replicas[max(leaders)[1]]) if leaders else None
 
 
-def _leader(seen: Observation | None) -> str | None:
+def leader_of(seen: Observation | None) -> str | None:
+    """The service that leads the newest epoch, if one was seen."""
     found = None if seen is None else _leading(seen)
     return None if found is None else found[0]
 

@@ -102,7 +102,7 @@ def _faults(faults: Iterable[FaultFigures]) -> str:
                 _spread([one.catch_up_s for one in those]),
             )
         )
-    return "\n".join([_table(rows), *_remarks(kinds)]) if kinds else "no fault was injected"
+    return "\n".join([table(rows), *_remarks(kinds)]) if kinds else "no fault was injected"
 
 
 def _remarks(kinds: Mapping[str, Sequence[FaultFigures]]) -> Iterable[str]:
@@ -132,7 +132,7 @@ def _requests(figures: Figures) -> str:
     summary = (
         f"{figures.total:,} requests, {rate:,.0f} a second, {figures.repeats:,} of them repeats"
     )
-    return f"{_table(rows)}\n{summary}"
+    return f"{table(rows)}\n{summary}"
 
 
 def seconds(value: float) -> str:
@@ -142,7 +142,8 @@ def seconds(value: float) -> str:
     return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f} s"
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """The first row is the heading, the first column to the left."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:

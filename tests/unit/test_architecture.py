@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +19,14 @@ MAY_IMPORT = {
     "order": {"order", "common", "proto"},
     "common": {"common", "proto"},
     "client": {"client"},
+    "client/bench": {"client", "faults"},
+    "client/bench/floors": {"frontend", "common", "proto"},  # run in the images of the services
     "faults": {"faults", "client", "common", "proto"},
 }
-OURS = {*MAY_IMPORT, "proto", "tests"}
+PACKAGES = {package for package in MAY_IMPORT if "/" not in package}
+OURS = {*PACKAGES, "proto", "tests"}
 
-MODULES = [path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))]
+MODULES = [path for package in sorted(PACKAGES) for path in sorted((ROOT / package).rglob("*.py"))]
 
 # What a state machine without I/O can be made of.
 PURE = {"__future__", "collections", "dataclasses", "enum", "typing"}
@@ -36,6 +41,7 @@ MAY_OPEN = {
     "common/replicas.py",  # a peer opens its channel anew when another replica answers
     "common/health.py",  # an entry: the probe of the containers
     "faults/observer_script.py",  # an entry: runs by itself in a container
+    "client/bench/floors/web.py",  # another
 }
 
 
@@ -48,6 +54,14 @@ every_module = pytest.mark.parametrize("path", MODULES, ids=name_of)
 
 def nodes(path: Path) -> Iterator[ast.AST]:
     return ast.walk(ast.parse(path.read_text("utf-8"), str(path)))
+
+
+def package_of(path: Path) -> str:
+    """The innermost package that has rules."""
+    folders = [
+        folder.relative_to(ROOT).as_posix() for folder in path.parents if ROOT in folder.parents
+    ]
+    return next(folder for folder in folders if folder in MAY_IMPORT)
 
 
 def imported(path: Path) -> set[str]:
@@ -84,13 +98,13 @@ def names_used(path: Path) -> set[str]:
 
 @every_module
 def test_packages_import_only_what_they_may(path: Path) -> None:
-    package = name_of(path).partition("/")[0]
-    assert imported(path) & OURS <= MAY_IMPORT[package]
+    assert imported(path) & OURS <= MAY_IMPORT[package_of(path)]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "client").rglob("*.py")), ids=name_of)
 def test_the_client_speaks_http_only(path: Path) -> None:
-    assert not imported(path) & {"grpc", "redis", "sqlite3"}
+    if package_of(path) != "client/bench/floors":
+        assert not imported(path) & {"grpc", "redis", "sqlite3"}
 
 
 def test_the_state_machine_of_a_replica_is_pure() -> None:
@@ -126,4 +140,16 @@ def test_no_module_is_long(path: Path) -> None:
 
 
 def test_the_rules_are_tested_on_every_package() -> None:
-    assert {name_of(path).partition("/")[0] for path in MODULES} == set(MAY_IMPORT)
+    assert {package_of(path) for path in MODULES} == set(MAY_IMPORT)
+
+
+def test_the_client_needs_the_standard_library_only_but_for_measuring() -> None:
+    """`client.cli` is imported where nothing is installed."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "client", "bench", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,95 @@
+"""The compose file as data, as `docker compose config` prints it, and what differs in a copy.
+
+Whatever is added is made of what is there, so that it has the same image, limits and networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+Model = dict[str, Any]
+
+_FLOORS = Path(__file__).with_name("floors")
+_PORT = 50051
+
+
+def with_shared_images(model: Model, prefix: str) -> Model:
+    """One image for all services of one Dockerfile, under a name that several projects can use."""
+    changed = deepcopy(model)
+    built: set[str] = set()
+    for service in changed["services"].values():
+        kind = service["build"]["dockerfile"].partition(".")[2]
+        service["image"] = f"{prefix}-{kind}"
+        service["pull_policy"] = "never"
+        if kind in built:
+            del service["build"]
+        built.add(kind)
+    return changed
+
+
+def image_names(model: Model) -> set[str]:
+    return {str(service["image"]) for service in model["services"].values()}
+
+
+def with_settings(model: Model, service: str, settings: Mapping[str, str]) -> Model:
+    changed = deepcopy(model)
+    changed["services"][service]["environment"].update(settings)
+    return changed
+
+
+def with_frontend(model: Model, name: str, settings: Mapping[str, str]) -> Model:
+    """Another frontend of the same service, set otherwise."""
+    changed = deepcopy(model)
+    changed["services"][name] = _copy(model, "frontend")
+    return with_settings(changed, name, settings)
+
+
+def with_replicas(model: Model, count: int) -> Model:
+    """So many order replicas, `order-1` and on."""
+    changed = deepcopy(model)
+    services, frontend = changed["services"], changed["services"]["frontend"]
+    for number in range(4, count + 1):
+        replica = services[f"order-{number}"] = _copy(model, "order-3")
+        replica["environment"]["ORDER_ID"] = str(number)
+        for volume in replica["volumes"]:
+            if volume["target"] == "/data":
+                volume["source"] = f"order-{number}-data"
+        changed["volumes"][f"order-{number}-data"] = {}
+        frontend["depends_on"][f"order-{number}"] = dict(frontend["depends_on"]["order-3"])
+    addresses = [f"{number}=order-{number}:{_PORT}" for number in range(1, count + 1)]
+    for service in services.values():
+        if "ORDER_REPLICAS" in service.get("environment", {}):
+            service["environment"]["ORDER_REPLICAS"] = ",".join(addresses)
+    return changed
+
+
+def with_floors(model: Model) -> Model:
+    """Beside the service: `floor-hello`, and `floor-hop` that calls `floor-peer`."""
+    changed = deepcopy(model)
+    services = changed["services"]
+    web = (_FLOORS / "web.py").read_text("utf-8")
+    for name, *words in (("hello",), ("hop", f"floor-peer:{_PORT}")):
+        floor = services[f"floor-{name}"] = _copy(model, "frontend")
+        floor["command"] = _escaped("python", "-c", web, name, *words)
+        floor["depends_on"] = {}
+    peer = services["floor-peer"] = _copy(model, "order-1")
+    peer["command"] = _escaped("python", "-c", (_FLOORS / "nothing.py").read_text("utf-8"))
+    peer["depends_on"] = {}
+    peer["volumes"] = []
+    del peer["healthcheck"]  # the hop's own check calls it
+    return changed
+
+
+def _copy(model: Model, service: str) -> Model:
+    """To run what was built for the original."""
+    copied: Model = deepcopy(model["services"][service])
+    copied.pop("build", None)
+    return copied
+
+
+def _escaped(*words: str) -> list[str]:
+    """As compose reads them: without variables in them."""
+    return [word.replace("$", "$$") for word in words]

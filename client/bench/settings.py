@@ -1,0 +1,16 @@
+"""What these tools take from the environment: how to find the engine, and nothing else.
+
+What a shell sets for the service, CACHE_SIZE say, is not to change what is measured.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def for_docker() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if _is_for_docker(name)}
+
+
+def _is_for_docker(name: str) -> bool:
+    return name in {"PATH", "HOME", "XDG_RUNTIME_DIR"} or name.startswith(("DOCKER_", "BUILDKIT_"))

@@ -1,0 +1,57 @@
+"""What is done beside a measurement, so that what is measured is the real thing."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from client.answers import order_number
+from client.api import BourseClient
+
+# Well within a lease, which lives 5 s.
+_LOOKED_UP_EVERY_S = 1.5
+
+
+@contextmanager
+def looked_up(url: str, stocks: int) -> Iterator[None]:
+    """Somebody looks the first so many stocks up all the time.
+
+    Otherwise nobody could have an old quote of them, and a trade would have no invalidation to wait
+    for: it would look faster than it is.
+    """
+    stopping = threading.Event()
+    with BourseClient(url) as client:
+        _look_up(client, stocks)
+
+        def go_on() -> None:
+            while not stopping.wait(_LOOKED_UP_EVERY_S):
+                _look_up(client, stocks)
+
+        thread = threading.Thread(target=go_on, name="looked up", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stopping.set()
+            thread.join()
+
+
+def _look_up(client: BourseClient, stocks: int) -> None:
+    for number in range(1, stocks + 1):
+        client.lookup(f"stock{number}")
+
+
+def cache_results(url: str, stocks: Iterable[int]) -> Counter[str]:
+    """What the lookups of these stocks say in X-Cache."""
+    with BourseClient(url) as client:
+        answers = [client.lookup(f"stock{number}") for number in stocks]
+    return Counter(str(answer.headers.get("X-Cache")) for answer in answers)
+
+
+def next_number(url: str) -> int:
+    """Of a trade made now, which also has a leader elected. Raises Malformed, NoAnswer."""
+    with BourseClient(url) as client:
+        return order_number(client.trade("stock1", 1, "SELL", f"bench-{secrets.token_hex(8)}"))
