@@ -1,4 +1,4 @@
-"""The floors: the frontend's own server, as it is set, with next to nothing in it.
+"""The floors: gunicorn with the frontend's settings and next to nothing in it.
 
 `web.py hello` answers at once; `web.py hop HOST:PORT` makes one empty gRPC call for each request,
 over a channel that each worker keeps. Runs by itself in the frontend's image.
@@ -27,6 +27,13 @@ class Floor(HttpServer):
     def __init__(self, settings: FrontendSettings, peer: str | None) -> None:
         self._peer = peer
         super().__init__(settings, _no_parts)
+
+    def load_config(self) -> None:
+        super().load_config()
+        # The worker and its hooks are part of what is measured; the floor has gunicorn's own.
+        self.cfg.set("worker_class", "gthread")
+        for hook in ("when_ready", "post_fork", "pre_request"):
+            self.cfg.set(hook, self.cfg.settings[hook].default)
 
     def load(self) -> Flask:
         return hello() if self._peer is None else hop(self._peer)
