@@ -134,7 +134,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
             self._queue.put(*pending)
             outcomes = [one.result(deadline_s - time.monotonic()) for one in pending]
         for trade, outcome in zip(trades, outcomes, strict=True):
-            logger.info("%s: %s", trade, outcome, extra={"request_id": trade.request_id})
+            logger.debug("%s: %s", trade, outcome, extra={"request_id": trade.request_id})
         return outcomes
 
     def _invalid(self) -> bourse_pb2.TradeResponse:
