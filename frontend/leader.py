@@ -52,7 +52,7 @@ class LeaderClient:
     That is safe whatever became of the earlier copies: the catalog decides each request id once.
 
     Args:
-        attempt_timeout_s: of one copy.
+        attempt_timeout_s: of one call to a leader.
         decision_timeout_s: of `decide`.
         settle: see `Line`.
     """
@@ -102,12 +102,10 @@ class LeaderClient:
                 self._back_off(attempt, give_up_at)
                 attempt += 1
                 continue
-            now = self._clock()
-            if now >= give_up_at:
+            if self._clock() >= give_up_at:
                 break
-            attempt_ends_at = min(now + self._attempt_timeout_s, give_up_at)
             try:
-                return self._line_to(leader).trade(trade, attempt_ends_at)
+                return self._line_to(leader).trade(trade, give_up_at)
             except _FINAL:
                 raise
             except NotSent as not_sent:
@@ -130,7 +128,8 @@ class LeaderClient:
         line, its_leader = self._line
         if line is None or its_leader is not leader:
             # Two threads may get here at once; the trades that follow share the line made last.
-            line = Line(partial(_send, leader.peer), self._settle, self._clock)
+            send = partial(_send, leader.peer)
+            line = Line(send, self._settle, self._clock, self._attempt_timeout_s)
             self._line = line, leader
         return line
 

@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
+from operator import attrgetter
 
 from common.errors import BourseError, OutcomeUnknown
 from common.records import MAX_TRADES_PER_CALL, Trade
@@ -39,10 +40,11 @@ class _Turn(Enum):
 class _Place:
     """One trade's place in the line."""
 
-    __slots__ = ("_awake", "outcome", "trade", "turn")
+    __slots__ = ("_awake", "give_up_at", "outcome", "trade", "turn")
 
-    def __init__(self, trade: Trade) -> None:
+    def __init__(self, trade: Trade, give_up_at: float) -> None:
         self.trade = trade
+        self.give_up_at = give_up_at
         self.turn = _Turn.WAITS
         self.outcome: Outcome | NotSent = OutcomeUnknown()  # as it stands while the call is out
         self._awake = threading.Lock()
@@ -55,9 +57,12 @@ class _Place:
         self.turn = turn
         self._awake.release()
 
-    def end(self, outcome: Outcome | NotSent) -> None:
-        self.outcome = outcome
+    def end(self) -> None:
         self.wake(_Turn.IS_OVER)
+
+    def dismiss(self, cause: BourseError) -> None:
+        self.outcome = NotSent(cause)
+        self.end()
 
 
 class Line:
@@ -69,17 +74,17 @@ class Line:
         settle: gets trades and their outcomes, before anyone learns of them and while the next
             call may already be out; returns the outcomes to give.
         clock: seconds, monotonic.
+        call_timeout_s: of one call, counted from when it is sent: a trade that waited for the
+            call before it has no less time, or a leader that is merely slow would be doubted.
     """
 
     def __init__(
-        self,
-        send: Send,
-        settle: Settle,
-        clock: Callable[[], float],
+        self, send: Send, settle: Settle, clock: Callable[[], float], call_timeout_s: float
     ) -> None:
         self._send = send
         self._settle = settle
         self._clock = clock
+        self._call_timeout_s = call_timeout_s
         self._changing = threading.Lock()
         self._waiting: deque[_Place] = deque()  # at most one for each thread
         self._is_busy = False
@@ -88,14 +93,14 @@ class Line:
         """How the trade was decided.
 
         Args:
-            give_up_at: when the caller's patience with this leader is over.
+            give_up_at: when the caller's time is over.
 
         Raises:
             NotSent: no copy of it left.
             BourseError: what the leader's answer stands for; OutcomeUnknown also when there was
                 none in time.
         """
-        place = _Place(trade)
+        place = _Place(trade, give_up_at)
         with self._changing:
             if self._is_busy:
                 self._waiting.append(place)
@@ -106,10 +111,11 @@ class Line:
             place.wait(give_up_at - self._clock())
             self._leave(place)
         if place.turn is _Turn.SENDS:
-            self._send_with_others(place, give_up_at - self._clock())
-        if isinstance(place.outcome, Decision):
-            return place.outcome
-        raise place.outcome
+            self._send_with_others(place)
+        outcome = place.outcome  # who did not wait to the end may find another one the next time
+        if isinstance(outcome, Decision):
+            return outcome
+        raise outcome
 
     def _leave(self, place: _Place) -> None:
         """Gives the place up if nothing has become of it in time."""
@@ -118,7 +124,7 @@ class Line:
                 self._waiting.remove(place)
                 place.outcome = NotSent(OutcomeUnknown())
 
-    def _send_with_others(self, mine: _Place, timeout_s: float) -> None:
+    def _send_with_others(self, mine: _Place) -> None:
         with self._changing:
             others = [
                 self._waiting.popleft()
@@ -126,37 +132,54 @@ class Line:
             ]
             for place in others:
                 place.turn = _Turn.IS_SENT
-        trades = [mine.trade, *(place.trade for place in others)]
-        outcomes: Sequence[Outcome] = [OutcomeUnknown()] * len(trades)
         try:
-            outcomes = self._sent(trades, timeout_s)
+            self._send_all([mine, *others])
         finally:
-            mine.outcome = outcomes[0]
-            for place, outcome in zip(others, outcomes[1:], strict=True):
-                place.end(outcome)
+            for place in others:
+                place.end()
 
-    def _sent(self, trades: Sequence[Trade], timeout_s: float) -> Sequence[Outcome]:
+    def _send_all(self, places: Sequence[_Place]) -> None:
+        trades = [place.trade for place in places]
+        timeout_s = min(self._call_timeout_s, places[0].give_up_at - self._clock())
         try:
             outcomes = self._send(trades, timeout_s)
         except BourseError as failure:
             self._dismiss(failure)
-            return [failure] * len(trades)
+            _note(places, [failure] * len(places))
+            return
         except BaseException:
             self._dismiss(OutcomeUnknown())
             raise
         self._go_on()
-        return self._settle(trades, outcomes)
+        _note(places, outcomes)  # for whoever cannot wait until they are settled
+        _note(places, self._settle(trades, outcomes))
 
     def _go_on(self) -> None:
         """Has the next one send."""
         with self._changing:
             self._is_busy = bool(self._waiting)
             if self._is_busy:
-                self._waiting.popleft().wake(_Turn.SENDS)
+                sender = self._next_sender()
+                self._waiting.remove(sender)
+                sender.wake(_Turn.SENDS)
+
+    def _next_sender(self) -> _Place:
+        """The first that has the time for a whole call, else who has the most: a call that ends
+        with its sender's time ends for all who go along."""
+        call_ends_at = self._clock() + self._call_timeout_s
+        for place in self._waiting:
+            if place.give_up_at >= call_ends_at:
+                return place
+        return max(self._waiting, key=attrgetter("give_up_at"))
 
     def _dismiss(self, failure: BourseError) -> None:
         """Who waited shall not be the next to find out that this leader is gone."""
         with self._changing:
             self._is_busy = False
             while self._waiting:
-                self._waiting.popleft().end(NotSent(failure))
+                self._waiting.popleft().dismiss(failure)
+
+
+def _note(places: Sequence[_Place], outcomes: Sequence[Outcome]) -> None:
+    for place, outcome in zip(places, outcomes, strict=True):
+        place.outcome = outcome

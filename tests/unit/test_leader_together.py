@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -38,8 +39,10 @@ def replicas() -> Iterator[Replicas]:
     replicas.close()
 
 
-def made_client(replicas: Replicas, decision_s: float = DECISION_S, **more: Any) -> LeaderClient:
-    clock = Clock()
+def made_client(
+    replicas: Replicas, decision_s: float = DECISION_S, clock: Clock | None = None, **more: Any
+) -> LeaderClient:
+    clock = clock or Clock()
     election = Election(replicas.peers, PATIENCE_S, PATIENCE_S, lambda: True, clock)
     return LeaderClient(election, ATTEMPT_S, decision_s, clock, clock.pause, **more)
 
@@ -50,7 +53,7 @@ def client(replicas: Replicas) -> LeaderClient:
 
 
 def decide_together(
-    replicas: Replicas, client: LeaderClient, *keys: str
+    replicas: Replicas, client: LeaderClient, *keys: str, meanwhile: Callable[[], object] = bool
 ) -> list[Decision | BaseException]:
     """Trades that come while another one's call is out, so that they share the next."""
     first_is_here, may_go_on = threading.Event(), threading.Event()
@@ -68,6 +71,7 @@ def decide_together(
         for number, key in enumerate(keys, start=1):
             deciding.append(executor.submit(client.decide, replace(TRADE, request_id=key)))
             eventually(lambda n=number: waiting(client) == n, "it waits for the call")
+        meanwhile()
         may_go_on.set()
         return [one.exception(PATIENCE_S) or one.result() for one in deciding]
 
@@ -86,6 +90,15 @@ def test_trades_that_wait_for_the_leader_go_together(
     assert {(one.name, one.type, one.quantity) for one in batch.trades} == {
         ("stock1", bourse_pb2.SELL, 25)
     }
+
+
+def test_who_waited_for_a_slow_leader_gives_it_as_much_time(replicas: Replicas) -> None:
+    clock = Clock()
+    client = made_client(replicas, clock=clock)
+    slow = partial(clock.pass_by, 0.9 * ATTEMPT_S)
+    assert decide_together(replicas, client, "a", "b", meanwhile=slow) == [DONE] * 2
+    (batch,) = replicas[3].calls_of("TradeBatch")
+    assert batch.timeout_s > 0.5 * ATTEMPT_S
 
 
 def test_each_gets_what_the_leader_says_of_it(replicas: Replicas, client: LeaderClient) -> None:

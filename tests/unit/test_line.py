@@ -16,6 +16,7 @@ from frontend.model import Decision
 from tests.unit.replica_fakes import eventually
 
 PATIENCE_S = 20.0  # far more than anything here takes
+CALL_S = 10.0
 
 
 def trade_of(key: str) -> Trade:
@@ -62,7 +63,7 @@ class Leader:
 class World:
     def __init__(self, executor: ThreadPoolExecutor) -> None:
         self.leader = Leader()
-        self.line = Line(self.leader.send, self.leader.settle, time.monotonic)
+        self.line = Line(self.leader.send, self.leader.settle, time.monotonic, CALL_S)
         self._executor = executor
 
     def start(self, *keys: str, patience_s: float = PATIENCE_S) -> list[Future[Decision]]:
@@ -142,7 +143,7 @@ def test_outcomes_are_settled_before_they_are_told_and_while_the_next_call_is_ou
         may_settle.get(timeout=PATIENCE_S)
         return [decision_of("7") for _ in trades]
 
-    world.line = Line(world.leader.send, settle, time.monotonic)
+    world.line = Line(world.leader.send, settle, time.monotonic, CALL_S)
     first = world.first_is_out()
     (second,) = world.start("1")
     world.leader.decides()
@@ -207,7 +208,8 @@ def test_a_defect_while_settling_leaves_nobody_waiting(world: World) -> None:
     world.leader.decides()
     assert isinstance(outcome(first), ZeroDivisionError)
     world.leader.decides()
-    assert [type(outcome(one)) for one in others] == [ZeroDivisionError, OutcomeUnknown]
+    assert isinstance(outcome(others[0]), ZeroDivisionError)
+    assert outcome(others[1]) == decision_of("2"), "the leader has decided it"
 
 
 def test_who_waits_too_long_for_a_call_was_not_sent(world: World) -> None:
@@ -233,6 +235,53 @@ def test_who_waits_too_long_for_an_answer_does_not_know_its_outcome(world: World
     assert world.leader.calls == [["0"], ["1", "2"]]
 
 
+def test_who_waits_too_long_for_what_is_settled_knows_the_leaders_decision(world: World) -> None:
+    may_settle: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def settle(_trades: Sequence[Trade], outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        may_settle.get(timeout=PATIENCE_S)
+        return outcomes
+
+    first = world.first_is_out()
+    (sender,) = world.start("1")
+    (hasty,) = world.start("2", patience_s=2.0)
+    world.leader.decides()
+    assert outcome(first) == decision_of("0")
+    world.line._settle = settle
+    world.leader.decides()
+    assert outcome(hasty) == decision_of("2")
+    assert not sender.done()
+    may_settle.put(None)
+    assert outcome(sender) == decision_of("1")
+
+
+def test_who_waited_has_the_time_of_a_whole_call() -> None:
+    """Else a leader that answers each call in time would be doubted by all who waited for one."""
+    now_s = [0.0]
+    with ThreadPoolExecutor(2) as executor:
+        world = World(executor)
+        world.line = Line(world.leader.send, world.leader.settle, lambda: now_s[0], CALL_S)
+        first = world.first_is_out()
+        (second,) = world.start("1")
+        now_s[0] += 0.99 * CALL_S
+        world.leader.decides()
+        world.leader.decides()
+        assert [outcome(first), outcome(second)] == [decision_of("0"), decision_of("1")]
+    assert world.leader.timeouts_s[1] == CALL_S
+
+
+@pytest.mark.parametrize("longest_s", [2 * CALL_S, 0.9 * CALL_S])
+def test_who_has_little_time_left_does_not_send_for_others(world: World, longest_s: float) -> None:
+    first = world.first_is_out()
+    (hasty,) = world.start("1", patience_s=0.8 * CALL_S)
+    (patient,) = world.start("2", patience_s=longest_s)
+    world.leader.decides()
+    world.leader.decides()
+    told = [outcome(one) for one in (first, hasty, patient)]
+    assert told == [decision_of(key) for key in "012"]
+    assert world.leader.calls == [["0"], ["2", "1"]]
+
+
 def test_a_call_has_the_time_that_its_sender_has_left(world: World) -> None:
     world.leader.decides()
     world.line.trade(trade_of("1"), time.monotonic() + 5.0)
@@ -248,7 +297,7 @@ def test_many_threads_for_many_rounds(world: World) -> None:
         time.sleep(0)  # lets others come
         return [decision_of(trade.request_id) for trade in trades]
 
-    world.line = Line(send, world.leader.settle, time.monotonic)
+    world.line = Line(send, world.leader.settle, time.monotonic, CALL_S)
 
     def trade_all(keys: Sequence[str]) -> list[Decision]:
         return [world.line.trade(trade_of(key), time.monotonic() + PATIENCE_S) for key in keys]
