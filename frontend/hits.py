@@ -53,7 +53,12 @@ class HitsFirst:
             name = name_parameter(environ["QUERY_STRING"].encode("latin-1"), STOCK_PARAMETER)
         except InvalidRequest:
             return None
-        found = self._quotes.cached(name)
+        try:
+            found = self._quotes.cached(name)
+        except Exception:
+            # The application, which asks again, has an answer to defects too.
+            logger.exception("unexpected error in front of the application")
+            return None
         if isinstance(found, Quote):
             return found
         environ[_MISSED] = found

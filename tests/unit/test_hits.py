@@ -109,6 +109,19 @@ def test_everything_else_goes_on_to_the_application(
     assert fakes.quotes.calls == []
 
 
+@pytest.mark.parametrize("defect", [ZeroDivisionError("a defect"), OSError("a defect")])
+def test_a_defect_is_answered_as_the_application_does(
+    client: FlaskClient, behind: FlaskClient, fakes: Fakes, defect: Exception
+) -> None:
+    def fail(_name: str) -> Quote:
+        raise defect
+
+    fakes.quotes.cached = fail  # type: ignore[method-assign]
+    answer = client.get("/stocks?stockname=stock1")
+    assert answer.status_code == 500
+    assert shown(answer) == shown(behind.get("/stocks?stockname=stock1"))
+
+
 def test_asked_for_the_head_it_gives_the_head(client: FlaskClient) -> None:
     answer = client.head("/stocks?stockname=stock1")
     assert (answer.status_code, answer.data) == (200, b"")
