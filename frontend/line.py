@@ -1,8 +1,9 @@
-"""Trades on their way to one leader: one call at a time, and what comes meanwhile goes together.
+"""Trades on their way to one leader: what comes while a call is out goes together in the next.
 
 This is group commit (DeWitt et al., 1984) at the sender's end: the busier the leader, the more
 trades share a call, and nobody waits for company. No thread of its own does the sending: the
-first trade that finds the line idle sends, and who has sent wakes the next to do so.
+first trade that finds the line idle sends, and who has sent wakes the next to do so. A call
+that takes long is overtaken: behind a slow disk trades shall collect at the leader, not here.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
-from operator import attrgetter
 
 from common.errors import BourseError, OutcomeUnknown
 from common.records import MAX_TRADES_PER_CALL, Trade
 from frontend.model import Decision
+
+# For a call that is out. While the leader and its disk are well it takes less.
+_LONGEST_WAIT_S = 0.05
 
 Outcome = Decision | BourseError
 Send = Callable[[Sequence[Trade], float], Sequence[Outcome]]
@@ -87,7 +90,7 @@ class Line:
         self._call_timeout_s = call_timeout_s
         self._changing = threading.Lock()
         self._waiting: deque[_Place] = deque()  # at most one for each thread
-        self._is_busy = False
+        self._awaited: _Place | None = None  # whose call the others wait for
 
     def trade(self, trade: Trade, give_up_at: float) -> Decision:
         """How the trade was decided.
@@ -102,82 +105,79 @@ class Line:
         """
         place = _Place(trade, give_up_at)
         with self._changing:
-            if self._is_busy:
-                self._waiting.append(place)
-            else:
-                self._is_busy = True
+            if self._awaited is None:
+                self._awaited = place
                 place.turn = _Turn.SENDS
+            else:
+                self._waiting.append(place)
         if place.turn is not _Turn.SENDS:
-            place.wait(give_up_at - self._clock())
-            self._leave(place)
+            place.wait(min(_LONGEST_WAIT_S, give_up_at - self._clock()))
+            self._overtake(place)
         if place.turn is _Turn.SENDS:
             self._send_with_others(place)
+        elif place.turn is _Turn.IS_SENT:
+            place.wait(give_up_at - self._clock())
         outcome = place.outcome  # who did not wait to the end may find another one the next time
         if isinstance(outcome, Decision):
             return outcome
         raise outcome
 
-    def _leave(self, place: _Place) -> None:
-        """Gives the place up if nothing has become of it in time."""
+    def _overtake(self, place: _Place) -> None:
+        """Has a place send that waited for long enough, if its time is not over."""
         with self._changing:
-            if place.turn is _Turn.WAITS:
-                self._waiting.remove(place)
+            if place.turn is not _Turn.WAITS:
+                return
+            self._waiting.remove(place)
+            if self._clock() < place.give_up_at:
+                self._awaited = place
+                place.turn = _Turn.SENDS
+            else:
                 place.outcome = NotSent(OutcomeUnknown())
 
     def _send_with_others(self, mine: _Place) -> None:
+        timeout_s = min(self._call_timeout_s, mine.give_up_at - self._clock())
+        # A call that ends with its sender's time would end for all who went along.
+        room = MAX_TRADES_PER_CALL - 1 if timeout_s == self._call_timeout_s else 0
         with self._changing:
-            others = [
-                self._waiting.popleft()
-                for _ in range(min(len(self._waiting), MAX_TRADES_PER_CALL - 1))
-            ]
+            others = [self._waiting.popleft() for _ in range(min(len(self._waiting), room))]
             for place in others:
                 place.turn = _Turn.IS_SENT
         try:
-            self._send_all([mine, *others])
+            self._send_all([mine, *others], timeout_s)
         finally:
             for place in others:
                 place.end()
 
-    def _send_all(self, places: Sequence[_Place]) -> None:
-        trades = [place.trade for place in places]
-        timeout_s = min(self._call_timeout_s, places[0].give_up_at - self._clock())
+    def _send_all(self, places: Sequence[_Place], timeout_s: float) -> None:
+        sender, trades = places[0], [place.trade for place in places]
         try:
             outcomes = self._send(trades, timeout_s)
         except BourseError as failure:
-            self._dismiss(failure)
+            self._dismiss(sender, failure)
             _note(places, [failure] * len(places))
             return
         except BaseException:
-            self._dismiss(OutcomeUnknown())
+            self._dismiss(sender, OutcomeUnknown())
             raise
-        self._go_on()
+        self._go_on(sender)
         _note(places, outcomes)  # for whoever cannot wait until they are settled
         _note(places, self._settle(trades, outcomes))
 
-    def _go_on(self) -> None:
-        """Has the next one send."""
+    def _go_on(self, sender: _Place) -> None:
+        """Has the next one send, unless this call was overtaken."""
         with self._changing:
-            self._is_busy = bool(self._waiting)
-            if self._is_busy:
-                sender = self._next_sender()
-                self._waiting.remove(sender)
-                sender.wake(_Turn.SENDS)
+            if self._awaited is sender:
+                self._awaited = self._waiting.popleft() if self._waiting else None
+                if self._awaited is not None:
+                    self._awaited.wake(_Turn.SENDS)
 
-    def _next_sender(self) -> _Place:
-        """The first that has the time for a whole call, else who has the most: a call that ends
-        with its sender's time ends for all who go along."""
-        call_ends_at = self._clock() + self._call_timeout_s
-        for place in self._waiting:
-            if place.give_up_at >= call_ends_at:
-                return place
-        return max(self._waiting, key=attrgetter("give_up_at"))
-
-    def _dismiss(self, failure: BourseError) -> None:
-        """Who waited shall not be the next to find out that this leader is gone."""
+    def _dismiss(self, sender: _Place, failure: BourseError) -> None:
+        """Who waited for this call shall not be the next to find out that this leader is gone."""
         with self._changing:
-            self._is_busy = False
-            while self._waiting:
-                self._waiting.popleft().dismiss(failure)
+            if self._awaited is sender:
+                self._awaited = None
+                while self._waiting:
+                    self._waiting.popleft().dismiss(failure)
 
 
 def _note(places: Sequence[_Place], outcomes: Sequence[Outcome]) -> None:

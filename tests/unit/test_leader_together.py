@@ -13,6 +13,7 @@ import pytest
 
 from common.errors import BourseError, InvalidRequest, KeyReused, OutcomeUnknown, Unavailable
 from common.records import Trade
+from frontend import line
 from frontend.election import Election
 from frontend.leader import LeaderClient
 from frontend.model import Decision
@@ -28,6 +29,11 @@ from tests.unit.replica_fakes import (
     eventually,
     fails,
 )
+
+
+@pytest.fixture(autouse=True)
+def nobody_overtakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line, "_LONGEST_WAIT_S", PATIENCE_S)
 
 
 @pytest.fixture
@@ -77,8 +83,8 @@ def decide_together(
 
 
 def waiting(client: LeaderClient) -> int:
-    line, _ = client._line
-    return 0 if line is None else len(line._waiting)
+    used, _ = client._line
+    return 0 if used is None else len(used._waiting)
 
 
 def test_trades_that_wait_for_the_leader_go_together(

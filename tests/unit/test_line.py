@@ -6,11 +6,13 @@ import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from common.errors import BourseError, KeyReused, OutcomeUnknown, Unavailable
 from common.records import MAX_TRADES_PER_CALL, Trade
+from frontend import line
 from frontend.line import Line, NotSent, Outcome
 from frontend.model import Decision
 from tests.unit.replica_fakes import eventually
@@ -83,6 +85,11 @@ class World:
         (first,) = self.start("0")
         assert self.leader.calls == [["0"]]
         return first
+
+
+@pytest.fixture(autouse=True)
+def nobody_overtakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line, "_LONGEST_WAIT_S", PATIENCE_S)
 
 
 @pytest.fixture
@@ -270,16 +277,72 @@ def test_who_waited_has_the_time_of_a_whole_call() -> None:
     assert world.leader.timeouts_s[1] == CALL_S
 
 
-@pytest.mark.parametrize("longest_s", [2 * CALL_S, 0.9 * CALL_S])
-def test_who_has_little_time_left_does_not_send_for_others(world: World, longest_s: float) -> None:
+def test_who_has_little_time_left_sends_for_nobody_else(world: World) -> None:
     first = world.first_is_out()
     (hasty,) = world.start("1", patience_s=0.8 * CALL_S)
-    (patient,) = world.start("2", patience_s=longest_s)
-    world.leader.decides()
-    world.leader.decides()
+    (patient,) = world.start("2")
+    for _ in range(3):
+        world.leader.decides()
     told = [outcome(one) for one in (first, hasty, patient)]
     assert told == [decision_of(key) for key in "012"]
-    assert world.leader.calls == [["0"], ["2", "1"]]
+    assert world.leader.calls == [["0"], ["1"], ["2"]]
+
+
+class HeldCalls:
+    """Calls of one trade each, or of more; the first one's key names the call."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.of: dict[str, Future[None]] = {key: Future() for key in "012"}
+        world.line = Line(self.send, world.leader.settle, time.monotonic, CALL_S)
+
+    def send(self, trades: Sequence[Trade], _timeout_s: float) -> Sequence[Outcome]:
+        self._world.leader.calls.append([trade.request_id for trade in trades])
+        self.of[trades[0].request_id].result(PATIENCE_S)
+        return [decision_of(trade.request_id) for trade in trades]
+
+
+@pytest.fixture
+def overtaken(world: World, monkeypatch: pytest.MonkeyPatch) -> tuple[HeldCalls, list[Future[Any]]]:
+    """The call of 0, which that of 1 has overtaken; 2 waits."""
+    held = HeldCalls(world)
+    first = world.first_is_out()
+    monkeypatch.setattr(line, "_LONGEST_WAIT_S", 0.0)
+    (second,) = world.start("1")
+    eventually(lambda: world.leader.calls == [["0"], ["1"]], "it does not wait")
+    monkeypatch.setattr(line, "_LONGEST_WAIT_S", PATIENCE_S)
+    (third,) = world.start("2")
+    return held, [first, second, third]
+
+
+def test_behind_a_call_that_was_overtaken_nobody_waits(
+    world: World, overtaken: tuple[HeldCalls, list[Future[Any]]]
+) -> None:
+    held, (first, second, third) = overtaken
+    held.of["1"].set_result(None)
+    held.of["2"].set_result(None)
+    assert [outcome(second), outcome(third)] == [decision_of("1"), decision_of("2")]
+    assert not first.done()
+    held.of["0"].set_result(None)
+    assert outcome(first) == decision_of("0")
+    assert world.leader.calls == [["0"], ["1"], ["2"]]
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_call_that_was_overtaken_leaves_the_line_as_it_is(
+    world: World, overtaken: tuple[HeldCalls, list[Future[Any]]], fails: bool
+) -> None:
+    held, (first, second, third) = overtaken
+    if fails:
+        held.of["0"].set_exception(Unavailable())
+        assert isinstance(outcome(first), Unavailable)
+    else:
+        held.of["0"].set_result(None)
+        assert outcome(first) == decision_of("0")
+    assert world.leader.calls == [["0"], ["1"]]
+    held.of["1"].set_result(None)
+    held.of["2"].set_result(None)
+    assert [outcome(second), outcome(third)] == [decision_of("1"), decision_of("2")]
 
 
 def test_a_call_has_the_time_that_its_sender_has_left(world: World) -> None:
