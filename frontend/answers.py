@@ -23,7 +23,11 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def data_answer(data: Mapping[str, object]) -> Response:
-    return Response(_json({"data": data}), mimetype="application/json")
+    return Response(data_body(data), mimetype="application/json")
+
+
+def data_body(data: Mapping[str, object]) -> str:
+    return _json({"data": data})
 
 
 def quote_answer(quote: Quote) -> Response:
@@ -33,7 +37,7 @@ def quote_answer(quote: Quote) -> Response:
 def quote_body(quote: Quote) -> str:
     # Two places fit a double: the nearest one prints as the price.
     price = float(quote.price)
-    return _json({"data": {"name": quote.name, "price": price, "quantity": quote.quantity}})
+    return data_body({"name": quote.name, "price": price, "quantity": quote.quantity})
 
 
 def error_answer(error: BourseError) -> Response:

@@ -14,6 +14,7 @@ from common import logs
 from common.errors import Unavailable
 from frontend import arrival
 from frontend.answers import COMMON_HEADERS, REQUEST_ID_HEADER, register_error_answers
+from frontend.done import DoneFirst, decided
 from frontend.hits import HitsFirst
 from frontend.routes import Parts, create_routes
 
@@ -28,14 +29,17 @@ def create_app(parts: Parts) -> Flask:
     app.before_request(_begin)
     app.after_request(_finish)
     app.teardown_request(_forget)
-    app.wsgi_app = HitsFirst(app.wsgi_app, parts.quotes)  # type: ignore[method-assign] # Flask's way
+    # Flask's way to put something in front of it.
+    done_first = DoneFirst(app.wsgi_app, parts.trades)
+    app.wsgi_app = HitsFirst(done_first, parts.quotes)  # type: ignore[method-assign]
     return app
 
 
 def _begin() -> None:
-    g.started_s = time.perf_counter()
+    was_decided = decided(request.environ)
+    g.started_s = was_decided.started_s if was_decided else time.perf_counter()
     # A trade takes its own request id instead, as soon as it is known.
-    logs.request_id.set(str(uuid4()))
+    logs.request_id.set(was_decided.request_id if was_decided else str(uuid4()))
     if arrival.came_too_late():
         raise Unavailable("too many requests are waiting")
 

@@ -10,6 +10,7 @@ from flask import Blueprint, Response, request
 from common import logs
 from common.errors import NotFound, Unavailable
 from frontend.answers import data_answer, error_answer, quote_answer
+from frontend.done import KEY_HEADER, ORDERS_PATH, REPLAYED, decided, location
 from frontend.hits import STOCK_PARAMETER, STOCK_PATH, missed
 from frontend.model import DONE, Decision, Orders, Quotes, Readiness, Trades
 from frontend.quotes import find_quote
@@ -42,8 +43,8 @@ def create_routes(parts: Parts) -> Blueprint:
     blueprint = Blueprint("bourse", __name__)
     blueprint.get("/hello")(routes.hello)
     blueprint.get(STOCK_PATH)(routes.stock)
-    blueprint.post("/orders")(routes.trade)
-    blueprint.get("/orders")(routes.order)
+    blueprint.post(ORDERS_PATH)(routes.trade)
+    blueprint.get(ORDERS_PATH)(routes.order)
     blueprint.get("/healthz")(routes.alive)
     blueprint.get("/readyz")(routes.ready)
     return blueprint
@@ -65,7 +66,12 @@ class _Routes:
         return answer
 
     def trade(self) -> Response:
-        request_id = idempotency_key(request.headers.get("Idempotency-Key")) or str(uuid4())
+        was_decided = decided(request.environ)
+        if was_decided is not None:
+            if isinstance(was_decided.outcome, Exception):
+                raise was_decided.outcome
+            return _trade_answer(was_decided.outcome)
+        request_id = idempotency_key(request.headers.get(KEY_HEADER)) or str(uuid4())
         logs.request_id.set(request_id)
         trade = parse_trade(read_json_body(request), request_id)
         return _trade_answer(self._parts.trades.trade(trade))
@@ -98,9 +104,9 @@ def _trade_answer(decision: Decision) -> Response:
     """The same answer for every copy of a request, save for the header that says so."""
     if decision.status == DONE:
         answer = data_answer({"transaction_number": decision.number})
-        answer.headers["Location"] = f"/orders?order-number={decision.number}"
+        answer.headers["Location"] = location(decision)
     else:
         answer = error_answer(NotFound(_REFUSALS[decision.status]))
     if decision.replayed:
-        answer.headers["Idempotency-Replayed"] = "true"
+        answer.headers.set(*REPLAYED)
     return answer
