@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from functools import lru_cache
 
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
@@ -34,6 +35,7 @@ def quote_answer(quote: Quote) -> Response:
     return Response(quote_body(quote), mimetype="application/json")
 
 
+@lru_cache(256)  # as with what is decoded: the same few again and again
 def quote_body(quote: Quote) -> str:
     # Two places fit a double: the nearest one prints as the price.
     price = float(quote.price)

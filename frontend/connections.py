@@ -26,7 +26,7 @@ class Connection(TConn):  # type: ignore[misc] # gunicorn is not typed
     """
 
     def __init__(self, config: Any, client: socket.socket, address: Any, server: Any) -> None:
-        super().__init__(config, client, address, server)
+        super().__init__(config, ClientSocket.of(client), address, server)
         self.parser = RequestParser(config, (), address)
         self.initialized = True
         self.reception = Reception()
@@ -38,7 +38,7 @@ class Connection(TConn):  # type: ignore[misc] # gunicorn is not typed
         self.arrived_at = 0.0
         self.discarded_bytes = 0
         self._room = select.poll()
-        self._room.register(client, select.POLLOUT)
+        self._room.register(self.sock, select.POLLOUT)
 
     def receive(self) -> bytes:
         """What has come, if anything. Raises OSError when the connection broke."""
@@ -59,6 +59,20 @@ class Connection(TConn):  # type: ignore[misc] # gunicorn is not typed
     def takes_an_answer(self) -> bool:
         """Whether there is room for one: the client read enough of what it was sent before."""
         return bool(self._room.poll(0))
+
+
+class ClientSocket(socket.socket):
+    """A client's socket that is told to block only when it does not: gunicorn says so before
+    each request, and each time it is a call to the kernel that lets other threads go first."""
+
+    @classmethod
+    def of(cls, client: socket.socket) -> ClientSocket:
+        """Takes the socket over."""
+        return cls(client.family, client.type, client.proto, client.detach())
+
+    def setblocking(self, flag: bool) -> None:
+        if flag != self.getblocking():
+            super().setblocking(flag)
 
 
 class OneSegment:

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable
 from decimal import Decimal
+from functools import lru_cache
 from typing import Protocol
 
 import redis
@@ -15,6 +16,9 @@ from frontend.cache import Hit, Miss, PutOutcome, Token
 from frontend.model import CacheResult, NotCached, Quote, Quotes
 
 logger = logging.getLogger(__name__)
+
+# Hits find the same few values again and again.
+_KEPT_DECODED = 256
 
 
 class CatalogLookup(Protocol):
@@ -126,6 +130,7 @@ def encode_quote(quote: Quote) -> str:
     )
 
 
+@lru_cache(_KEPT_DECODED)
 def decode_quote(name: str, value: str) -> Quote:
     """The quote cached under `name`. Raises ValueError when it is not what was encoded."""
     try:

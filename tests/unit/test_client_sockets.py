@@ -1,4 +1,4 @@
-"""An answer's head waits for its body, and for nothing else."""
+"""The sockets of clients: what is sent together, and what the kernel is not told again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from frontend.connections import OneSegment
+from frontend.connections import ClientSocket, OneSegment
 
 
 class Client(socket.socket):
@@ -54,3 +54,17 @@ def test_whatever_else_is_done_with_the_socket_comes_after_the_head(client: Clie
     answer.sendall(b"head")
     assert answer.fileno() == client.fileno()
     assert client.sent == [b"head"]
+
+
+def test_a_client_is_told_to_block_only_when_it_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[bool] = []
+    ours, theirs = socket.socketpair()
+    with theirs, ClientSocket.of(ours) as client:
+        monkeypatch.setattr(socket.socket, "setblocking", lambda _self, flag: told.append(flag))
+        client.setblocking(True)
+        assert told == []
+        client.setblocking(False)
+        assert told == [False]
+        client.sendall(b"taken over")
+        assert theirs.recv(100) == b"taken over"
+        assert ours.fileno() == -1
