@@ -131,7 +131,6 @@ WRONG_BATCH = {
     "an answer of another": answers(bourse_pb2.TradeBatchResponse(replica_id=1)),
     "a defect": fails(ZeroDivisionError()),
     "not one that this leader takes": fails(InvalidRequest("too many")),
-    "no such call": fails(NotImplementedError()),
     "gone": fails(Unavailable()),
     "in doubt": fails(OutcomeUnknown()),
     "an outcome that is none": answers(
