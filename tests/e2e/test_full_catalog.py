@@ -69,5 +69,5 @@ def test_a_catalog_stops_and_waits_for_room_on_a_full_disk(small: Stack) -> None
     assert small.get(f"/orders?order-number={number}")[0] == 200
     free(small, "catalog")
     small.wait_healthy("catalog")  # by the restart policy alone
-    assert trade(small)[0] == 200
+    wait_for(lambda: trade(small)[0] == 200, 10, lambda: statuses(small))
     check_promises(small, {})
