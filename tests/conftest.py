@@ -8,6 +8,11 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes is the machine's affair.
+settings.register_profile("bourse", deadline=None)
+settings.load_profile("bourse")
 
 E2E = Path(__file__).parent / "e2e"
 NOT_RUN = pytest.StashKey[list[str]]()

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from tests.e2e.small_disks import heal, stack_on_small_disks, trade
-from tests.e2e.stack import Stack
+from tests.e2e.stack import Stack, wait_for
 
 STARTED = pytest.StashKey[float]()
 
@@ -33,7 +33,7 @@ def small_stack() -> Iterator[Stack]:
 @pytest.fixture
 def small(small_stack: Stack) -> Iterator[Stack]:
     """A stack whose disks can be filled; afterwards all have room and everything runs."""
-    trade(small_stack)  # has a leader elected
+    wait_for(lambda: trade(small_stack)[0] == 200, 30, "a leader is elected")
     yield small_stack
     heal(small_stack)
 

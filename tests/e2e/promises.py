@@ -90,7 +90,16 @@ def wait_until_alike(stack: Stack) -> None:
     def alike() -> bool:
         said = statuses(stack)
         ends = {(one.get("last_number"), one.get("digest")) for one in said.values()}
-        followers = max((len(one.get("in_sync", ())) for one in said.values()), default=0)
-        return len(said) == len(ORDER_SERVICES) and len(ends) == 1 and followers == len(said) - 1
+        return len(ends) == 1 and _all_in_sync(said)
 
     wait_for(alike, 30, lambda: statuses(stack))
+
+
+def wait_until_in_sync(stack: Stack) -> None:
+    """Until the leader has both others in sync; under load they are seldom seen at one number."""
+    wait_for(lambda: _all_in_sync(statuses(stack)), 30, lambda: statuses(stack))
+
+
+def _all_in_sync(said: Mapping[str, Mapping[str, Any]]) -> bool:
+    followers = max((len(one.get("in_sync", ())) for one in said.values()), default=0)
+    return len(said) == len(ORDER_SERVICES) and followers == len(said) - 1

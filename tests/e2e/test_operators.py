@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from tests.e2e.inside import leader
-from tests.e2e.promises import check_promises, wait_until_alike
+from tests.e2e.promises import check_promises, wait_until_in_sync
 from tests.e2e.small_disks import trade
 from tests.e2e.stack import ORDER_SERVICES, SERVICES, Stack, wait_for
 from tests.integration.load import Load, let_pass
@@ -44,7 +44,7 @@ def test_replicas_restart_one_after_the_other_and_nobody_notices(stack: Stack) -
         for service in ORDER_SERVICES:
             let_pass(load, 20)
             restart(stack, service)
-            wait_until_alike(stack)
+            wait_until_in_sync(stack)
         let_pass(load, 20)
     assert load.problems == []
     assert load.traffic.server_errors == 0
