@@ -197,7 +197,7 @@ def test_ctrl_c_heals(stack: Stack, engine: Any, tmp_path: Path, interrupts: int
         for _ in range(interrupts):
             running.send_signal(signal.SIGINT)
             time.sleep(0.3)
-        output, errors = running.communicate(timeout=90)
+        output, errors = running.communicate(timeout=240)
     finally:
         running.kill()
         running.wait()

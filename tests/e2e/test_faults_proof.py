@@ -93,7 +93,7 @@ def played(proof: Proof, directory: Path) -> subprocess.CompletedProcess[str]:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=600,
             check=False,
         )
     finally:
