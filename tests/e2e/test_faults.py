@@ -192,7 +192,7 @@ def test_ctrl_c_heals(stack: Stack, engine: Any, tmp_path: Path, interrupts: int
     )
     try:
         wait_for(
-            lambda: "paused" in [stack.container(name).status for name in SERVICES], 40, "paused"
+            lambda: "paused" in [stack.container(name).status for name in SERVICES], 120, "paused"
         )
         for _ in range(interrupts):
             running.send_signal(signal.SIGINT)

@@ -87,7 +87,7 @@ def assert_chain_holds(journal: list[Order]) -> None:
         assert order.digest == digest
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(batches=batches, reopen_after=st.integers(0, 6))
 def test_random_batches_match_the_model(batches: list[list[Trade]], reopen_after: int) -> None:
     model = Model()

@@ -195,7 +195,7 @@ def test_text_that_no_row_can_hold_is_found(written: Path, text: str) -> None:
         verify_chain(written, "rows")
 
 
-@settings(deadline=None, max_examples=50)  # each writes a database
+@settings(max_examples=50)  # each writes a database
 @given(number=st.integers(1, len(ROWS)), row=valid_rows)
 def test_a_row_replaced_by_any_other_is_found(
     tmp_path_factory: pytest.TempPathFactory, number: int, row: Order

@@ -37,7 +37,7 @@ def random_histories(count: int, length: int) -> Iterator[list[int]]:
         yield [chance.randrange(2**20) for _ in range(length)]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, suppress_health_check=list(HealthCheck))
 @given(choices=st.lists(st.integers(0, 2**20 - 1), max_size=150))
 def test_no_short_history_breaks_a_promise(scratch: Path, choices: list[int]) -> None:
     explore(fresh(scratch), choices)
