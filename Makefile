@@ -25,7 +25,7 @@ down: ## stop and remove the containers; the volumes stay
 	docker compose down
 
 local: venv ## start everything as processes of this machine, without containers
-	$(BIN)/python -m scripts.local $(ARGS)
+	$(BIN)/python -m stack.local $(ARGS)
 
 test: venv ## run the tests, SLOW=1 the longest too; ARGS="-k name" goes to pytest
 	$(BIN)/python -m pytest $(if $(SLOW),,-m "not slow") $(ARGS)
@@ -34,13 +34,13 @@ faults: venv ## break the running stack for two minutes and judge its promises; 
 	$(BIN)/python -m faults run $(ARGS)
 
 bench: venv ## measure every request beside its floor; ARGS="--only trade --rounds 2"
-	$(BIN)/python -m client bench $(ARGS)
+	$(BIN)/python -m bench bench $(ARGS)
 
 scale: venv ## measure what becomes of it as it grows; ARGS="--only workers"
-	$(BIN)/python -m client scale $(ARGS)
+	$(BIN)/python -m bench scale $(ARGS)
 
 failover: venv ## measure how long trades wait when the leader dies; ARGS="--kills 5"
-	$(BIN)/python -m client failover $(ARGS)
+	$(BIN)/python -m bench failover $(ARGS)
 
 lint: venv ## check style, formatting and types
 	$(BIN)/ruff check
@@ -58,9 +58,9 @@ proto-check: venv ## fail if the stubs are not those that proto/bourse.proto gen
 
 # In an environment of its own: what it needs is no part of uv.lock, and is held by its date.
 checkov: ## look for weak settings in terraform/
-	@scripts/uv.sh tool run --exclude-newer 2026-11-20 --from checkov==3.3.30 checkov \
+	@stack/uv.sh tool run --exclude-newer 2026-11-20 --from checkov==3.3.30 checkov \
 		--directory terraform --framework terraform --skip-download --compact --quiet $(ARGS)
 
 # Every start of a target checks the environment against uv.lock; nothing to do takes milliseconds.
 venv: ## make the Python environment in .venv as uv.lock has it
-	@scripts/uv.sh sync --frozen --group dev
+	@stack/uv.sh sync --frozen --group dev

@@ -11,14 +11,14 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 
-from catalog import backup, restore
-from catalog.database import Database
-from catalog.files import CannotOpen
 from catalog.leases import Leases
+from catalog.recovery import backup, restore
 from catalog.service import CatalogService
 from catalog.settings import CatalogSettings
+from catalog.sqlite.database import Database
+from catalog.sqlite.files import CannotOpen
+from catalog.sqlite.store import CatalogStore
 from catalog.stock_file import MalformedStockFile
-from catalog.store import CatalogStore
 from common.errors import BourseError
 from common.logs import logging_config
 from common.rpc import RpcServer

@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from catalog import schema
+from catalog.sqlite import schema
 from catalog.stock import DONE, INVALID, Stock
 from common.errors import StaleEpoch
 from common.records import Order, Trade, next_digest

@@ -11,8 +11,8 @@ import grpc
 
 from catalog.decisions import Decision, Failure
 from catalog.leases import Leases
+from catalog.sqlite.store import MAX_CHUNK, CatalogStore
 from catalog.stock import Stock
-from catalog.store import MAX_CHUNK, CatalogStore
 from common.errors import (
     Busy,
     Contradiction,

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 
 from client import report
 from client.api import DEFAULT_TIMEOUT_S, DEFAULT_URL, BourseClient
-from client.bench.arguments import add_commands as add_measuring_commands
 from client.connection import BadUrl, BaseUrl, NoAnswer
 from client.demo import Demo
 from client.session import Session, SessionSettings
@@ -70,7 +69,6 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_demo(commands)
     _add_session(commands)
-    add_measuring_commands(commands)
     return parser
 
 

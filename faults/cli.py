@@ -11,16 +11,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from faults.checker import judge
-from faults.compose import Compose, ComposeFailed
 from faults.figures import figures_of
 from faults.history import BadHistory, read_history
 from faults.interrupts import Interrupts
-from faults.network import Network
 from faults.page import write_page
 from faults.report import Progress, as_text, say_at_once
 from faults.run import Plan, RunFailed, heal, run
 from faults.schedule import BadSchedule, by_hand, catalogue, random_mix
-from faults.stack import Stack, StackError, connect
+from stack.compose import Compose, ComposeFailed
+from stack.containers import Stack, StackError, connect
+from stack.network import Network
 
 EXIT_HELD = 0
 EXIT_BROKEN = 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from faults.breakages import Breakage
 from faults.history import ORDER_SERVICES, SERVICES, Fault, Observation, Position
 from faults.schedule import Strike, struck
-from faults.stack import StackError
+from stack.containers import StackError
 
 # What is healed serves again within this, or the run says that it did not.
 _RECOVERED_WITHIN_S = 60.0

@@ -19,11 +19,11 @@ from faults.breakages import breakages
 from faults.history import SERVICES, Call, End, Final, HistoryWriter, Observation, Record, Row, Run
 from faults.interrupts import Interrupts
 from faults.nemesis import Eyes, Nemesis, heal_all
-from faults.network import Network
-from faults.observer import Observer
 from faults.schedule import Strike
-from faults.stack import Stack, StackError
 from faults.workload import Load, Workload
+from stack.containers import Stack, StackError
+from stack.network import Network
+from stack.observer import Observer
 
 _READY_WITHIN_S = 90.0
 _PROBE_TIMEOUT_S = 10.0

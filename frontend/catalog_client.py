@@ -19,8 +19,8 @@ from common.errors import (
     OutcomeUnknown,
     Unavailable,
 )
-from frontend.breaker import CircuitBreaker, CircuitOpen
 from frontend.model import OrderView, Quote
+from frontend.quotes.breaker import CircuitBreaker, CircuitOpen
 from proto import bourse_pb2, bourse_pb2_grpc
 
 # A catalog that has just restarted is back within a second, so a read is repeated until its

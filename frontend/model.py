@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from common.records import Trade
-from frontend.cache import Token
+from frontend.quotes.cache import Token
 
 DONE = 1
 

@@ -6,21 +6,21 @@ from contextlib import ExitStack
 
 from common import rpc
 from common.replicas import ReplicaPeer
-from frontend.breaker import CircuitBreaker
-from frontend.cache import LRUCache
 from frontend.catalog_client import CatalogClient
-from frontend.election import Election
-from frontend.leader import LeaderClient
+from frontend.http.routes import Parts
 from frontend.model import Quotes
 from frontend.order_reads import OrderReads
-from frontend.quotes import CachedQuotes, UncachedQuotes
+from frontend.quotes.breaker import CircuitBreaker
+from frontend.quotes.cache import LRUCache
+from frontend.quotes.quotes import CachedQuotes, UncachedQuotes
+from frontend.quotes.redis_client import CALL_TIMEOUTS, OwnConnections, connect_redis
+from frontend.quotes.subscriber import InvalidationSubscriber
 from frontend.readiness import ServiceReadiness
-from frontend.redis_client import CALL_TIMEOUTS, OwnConnections, connect_redis
-from frontend.routes import Parts
-from frontend.safety import AnswerSafety
 from frontend.settings import FrontendSettings
-from frontend.subscriber import InvalidationSubscriber
-from frontend.trades import AcknowledgedTrades
+from frontend.trading.election import Election
+from frontend.trading.invalidation import AnswerSafety
+from frontend.trading.leader import LeaderClient
+from frontend.trading.trading import AcknowledgedTrades
 
 
 def build_parts(settings: FrontendSettings, resources: ExitStack) -> Parts:

@@ -21,20 +21,20 @@ from common.redis_credentials import with_password_file
 from common.replicas import ReplicaPeer
 from common.runtime import stop_event, wait_until_stopped
 from common.settings import load_settings
-from order.accord import Accord
-from order.catalog_client import CatalogClient
-from order.catchup import catch_up
-from order.ledger import Ledger
-from order.log import OrderLog, open_log, set_aside
-from order.node import Node
-from order.office import Office
-from order.pipeline import Pipeline
-from order.publisher import Announcer, RedisPublisher, UpdateHub
-from order.replica import Replica
-from order.replication import Replicator
+from order.leadership.identity import Accord
+from order.leadership.node import Node
+from order.leadership.promotion import Office
+from order.leadership.replica import Replica
+from order.log.catchup import catch_up
+from order.log.ledger import Ledger
+from order.log.log import OrderLog, open_log, set_aside
+from order.log.replication import Replicator
 from order.service import OrderServicer
 from order.settings import OrderSettings
-from order.trades import TradeQueue
+from order.trading.catalog_client import CatalogClient
+from order.trading.pipeline import Pipeline
+from order.trading.publisher import Announcer, RedisPublisher, UpdateHub
+from order.trading.queue import TradeQueue
 from proto import bourse_pb2, bourse_pb2_grpc
 
 logger = logging.getLogger("order")

@@ -32,14 +32,14 @@ from common.records import (
     orders_from_items,
     trade_from_request,
 )
-from order.ledger import AppendFailed, Ledger
-from order.log import OrderLog
-from order.node import Node
-from order.office import Office
-from order.publisher import Announcer, UpdateHub
-from order.replica import IN_OFFICE, Gap
-from order.replication import Replicator
-from order.trades import Decision, PendingTrade, TradeQueue
+from order.leadership.node import Node
+from order.leadership.promotion import Office
+from order.leadership.replica import IN_OFFICE, Gap
+from order.log.ledger import AppendFailed, Ledger
+from order.log.log import OrderLog
+from order.log.replication import Replicator
+from order.trading.publisher import Announcer, UpdateHub
+from order.trading.queue import Decision, PendingTrade, TradeQueue
 from proto import bourse_pb2, bourse_pb2_grpc
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import docker  # type: ignore[import-untyped]
 
-from tests.ports import free_ports
+from tests.support.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = ("frontend", "catalog", "order-1", "order-2", "order-3", "redis")

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from faults.breakages import Breakage, breakages
-from faults.network import Network
-from faults.stack import HELPER_LABEL, StackError, connect
-from faults.stack import Stack as Injected
+from stack.containers import HELPER_LABEL, StackError, connect
+from stack.containers import Stack as Injected
+from stack.network import Network
 from tests.e2e.inside import leader, statuses
 from tests.e2e.stack import ROOT, SERVICES, Stack, wait_for
 

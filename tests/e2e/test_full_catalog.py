@@ -16,7 +16,7 @@ from tests.e2e.small_disks import (
     wait_for_line,
 )
 from tests.e2e.stack import Stack, wait_for
-from tests.integration.load import Load, let_pass
+from tests.support.load import Load, let_pass
 
 CLIENTS = 16
 

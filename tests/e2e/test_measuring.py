@@ -17,7 +17,7 @@ from typing import Any
 import docker  # type: ignore[import-untyped]
 import pytest
 
-from client.bench.wrk import Load, Wrk
+from bench.wrk import Load, Wrk
 from tests.e2e.stack import ROOT, wait_for
 
 pytestmark = [pytest.mark.slow]
@@ -63,7 +63,7 @@ def traces(engine: Any, said: str) -> set[str]:
 
 
 def command(tmp_path: Path, *words: str) -> list[str]:
-    return [sys.executable, "-m", "client", *words, "--out", str(tmp_path)]
+    return [sys.executable, "-m", "bench", *words, "--out", str(tmp_path)]
 
 
 def measure(engine: Any, tmp_path: Path, *words: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tests.e2e.inside import leader
 from tests.e2e.promises import check_promises, wait_until_in_sync
 from tests.e2e.small_disks import trade
 from tests.e2e.stack import ORDER_SERVICES, SERVICES, Stack, wait_for
-from tests.integration.load import Load, let_pass
+from tests.support.load import Load, let_pass
 
 CLIENTS = 4
 # What each says last.

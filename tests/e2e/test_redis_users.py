@@ -108,7 +108,7 @@ def test_a_side_may_do_nothing_else(
 def test_each_side_may_do_its_work(stack: Stack) -> None:
     wait_for(lambda: cache_header(stack) == "HIT", 20, "the cache is used")
     operations = (
-        "from frontend.cache import LRUCache;"
+        "from frontend.quotes.cache import LRUCache;"
         "from frontend.redis_client import connect_redis;"
         "client = connect_redis("
         "    'redis://frontend@redis:6379/0', 5, 2, '/run/secrets/redis/password');"

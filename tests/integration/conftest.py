@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.cluster import Cluster, running_cluster
+from tests.support.cluster import Cluster, running_cluster
 
 
 @pytest.fixture(scope="module")

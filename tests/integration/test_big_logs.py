@@ -24,8 +24,8 @@ import pytest
 from client.api import BourseClient
 from common.records import Order, orders_from_items
 from proto import bourse_pb2
-from scripts.local import ROOT
-from tests.integration.cluster import Cluster, wait_for
+from stack.local import ROOT
+from tests.support.cluster import Cluster, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,7 @@ class BigCluster(Cluster):
     """A cluster on data that the fill tool wrote."""
 
     def __init__(self, directory: Path, orders: int, *arguments: str) -> None:
-        command = [sys.executable, "-m", "scripts.fill", "--data", str(directory)]
+        command = [sys.executable, "-m", "stack.fill", "--data", str(directory)]
         subprocess.run(
             [*command, "--orders", str(orders), *arguments],
             cwd=ROOT,

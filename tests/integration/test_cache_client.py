@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import redis
 
-from frontend.redis_client import OwnConnections, connect_redis
-from tests.integration.redis_server import RedisServer, closed_port, running_redis
+from frontend.quotes.redis_client import OwnConnections, connect_redis
+from tests.support.redis_server import RedisServer, closed_port, running_redis
 
 TIMEOUT_S = 0.2
 # Nothing here may take the seconds of a default; a busy machine gets some slack.

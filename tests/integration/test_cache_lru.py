@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from frontend.cache import Hit, LRUCache, Miss, PutOutcome, Token
-from frontend.redis_client import connect_redis
-from tests.integration.redis_server import (
+from frontend.quotes.cache import Hit, LRUCache, Miss, PutOutcome, Token
+from frontend.quotes.redis_client import connect_redis
+from tests.support.redis_server import (
     RedisServer,
     bundled_redis_executable,
     redis_executable,

@@ -17,10 +17,10 @@ import pytest
 import redis
 
 from frontend.model import CacheResult
-from frontend.quotes import find_quote
-from tests.integration.cache_world import CatalogInMemory, Worker
-from tests.integration.redis_server import RedisServer, closed_port, running_redis
-from tests.mechanisms import taken_out
+from frontend.quotes.quotes import find_quote
+from tests.support.cache_world import CatalogInMemory, Worker
+from tests.support.mechanisms import taken_out
+from tests.support.redis_server import RedisServer, closed_port, running_redis
 
 LEASE_MS = 300
 LEASE_S = LEASE_MS / 1000

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.integration.cache_world import CatalogInMemory, Worker
-from tests.integration.redis_server import RedisServer, closed_port, running_redis
-from tests.mechanisms import taken_out
+from tests.support.cache_world import CatalogInMemory, Worker
+from tests.support.mechanisms import taken_out
+from tests.support.redis_server import RedisServer, closed_port, running_redis
 
 # Short where a scenario waits for a lease to end, long where none may end by itself.
 SHORT_MS = 1_000

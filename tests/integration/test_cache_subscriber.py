@@ -10,12 +10,12 @@ import pytest
 import redis
 
 from common.records import INVALIDATION_CHANNEL
-from frontend.redis_client import connect_redis
-from frontend.subscriber import (
+from frontend.quotes.redis_client import connect_redis
+from frontend.quotes.subscriber import (
     InvalidationSubscriber,
     decode_invalidations,
 )
-from tests.integration.redis_server import RedisServer, running_redis
+from tests.support.redis_server import RedisServer, running_redis
 
 
 class Recorder:

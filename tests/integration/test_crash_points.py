@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from client.api import BourseClient
-from tests.integration.cluster import REPLICAS, wait_for
-from tests.integration.load import Load, let_pass
-from tests.integration.rigged_cluster import RiggedCluster, rigged_cluster
-from tests.points import POINTS
+from tests.support.cluster import REPLICAS, wait_for
+from tests.support.load import Load, let_pass
+from tests.support.points import POINTS
+from tests.support.rigged_cluster import RiggedCluster, rigged_cluster
 
 CLIENTS = 6
 STOCK, SHARES = "stock9", 5

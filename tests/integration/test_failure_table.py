@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts.local import ROOT
-from tests.integration.failure_table import ROWS, Row
-from tests.integration.rigged_cluster import RiggedCluster, rigged_cluster
+from stack.local import ROOT
+from tests.support.failure_table import ROWS, Row
+from tests.support.rigged_cluster import RiggedCluster, rigged_cluster
 
 each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.dies)
 

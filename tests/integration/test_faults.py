@@ -16,8 +16,8 @@ from client.api import BourseClient
 from client.requests import Request
 from client.retry import RetryPolicy
 from proto import bourse_pb2
-from tests.integration.cluster import REPLICAS, Cluster, running_cluster, wait_for
-from tests.integration.load import Load, let_pass
+from tests.support.cluster import REPLICAS, Cluster, running_cluster, wait_for
+from tests.support.load import Load, let_pass
 
 CLIENTS = 8
 

@@ -13,7 +13,7 @@ import pytest
 
 from client.api import BourseClient
 from proto import bourse_pb2
-from tests.integration.cluster import Cluster, running_cluster, wait_for
+from tests.support.cluster import Cluster, running_cluster, wait_for
 
 TRADES = 8
 

@@ -18,9 +18,9 @@ from client.answers import Answer
 from client.api import BourseClient
 from client.retry import RetryPolicy
 from proto import bourse_pb2
-from tests.integration.cluster import Cluster, wait_for
-from tests.integration.load import Load, let_pass
-from tests.integration.rigged_cluster import RiggedCluster, rigged_cluster
+from tests.support.cluster import Cluster, wait_for
+from tests.support.load import Load, let_pass
+from tests.support.rigged_cluster import RiggedCluster, rigged_cluster
 
 AT_THE_CATALOG = "catalog before update"
 

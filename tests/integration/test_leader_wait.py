@@ -11,15 +11,15 @@ import pytest
 
 from common.errors import Contradiction
 from common.records import EMPTY_DIGEST, Order, Trade
-from order.catalog_client import Result
-from order.ledger import Ledger
-from order.log import open_log
-from order.node import Node
-from order.pipeline import Pipeline
-from order.replica import Replica, ReplicaView, Role
-from order.trades import Decision, PendingTrade, TradeQueue
-from tests.integration.cluster import Cluster
-from tests.integration.load import Load, let_pass
+from order.leadership.node import Node
+from order.leadership.replica import Replica, ReplicaView, Role
+from order.log.ledger import Ledger
+from order.log.log import open_log
+from order.trading.catalog_client import Result
+from order.trading.pipeline import Pipeline
+from order.trading.queue import Decision, PendingTrade, TradeQueue
+from tests.support.cluster import Cluster
+from tests.support.load import Load, let_pass
 
 CLIENTS = 8
 REQUEST_BUDGET_S = 10.0

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.integration.lease_figures import (
+from tests.support.lease_figures import (
     Fault,
     Table,
     assert_not_held,
@@ -19,8 +19,8 @@ from tests.integration.lease_figures import (
     chosen,
     held_until_s,
 )
-from tests.integration.lease_load import UNREAD, LeaseLoad
-from tests.integration.lease_world import (
+from tests.support.lease_load import UNREAD, LeaseLoad
+from tests.support.lease_world import (
     LEASE_S,
     ORDERS,
     A,
@@ -28,7 +28,7 @@ from tests.integration.lease_world import (
     LeaseCluster,
     running_lease_cluster,
 )
-from tests.integration.link import Mode
+from tests.support.link import Mode
 
 # What was under way when something changed has come to its end by then.
 _MARGIN_S = 1.0

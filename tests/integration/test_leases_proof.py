@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.cluster import wait_for
-from tests.integration.lease_load import LeaseLoad
-from tests.integration.lease_world import (
+from tests.support.cluster import wait_for
+from tests.support.lease_load import LeaseLoad
+from tests.support.lease_world import (
     FRONTENDS,
     ORDERS,
     A,
@@ -24,7 +24,7 @@ from tests.integration.lease_world import (
     LeaseCluster,
     running_lease_cluster,
 )
-from tests.integration.link import Mode
+from tests.support.link import Mode
 
 STOCK = "stock5"
 _LOOKUPS = 6  # on a connection each: enough to reach both workers, as a rule

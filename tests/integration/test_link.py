@@ -13,11 +13,11 @@ from contextlib import suppress
 import pytest
 import redis
 
-from frontend.redis_client import connect_redis
-from tests.integration.cluster import wait_for
-from tests.integration.link import HOST, Link, Mode
-from tests.integration.redis_server import RedisServer, running_redis
-from tests.ports import free_ports
+from frontend.quotes.redis_client import connect_redis
+from tests.support.cluster import wait_for
+from tests.support.link import HOST, Link, Mode
+from tests.support.ports import free_ports
+from tests.support.redis_server import RedisServer, running_redis
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,14 @@ from pathlib import Path
 import grpc
 import pytest
 
-from catalog.database import Database
-from catalog.store import CatalogStore
+from catalog.sqlite.database import Database
+from catalog.sqlite.store import CatalogStore
 from client.api import BourseClient
 from client.retry import RetryPolicy
 from common.records import Order, Trade
-from order.log import OrderLog
+from order.log.log import OrderLog
 from proto import bourse_pb2
-from tests.integration.cluster import REPLICAS, Cluster, wait_for
+from tests.support.cluster import REPLICAS, Cluster, wait_for
 
 APART = "do not belong together"
 

@@ -9,8 +9,8 @@ import pytest
 import redis
 
 from common.redis_credentials import with_password_file
-from frontend.redis_client import connect_redis
-from tests.integration.redis_server import RedisServer, running_redis
+from frontend.quotes.redis_client import connect_redis
+from tests.support.redis_server import RedisServer, running_redis
 
 
 @pytest.fixture

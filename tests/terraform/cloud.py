@@ -20,7 +20,7 @@ from typing import Any
 import boto3
 
 from tests.e2e.stack import ROOT, wait_for
-from tests.ports import free_ports
+from tests.support.ports import free_ports
 
 REGION = "us-east-1"
 DEBIAN = "136693071363"

@@ -148,7 +148,7 @@ def test_the_bundle_is_what_its_key_says(first: Deployment) -> None:
         f"{hashlib.sha256(contents[name]).hexdigest()}  {name}\n" for name in sorted(contents)
     ]
     assert "".join(digests) == listed.decode()
-    assert {"compose.yaml", "Makefile", "frontend/routes.py", "scripts/uv.sh"} <= set(contents)
+    assert {"compose.yaml", "Makefile", "frontend/http/routes.py", "stack/uv.sh"} <= set(contents)
 
 
 def test_the_user_data(first: Deployment) -> None:

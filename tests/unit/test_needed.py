@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.failure_table import ROWS
-from tests.mechanisms import MECHANISMS
+from tests.support.failure_table import ROWS
+from tests.support.mechanisms import MECHANISMS
 
 ROOT = Path(__file__).parents[2]
 _NOTE = re.compile(r"(?:#|--)(?: [^.]*\.)? Needed \(([^)]*)\): ([\w., ]*)\.$", re.MULTILINE)
@@ -39,5 +39,5 @@ def test_the_tests_that_a_note_names_take_the_mechanism_out(mechanism: str, modu
     (path,) = (ROOT / "tests").rglob(module)
     sources = [path.read_text("utf-8")]
     if module == "test_failure_table.py":
-        sources.append(path.with_name("failure_table.py").read_text("utf-8"))
+        sources.append((ROOT / "tests/support/failure_table.py").read_text("utf-8"))
     assert any(f'"{mechanism}"' in source for source in sources)

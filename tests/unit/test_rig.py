@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from tests.mechanisms import MECHANISMS
-from tests.points import POINTS, find
+from tests.support.mechanisms import MECHANISMS
+from tests.support.points import POINTS, find
 
 
 @pytest.mark.parametrize("service", ["catalog", "order", "frontend"])

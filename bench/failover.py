@@ -1,0 +1,156 @@
+"""`failover`: how long nobody's trade is acknowledged when the leader dies or stands still."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.data import filled
+from bench.project import Images, Project
+from bench.upkeep import looked_up, next_number
+from bench.wrk import Load, Measured, Wrk
+from faults.history import ORDER_SERVICES, Observation
+from faults.nemesis import in_sync, leader_of
+from stack.containers import Stack, StackError
+from stack.observer import Observer
+
+KINDS = ("kill", "pause")
+CONNECTIONS = 16
+
+_STOCKS = 10
+_ORDERS = 10_000
+# Under load before the strike, and after it: several times what it is meant to take.
+_BEFORE_S = 1.0
+_AFTER_S: Mapping[str, float] = {"kill": 3.0, "pause": 5.0}
+_IN_SYNC_WITHIN_S = 60.0
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    times: Mapping[str, int]  # of each kind
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """What one cost: `gap_s` is the longest time between two acknowledgements around it."""
+
+    kind: str
+    leader: str
+    gap_s: float
+    usual_gap_s: float  # the longest before it, for comparison
+    rate_per_s: float  # before it
+
+
+@dataclass(slots=True)
+class FailoverResults:
+    strikes: list[Strike] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def gaps_ms(self, kind: str) -> list[float]:
+        return [1000 * strike.gap_s for strike in self.strikes if strike.kind == kind]
+
+
+def run(engine: Any, wrk: Wrk, plan: Plan, say: Callable[[str], None]) -> FailoverResults:
+    """Raises ComposeFailed, StackError, WrkFailed, NoAnswer, Malformed."""
+    images = Images(engine, say)
+    with images.built() as base, filled(_ORDERS, _STOCKS) as data:
+        project = Project(engine, images, base, say)
+        with (
+            project.up(data),
+            Observer(engine, project.name, lambda _seen: None) as observer,
+            looked_up(project.url("frontend"), _STOCKS),
+        ):
+            next_number(project.url("frontend"))
+            return _Failovers(project, observer, wrk, say).run(plan)
+
+
+def longest_gap_s(answers_s: Sequence[float], since_s: float, until_s: float) -> float | None:
+    """The longest time without an answer that touches this time, up to its end.
+
+    None when there was no answer before its end at all.
+    """
+    seen = [*sorted(at_s for at_s in answers_s if at_s < until_s), until_s]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(seen) if later >= since_s]
+    return max(gaps, default=None)
+
+
+class _Failovers:
+    def __init__(
+        self, project: Project, observer: Observer, wrk: Wrk, say: Callable[[str], None]
+    ) -> None:
+        self._stack = project.stack
+        self._url = project.url("frontend")
+        self._observer = observer
+        self._wrk = wrk
+        self._say = say
+        self._results = FailoverResults()
+
+    def run(self, plan: Plan) -> FailoverResults:
+        """Each kind in turns, so that a disturbance of the machine hits both."""
+        for number in range(1, max(plan.times.values()) + 1):
+            for kind in KINDS:
+                if number <= plan.times[kind]:
+                    self._strike(kind, number, plan.times[kind])
+        return self._results
+
+    def _strike(self, kind: str, number: int, of: int) -> None:
+        leader = self._leader_of_all()
+        seconds = _BEFORE_S + _AFTER_S[kind]
+        load = Load.trades(_STOCKS, timed=True)
+        with self._wrk.running(self._url, load, CONNECTIONS, seconds) as running:
+            time.sleep(_BEFORE_S)
+            struck_s = time.monotonic()
+            with _broken(self._stack, kind, leader):
+                measured = running.result()
+        self._note(f"{kind} {number}/{of}", kind, leader, struck_s, measured)
+
+    def _note(self, what: str, kind: str, leader: str, struck_s: float, measured: Measured) -> None:
+        answers = measured.answers_s
+        before = [at_s for at_s in answers if at_s < struck_s]
+        gap_s = longest_gap_s(answers, struck_s, struck_s + _AFTER_S[kind])
+        usual_gap_s = longest_gap_s(before, 0.0, struck_s)
+        if gap_s is None or usual_gap_s is None:
+            self._problem(f"{what}: no trade was acknowledged before it")
+            return
+        if measured.errors:
+            self._problem(f"{what}: requests ended in an error: {dict(measured.errors)}")
+        self._say(f"{what} of {leader}: {gap_s * 1000:,.0f} ms without an acknowledged trade")
+        rate_per_s = len(before) / (struck_s - before[0])
+        self._results.strikes.append(Strike(kind, leader, gap_s, usual_gap_s, rate_per_s))
+
+    def _leader_of_all(self) -> str:
+        """Who leads, as soon as the others are in sync with it. Raises StackError."""
+        give_up_at = time.monotonic() + _IN_SYNC_WITHIN_S
+        since_ns = time.monotonic_ns()
+        seen: Observation | None = None
+        while time.monotonic() < give_up_at:
+            seen = self._observer.latest()
+            if seen is not None and seen.at_ns > since_ns:
+                leader = leader_of(seen)
+                if leader and all(in_sync(seen, service) for service in ORDER_SERVICES):
+                    return leader
+            time.sleep(_POLL_S)
+        raise StackError(f"the replicas are not in sync in {_IN_SYNC_WITHIN_S:g} s: {seen}")
+
+    def _problem(self, what: str) -> None:
+        self._results.problems.append(what)
+        self._say(f"PROBLEM: {what}")
+
+
+@contextmanager
+def _broken(stack: Stack, kind: str, service: str) -> Iterator[None]:
+    """Killed or paused inside, back outside."""
+    strike, heal = {
+        "kill": (stack.kill, stack.start),
+        "pause": (stack.pause, stack.unpause),
+    }[kind]
+    try:
+        strike(service)
+        yield
+    finally:
+        heal(service)

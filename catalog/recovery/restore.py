@@ -1,0 +1,182 @@
+"""`python -m catalog restore`: a lost catalog again, from the initial stocks and the order logs.
+
+Every order that was acknowledged is in the log of a replica that took part in it, and an order says
+all that it changed. What no log tells are the recorded refusals, and the epochs registered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import shutil
+import sqlite3
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from itertools import islice
+from pathlib import Path
+
+from catalog.recovery.order_logs import OrderLog, Unusable, copy_log, longest
+from catalog.recovery.verification import Verified, verify
+from catalog.settings import CatalogSettings
+from catalog.sqlite import schema
+from catalog.sqlite.files import CannotOpen, Directory
+from catalog.stock import DONE, Stock
+from catalog.stock_file import MalformedStockFile, read_stocks
+from common.errors import BourseError, Damaged
+from common.records import Order
+
+# No epoch that anybody still holds may be given out again, or two leaders could commit under it.
+# Epochs can have been registered above the last order's, without an order of their own; hence the
+# margin. One registered after an earlier restoring is above that margin, too; hence the chance.
+_EPOCH_MARGIN = 1_000_000
+_EPOCH_CHANCE = 2**40
+
+_CHUNK = 10_000
+_PROGRESS_ORDERS = 100_000
+_CACHE_KIB = 65_536
+_WORK_PREFIX = "restore-"
+
+_NOT_RESTORED = (
+    "Not restored, because no log has them: refusals (a refused trade that is sent again under its "
+    "key is decided anew), and orders that none of these logs has."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--log",
+        dest="logs",
+        action="append",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="the orders.db of a replica that does not run; give every one there is",
+    )
+    parser.add_argument(
+        "--expect-digest",
+        type=bytes.fromhex,
+        metavar="HEX",
+        help="refuse to restore anything whose last digest is not this one",
+    )
+
+
+def run(settings: CatalogSettings, logs: Sequence[Path], expected_digest: bytes | None) -> int:
+    """Restores and says so; the process's exit code."""
+    try:
+        verified = restore(settings, logs, expected_digest, _say)
+    except (Unusable, CannotOpen, MalformedStockFile, BourseError, OSError, sqlite3.Error) as error:
+        _say(f"nothing was restored: {error}")
+        return 1
+    _say(_NOT_RESTORED)
+    _say("The replicas must agree: compare with the last number and digest of their Status.")
+    print(f"last number {verified.last_number}, digest {verified.digest.hex()}")
+    return 0
+
+
+def _say(message: str) -> None:
+    print(f"restore: {message}", file=sys.stderr, flush=True)
+
+
+def restore(
+    settings: CatalogSettings,
+    paths: Sequence[Path],
+    expected_digest: bytes | None,
+    say: Callable[[str], None],
+) -> Verified:
+    """Makes the catalog that the longest of the logs tells of, in one go: all of it or nothing.
+
+    Raises:
+        Unusable: there is a catalog, or the logs or the stocks do not fit.
+        CannotOpen: a catalog has the directory open, or leftovers of one are in it.
+        MalformedStockFile, Damaged, Unavailable, OSError, sqlite3.Error
+    """
+    stocks = read_stocks(settings.stocks_file)
+    with closing(Directory(settings.data_dir)) as home, _workplace(settings.data_dir) as work:
+        home.check_is_vacant()
+        log = longest(_usable(paths, work, say))
+        if expected_digest not in (None, log.digest):
+            raise Unusable(f"{log} is the longest log, and its digest is not the expected one")
+        say(f"restoring from {log}")
+        with home.new_database() as draft:
+            _build(draft, stocks, log, settings.stocks_file, say)
+            verified = verify(draft)
+            if (verified.last_number, verified.digest) != (log.last_number, log.digest):
+                raise Damaged(f"what was written ends with order {verified.last_number}")
+    return verified
+
+
+@contextmanager
+def _workplace(directory: Path) -> Iterator[Path]:
+    """A directory for the copies of the logs; it goes, as do those of runs that were killed."""
+    for left in directory.glob(f"{_WORK_PREFIX}*"):
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=_WORK_PREFIX, dir=directory) as work:
+        yield Path(work)
+
+
+def _usable(paths: Iterable[Path], work: Path, say: Callable[[str], None]) -> list[OrderLog]:
+    logs = []
+    for index, path in enumerate(paths):
+        say(f"verifying {path}")
+        try:
+            logs.append(copy_log(path, work / str(index)))
+        except Damaged as error:
+            say(f"leaving out {path}, which is damaged (or its replica runs): {error}")
+    if not logs:
+        raise Unusable("none of the logs is whole")
+    return logs
+
+
+def _build(
+    path: Path,
+    stocks: Sequence[Stock],
+    log: OrderLog,
+    stocks_file: Path,
+    say: Callable[[str], None],
+) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        # Should this process die meanwhile, the file is thrown away.
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        connection.execute("BEGIN")
+        schema.create(connection, stocks, schema.Registration(0, 0))
+        books = {stock.name: stock for stock in stocks}
+        last_epoch = 0
+        for orders in _chunks(log.orders()):
+            for order in orders:
+                _replay(books, order, stocks_file)
+            schema.insert_orders(connection, orders)
+            last_epoch = orders[-1].epoch
+            if orders[-1].number % _PROGRESS_ORDERS == 0:
+                say(f"replayed {orders[-1].number} of {log.last_number} orders")
+        for stock in stocks:
+            schema.save_stock(connection, stock)
+        epoch = last_epoch + _EPOCH_MARGIN + secrets.randbelow(_EPOCH_CHANCE)
+        schema.save_registration(connection, schema.Registration(epoch, 0))
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA journal_mode = WAL")
+
+
+def _chunks(orders: Iterator[Order]) -> Iterator[list[Order]]:
+    while chunk := list(islice(orders, _CHUNK)):
+        yield chunk
+
+
+def _replay(books: dict[str, Stock], order: Order, stocks_file: Path) -> None:
+    """Does what the order says; raises Unusable if it could not have been done."""
+    stock = books.get(order.name)
+    if stock is None:
+        why = "there is no such stock"
+    elif stock.trade(order.quantity, order.type) != DONE:
+        why = f"not possible with {stock}"
+    elif stock.version != order.version:
+        why = f"it would give version {stock.version}"
+    else:
+        return
+    raise Unusable(
+        f"order {order} does not follow from the stocks in {stocks_file}: {why}. "
+        "Was the lost catalog filled from another file? STOCKS_FILE names it"
+    )

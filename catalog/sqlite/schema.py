@@ -1,0 +1,252 @@
+"""The tables, and how their rows become objects."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from catalog.sqlite.transactions import transaction
+from catalog.stock import Stock
+from common.errors import Damaged
+from common.records import EMPTY_DIGEST, FRAMED_FIELDS, Order
+
+_order_values = attrgetter(*FRAMED_FIELDS, "digest")
+
+VERSION = 2
+_WITHOUT_SEALS = 1
+
+# The CHECKs state what must always hold. The code never relies on one of them failing.
+# The columns of the journal are the fields of an Order, in their order.
+# A seal is the digest of what nothing else in the database tells: see `seal`.
+_STOCKS = """
+CREATE TABLE stocks (
+    name           TEXT NOT NULL PRIMARY KEY,
+    price_cents    INTEGER NOT NULL CHECK (price_cents > 0),
+    volume         INTEGER NOT NULL CHECK (volume BETWEEN 0 AND 9007199254740991),
+    version        INTEGER NOT NULL CHECK (version >= 0),
+    initial_volume INTEGER NOT NULL CHECK (initial_volume BETWEEN 0 AND 9007199254740991),
+    seal           BLOB NOT NULL
+) STRICT;
+"""
+_JOURNAL_AND_REFUSALS = """
+CREATE TABLE journal (
+    number     INTEGER PRIMARY KEY CHECK (number >= 1),
+    request_id TEXT NOT NULL UNIQUE,
+    name       TEXT NOT NULL,
+    type       TEXT NOT NULL CHECK (type IN ('BUY', 'SELL')),
+    quantity   INTEGER NOT NULL CHECK (quantity >= 1),
+    version    INTEGER NOT NULL CHECK (version >= 1),
+    epoch      INTEGER NOT NULL CHECK (epoch >= 1),
+    digest     BLOB NOT NULL CHECK (length(digest) = 32)
+) STRICT;
+
+CREATE TABLE refusals (
+    request_id TEXT NOT NULL PRIMARY KEY,
+    name       TEXT NOT NULL,
+    type       TEXT NOT NULL CHECK (type IN ('BUY', 'SELL')),
+    quantity   INTEGER NOT NULL CHECK (quantity >= 1),
+    status     INTEGER NOT NULL CHECK (status IN (0, -1)),
+    refused_at_s REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX refusals_by_age ON refusals (refused_at_s);
+
+"""
+_FENCE = """
+CREATE TABLE fence (
+    only_row  INTEGER PRIMARY KEY CHECK (only_row = 1),
+    epoch     INTEGER NOT NULL CHECK (epoch >= 0),
+    leader_id INTEGER NOT NULL CHECK (leader_id >= 0),
+    seal      BLOB NOT NULL
+) STRICT;
+"""
+
+
+class OtherSchema(Exception):
+    """The database was written by another version of the catalog."""
+
+
+class Registration(NamedTuple):
+    """Who leads, as the fence has it; epoch 0 and leader 0 when nobody ever led."""
+
+    epoch: int
+    leader_id: int
+
+
+class Refusal(NamedTuple):
+    name: str
+    type: str
+    quantity: int
+    status: int
+
+
+def create(connection: sqlite3.Connection, stocks: Iterable[Stock], leader: Registration) -> None:
+    """Makes the tables in an empty database, inside a transaction of the caller's.
+
+    The stocks are as they were before the first trade.
+    """
+    _execute_all(connection, _STOCKS + _JOURNAL_AND_REFUSALS + _FENCE)
+    connection.execute("INSERT INTO fence VALUES (1, 0, 0, x'')")
+    save_registration(connection, leader)
+    for stock in stocks:
+        _insert_stock(connection, stock, stock.volume)
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def found_version(connection: sqlite3.Connection) -> int:
+    """The version of the schema, which is one that this catalog knows.
+
+    Raises:
+        Damaged: this is no catalog's database.
+        OtherSchema: another version of the catalog wrote it.
+    """
+    sql = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
+    tables = [name for (name,) in rows(connection, sql)]
+    if not {"stocks", "journal", "fence"}.issubset(tables):
+        raise Damaged(f"it is no catalog's database, its tables are: {', '.join(tables) or 'none'}")
+    ((found,),) = rows(connection, "PRAGMA user_version")
+    if found not in (_WITHOUT_SEALS, VERSION):
+        raise OtherSchema(f"schema version {found}, but this catalog knows version {VERSION} only")
+    return int(found)
+
+
+def has_seals(version: int) -> bool:
+    """Whether it keeps seals, and with them the stocks' initial volumes."""
+    return version != _WITHOUT_SEALS
+
+
+def migrate(connection: sqlite3.Connection, initial_volumes: Mapping[str, int]) -> None:
+    """From version 1, which kept neither initial volumes nor seals; in one transaction.
+
+    Args:
+        initial_volumes: of every stock, by its name.
+    """
+    with transaction(connection):
+        stocks, leader = all_stocks(connection), registration(connection)
+        connection.execute("DROP TABLE stocks")
+        connection.execute("DROP TABLE fence")
+        _execute_all(connection, _STOCKS + _FENCE)
+        connection.execute("INSERT INTO fence VALUES (1, 0, 0, x'')")
+        save_registration(connection, leader)
+        for stock in stocks:
+            _insert_stock(connection, stock, initial_volumes[stock.name])
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _execute_all(connection: sqlite3.Connection, statements: str) -> None:
+    for statement in statements.split(";"):  # executescript() would commit on its own
+        connection.execute(statement)
+
+
+def seal(*values: str | int) -> bytes:
+    """The digest kept beside values that do not follow from the journal: a name, a price and an
+    initial volume; an epoch and a leader."""
+    return hashlib.sha256(repr(values).encode()).digest()
+
+
+def rows(connection: sqlite3.Connection, sql: str, *parameters: Any) -> list[Any]:
+    """All rows at once: a statement left half read would keep its snapshot of the database, and
+    whoever reads next on that connection would see the past."""
+    return connection.execute(sql, parameters).fetchall()
+
+
+def _insert_stock(connection: sqlite3.Connection, stock: Stock, initial_volume: int) -> None:
+    cents = int(stock.price * 100)
+    sealed = seal(stock.name, cents, initial_volume)
+    connection.execute(
+        "INSERT INTO stocks VALUES (?, ?, ?, ?, ?, ?)",
+        (stock.name, cents, stock.volume, stock.version, initial_volume, sealed),
+    )
+
+
+def _stock(row: Sequence[Any]) -> Stock:
+    name, cents, volume, version = row
+    return Stock(name, Decimal(cents).scaleb(-2), volume, version)
+
+
+def find_stock(connection: sqlite3.Connection, name: str) -> Stock | None:
+    sql = "SELECT name, price_cents, volume, version FROM stocks WHERE name = ?"
+    found = rows(connection, sql, name)
+    return _stock(found[0]) if found else None
+
+
+def all_stocks(connection: sqlite3.Connection) -> list[Stock]:
+    sql = "SELECT name, price_cents, volume, version FROM stocks ORDER BY rowid"
+    return [_stock(row) for row in rows(connection, sql)]
+
+
+def save_stock(connection: sqlite3.Connection, stock: Stock) -> None:
+    connection.execute(
+        "UPDATE stocks SET volume = ?, version = ? WHERE name = ?",
+        (stock.volume, stock.version, stock.name),
+    )
+
+
+def find_order(connection: sqlite3.Connection, request_id: str) -> Order | None:
+    found = rows(connection, "SELECT * FROM journal WHERE request_id = ?", request_id)
+    return Order(*found[0]) if found else None
+
+
+def orders_above(connection: sqlite3.Connection, number: int, limit: int) -> list[Order]:
+    sql = "SELECT * FROM journal WHERE number > ? ORDER BY number LIMIT ?"
+    return [Order(*row) for row in rows(connection, sql, number, limit)]
+
+
+def insert_order(connection: sqlite3.Connection, order: Order) -> None:
+    insert_orders(connection, [order])
+
+
+def insert_orders(connection: sqlite3.Connection, orders: Iterable[Order]) -> None:
+    connection.executemany(
+        "INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_order_values, orders)
+    )
+
+
+def last_position(connection: sqlite3.Connection) -> tuple[int, bytes]:
+    """The last order's number and the digest of the journal up to it."""
+    found = rows(connection, "SELECT number, digest FROM journal ORDER BY number DESC LIMIT 1")
+    return found[0] if found else (0, EMPTY_DIGEST)
+
+
+def digest_of(connection: sqlite3.Connection, number: int) -> bytes | None:
+    """The digest of the journal up to and with that order; None if there is no such order."""
+    found = rows(connection, "SELECT digest FROM journal WHERE number = ?", number)
+    return found[0][0] if found else None
+
+
+def find_refusal(connection: sqlite3.Connection, request_id: str) -> Refusal | None:
+    sql = "SELECT name, type, quantity, status FROM refusals WHERE request_id = ?"
+    found = rows(connection, sql, request_id)
+    return Refusal(*found[0]) if found else None
+
+
+def insert_refusal(
+    connection: sqlite3.Connection, request_id: str, refusal: Refusal, now_s: float
+) -> None:
+    connection.execute(
+        "INSERT INTO refusals (request_id, name, type, quantity, status, refused_at_s)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (request_id, *refusal, now_s),
+    )
+
+
+def delete_refusals(connection: sqlite3.Connection, until_s: float, limit: int) -> int:
+    """Deletes refusals from up to that time, at most `limit`; returns how many."""
+    return connection.execute(
+        "DELETE FROM refusals WHERE request_id IN (SELECT request_id FROM refusals"
+        " WHERE refused_at_s <= ? LIMIT ?)",
+        (until_s, limit),
+    ).rowcount
+
+
+def registration(connection: sqlite3.Connection) -> Registration:
+    ((epoch, leader_id),) = rows(connection, "SELECT epoch, leader_id FROM fence")
+    return Registration(epoch, leader_id)
+
+
+def save_registration(connection: sqlite3.Connection, leader: Registration) -> None:
+    sql = "UPDATE fence SET epoch = ?, leader_id = ?, seal = ?"
+    connection.execute(sql, (*leader, seal(*leader)))

@@ -1,0 +1,97 @@
+"""The HTTP server: gunicorn, and what each of its workers is made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
+
+from common.logs import logging_config
+from frontend.http.app import create_app
+from frontend.http.http_worker import Worker, bound_answers, keep_signals, refuse_repeated_key
+from frontend.http.routes import Parts
+from frontend.settings import FrontendSettings
+
+# An idle connection stays open this long: a client holds one for a whole session.
+_KEEP_ALIVE_S = 90
+
+# Idle connections a worker keeps beside those being served. With a worker's own files they
+# stay below 1,024, the usual limit of a process.
+_IDLE_CONNECTIONS = 700
+
+# The most gunicorn takes, so that long queries are answered by the application's own rules.
+_MAX_REQUEST_LINE_BYTES = 8190
+
+# The master's patience includes what a worker does after its last request.
+_STOP_MARGIN_S = 3
+
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - gunicorn makes its files unguessable
+
+BuildParts = Callable[[FrontendSettings, ExitStack], Parts]
+
+
+class HttpServer(BaseApplication):  # type: ignore[misc] # gunicorn is not typed
+    """gunicorn with an application whose parts are built in each worker, after the fork.
+
+    Args:
+        settings: read and checked before the first fork.
+        build_parts: makes the parts of one worker; what it puts on the stack is closed, last
+            first, when the worker ends.
+    """
+
+    def __init__(self, settings: FrontendSettings, build_parts: BuildParts) -> None:
+        self._settings = settings
+        self._build_parts = build_parts
+        self._resources = ExitStack()
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in _options(self._settings).items():
+            self.cfg.set(name, value)
+        self.cfg.set("worker_exit", self._close)
+
+    def load(self) -> Flask:
+        return create_app(self._build_parts(self._settings, self._resources))
+
+    def _close(self, _server: Any, _worker: Any) -> None:
+        self._resources.close()
+
+
+class _ServerLogger(Logger):  # type: ignore[misc] # gunicorn is not typed
+    def access(self, *_: Any) -> None:
+        """The application logs each request itself."""
+
+
+def _options(settings: FrontendSettings) -> dict[str, Any]:
+    logging = logging_config("frontend", settings)
+    # gunicorn brings handlers of its own; these lines let its messages pass to ours instead.
+    logging["loggers"] = {
+        "gunicorn.error": {"level": "NOTSET", "handlers": [], "propagate": True},
+    }
+    return {
+        "bind": settings.http_address,
+        "workers": settings.web_concurrency,
+        "worker_class": Worker,
+        "threads": settings.web_threads,
+        "worker_connections": settings.web_threads + _IDLE_CONNECTIONS,
+        "keepalive": _KEEP_ALIVE_S,
+        "limit_request_line": _MAX_REQUEST_LINE_BYTES,
+        "graceful_timeout": math.ceil(settings.shutdown_grace_s) + _STOP_MARGIN_S,
+        "worker_tmp_dir": str(_SHARED_MEMORY) if _SHARED_MEMORY.is_dir() else None,
+        "control_socket_disable": True,
+        # No proxy is trusted with more than any client: its headers are not read.
+        "forwarded_allow_ips": "",
+        "forwarder_headers": "",
+        "secure_scheme_headers": {},
+        "logger_class": _ServerLogger,
+        "logconfig_dict": logging,
+        "when_ready": bound_answers,
+        "post_fork": keep_signals,
+        "pre_request": refuse_repeated_key,
+    }

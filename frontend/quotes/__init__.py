@@ -1,0 +1,1 @@
+"""Quotes: the LRU cache in Redis under leases, and what keeps it right."""

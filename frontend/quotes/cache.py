@@ -1,0 +1,136 @@
+"""The cache: an exact LRU in Redis, shared by every worker, whose entries live under leases.
+
+A looked-up value may be older than a trade by the time it reaches the cache. Four things keep
+such a value from being served after the trade was acknowledged: an entry dies with the lease
+it was looked up under (Gray and Cheriton, "Leases", 1989), counted from before the lookup; an
+invalidation leaves a floor below which nothing can be stored; a fill counts only in the life
+of the cache, its generation, in which it began; and a fill later than its lease is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from redis.exceptions import NoScriptError
+
+from common.records import LEASE_MS
+
+_SCRIPTS = Path(__file__).parent / "scripts"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """When a lookup began, and in which life of the cache. It entitles to one fill."""
+
+    generation: str
+    time_ms: int  # on Redis's clock
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    token: Token
+
+
+class PutOutcome(StrEnum):
+    STORED = "stored"
+    EXPIRED = "expired"  # the lease that the token stands for is over
+    GENERATION = "generation"  # Redis was restarted or emptied after the token
+    FLOOR = "floor"  # a newer version was invalidated
+    NEWER = "newer"  # a live entry is at least as new
+
+
+class Commands(Protocol):
+    def execute_command(self, *arguments: str | int) -> Any:
+        """The answer to one command. Raises `redis.RedisError`."""
+
+
+class LRUCache:
+    """At most `size` values; each operation is one script, which Redis runs atomically.
+
+    Every operation raises `redis.RedisError` when Redis does not answer: it may have been
+    carried out then, or may yet be. Versions are below 2**53.
+
+    Args:
+        commands: how Redis is reached: a client that decodes its answers, or what sends its
+            commands another way (see `frontend.quotes.redis_client`).
+        size: entries at most. Workers may differ in it: each shrinks to its own as it stores.
+        lease_ms: how long an entry lives at most, and a floor exactly.
+    """
+
+    def __init__(self, commands: Commands, size: int, lease_ms: int = LEASE_MS) -> None:
+        self._size = size
+        self._lease_ms = lease_ms
+        self._get = _Script(commands, "get")
+        self._put = _Script(commands, "put")
+        self._invalidate = _Script(commands, "invalidate")
+        self._remove = _Script(commands, "remove")
+        self._flush = _Script(commands, "flush")
+        self._names = _Script(commands, "names")
+
+    def get(self, name: str) -> Hit | Miss:
+        """The value, which becomes the most recently used, or the token for a fill.
+
+        The lookup that fills must start after this returned.
+        """
+        # A fresh id each time: offering an old one again would revive the tokens of its life.
+        answer = self._get(name, uuid.uuid4().hex)
+        if len(answer) == 1:
+            return Hit(answer[0])
+        return Miss(Token(generation=answer[0], time_ms=answer[1]))
+
+    def put(self, name: str, value: str, version: int, token: Token) -> PutOutcome:
+        """Stores a looked-up value until the token's lease ends; a hit never extends it."""
+        answer = self._put(
+            name, value, version, token.generation, token.time_ms, self._lease_ms, self._size
+        )
+        return PutOutcome(answer)
+
+    def invalidate(self, versions: Sequence[tuple[str, int]]) -> None:
+        """Drops entries older than the versions given and keeps older fills out.
+
+        Once this returned, `get` yields no older version. Repeats and stale news do no harm.
+        """
+        self._invalidate(self._lease_ms, *(part for pair in versions for part in pair))
+
+    def remove(self, name: str) -> None:
+        """Drops one entry. A fill under way may bring it back."""
+        self._remove(name)
+
+    def flush(self) -> None:
+        """Drops every entry; fills under way are refused."""
+        self._flush(uuid.uuid4().hex)
+
+    def names(self) -> list[str]:
+        """What is cached, the least recently used first. Uses nothing."""
+        return list(self._names())
+
+
+class _Script:
+    """One operation; Redis forgets scripts when it restarts, so they travel again on demand."""
+
+    def __init__(self, commands: Commands, name: str) -> None:
+        self._redis = commands
+        self._text = script_text(name)
+        self._digest = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+
+    def __call__(self, *arguments: str | int) -> Any:
+        try:
+            return self._redis.execute_command("EVALSHA", self._digest, 0, *arguments)
+        except NoScriptError:
+            return self._redis.execute_command("EVAL", self._text, 0, *arguments)
+
+
+def script_text(name: str) -> str:
+    """A script as Redis gets it: what all of them share, then its own file."""
+    return "".join((_SCRIPTS / f"{part}.lua").read_text("utf-8") for part in ("shared", name))

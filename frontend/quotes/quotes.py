@@ -1,0 +1,149 @@
+"""A stock's quote: from the cache, else from the catalog."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from decimal import Decimal
+from functools import lru_cache
+from typing import Protocol
+
+import redis
+
+from frontend.model import CacheResult, NotCached, Quote, Quotes
+from frontend.quotes.breaker import CircuitBreaker, CircuitOpen
+from frontend.quotes.cache import Hit, Miss, PutOutcome, Token
+
+logger = logging.getLogger(__name__)
+
+# Hits find the same few values again and again.
+_KEPT_DECODED = 256
+
+
+class CatalogLookup(Protocol):
+    def lookup(self, name: str, will_fill: bool) -> Quote | None:
+        """The stock as committed now, or None if there is no such stock.
+
+        With `will_fill` the catalog grants a lease on it: the caller may cache the answer.
+
+        Raises:
+            Unavailable: the catalog cannot answer.
+        """
+
+
+class QuoteCache(Protocol):
+    """What is asked of the cache; each may raise `redis.RedisError`."""
+
+    def get(self, name: str) -> Hit | Miss: ...
+
+    def put(self, name: str, value: str, version: int, token: Token) -> PutOutcome: ...
+
+    def remove(self, name: str) -> None: ...
+
+
+def find_quote(
+    quotes: Quotes, name: str, found: Quote | NotCached | None = None
+) -> tuple[Quote | None, CacheResult]:
+    """The stock's quote, None if there is no such stock, and how the cache took part.
+
+    Args:
+        found: what the cache has said already, if it was asked.
+
+    Raises:
+        Unavailable: it is not cached and the catalog cannot answer.
+    """
+    found = found or quotes.cached(name)
+    if isinstance(found, Quote):
+        return found, CacheResult.HIT
+    return quotes.looked_up(name, found)
+
+
+class UncachedQuotes:
+    """Every quote straight from the catalog."""
+
+    def __init__(self, catalog: CatalogLookup) -> None:
+        self._catalog = catalog
+
+    def cached(self, _name: str) -> CacheResult:
+        return CacheResult.BYPASS
+
+    def looked_up(self, name: str, _missed: NotCached) -> tuple[Quote | None, CacheResult]:
+        return self._catalog.lookup(name, will_fill=False), CacheResult.BYPASS
+
+
+class CachedQuotes:
+    """Cache, else catalog, then fill. A cache that fails costs time, never an answer.
+
+    Lookups of one stock are not coalesced: one that joined a lookup already under way could
+    get a quote from before a trade acknowledged before it started.
+    """
+
+    def __init__(self, catalog: CatalogLookup, cache: QuoteCache, breaker: CircuitBreaker) -> None:
+        self._catalog = catalog
+        self._cache = cache
+        self._breaker = breaker
+
+    def cached(self, name: str) -> Quote | NotCached:
+        try:
+            found = self._breaker.call(lambda: self._cache.get(name))
+        except (redis.RedisError, CircuitOpen):
+            return CacheResult.BYPASS
+        if isinstance(found, Miss):
+            return found.token
+        try:
+            return decode_quote(name, found.value)
+        except ValueError as error:
+            logger.error("removing what is cached as %r: %s", name, error)
+        self._attempt(lambda: self._cache.remove(name))
+        return CacheResult.MISS
+
+    def looked_up(self, name: str, missed: NotCached) -> tuple[Quote | None, CacheResult]:
+        if isinstance(missed, CacheResult):
+            return self._catalog.lookup(name, will_fill=False), missed
+        quote = self._catalog.lookup(name, will_fill=True)  # after the token was taken
+        if quote is not None:
+            self._fill(quote, missed)
+        return quote, CacheResult.MISS
+
+    def _fill(self, quote: Quote, token: Token) -> None:
+        value = encode_quote(quote)
+        self._attempt(lambda: self._cache.put(quote.name, value, quote.version, token))
+
+    def _attempt(self, operation: Callable[[], object]) -> None:
+        """For what the answer does not depend on; the breaker counts a failure."""
+        try:
+            self._breaker.call(operation)
+        except (redis.RedisError, CircuitOpen) as error:
+            logger.debug("the cache stays as it is: %s", error)
+
+
+def encode_quote(quote: Quote) -> str:
+    """The price as text: a number in JSON would be read as a float."""
+    return json.dumps(
+        {
+            "name": quote.name,
+            "price": str(quote.price),
+            "quantity": quote.quantity,
+            "version": quote.version,
+        }
+    )
+
+
+@lru_cache(_KEPT_DECODED)
+def decode_quote(name: str, value: str) -> Quote:
+    """The quote cached under `name`. Raises ValueError when it is not what was encoded."""
+    try:
+        fields = json.loads(value)
+        quote = Quote(
+            name=fields["name"],
+            price=Decimal(fields["price"]),
+            quantity=fields["quantity"],
+            version=fields["version"],
+        )
+    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
+        raise ValueError(f"not a quote: {value[:200]!r}") from error
+    kinds = [type(fields[key]) for key in ("price", "quantity", "version")]
+    if kinds != [str, int, int] or quote.name != name or not quote.price.is_finite():
+        raise ValueError(f"not the quote of {name!r}: {value[:200]!r}")
+    return quote

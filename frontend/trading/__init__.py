@@ -1,0 +1,1 @@
+"""A trade: decided by the leader, made safe for every cache, then answered."""

@@ -1,0 +1,1 @@
+"""Who leads: the state machine of a replica, promotion, and whether log and catalog fit."""

@@ -1,0 +1,286 @@
+"""Taking office: fence → pull → lead."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from typing import Protocol
+
+from common.errors import BourseError, Contradiction, Damaged, Unavailable
+from common.records import Order
+from order.leadership.node import Node
+from order.leadership.replica import IN_OFFICE, IllegalTransition, Replica
+from order.log.ledger import AppendFailed, Ledger
+from order.trading.catalog_client import FenceAnswer
+
+logger = logging.getLogger(__name__)
+
+_RETRY_PAUSE_S = 0.05
+# After an office lost by its own fault. Short enough that a sole survivor is back within the time
+# that a frontend gives a trade.
+_REST_S = 2.0
+
+
+class Registry(Protocol):
+    """The catalog, as far as taking office needs it."""
+
+    def fence(
+        self,
+        epoch: int,
+        leader_id: int,
+        timeout_s: float,
+        last_number: int = 0,
+        digest: bytes = b"",
+    ) -> FenceAnswer: ...
+
+    def journal(self, after: int) -> Iterable[Sequence[Order]]: ...
+
+
+class WrongCatalog(Unavailable):
+    """The catalog is not the one of the replicas' logs, so nobody may lead under it."""
+
+    default_message = "this is not the catalog of the other replicas' logs"
+
+
+class Accord(Protocol):
+    """Whether the logs and the catalog belong together."""
+
+    def check_peers(self, timeout_s: float) -> None: ...
+
+    def contradicted(self, denial: Contradiction) -> None: ...
+
+
+def _in_a_thread(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, name="promote", daemon=True).start()
+
+
+class Office:
+    """Takes office when asked to; callers that ask at once join one attempt.
+
+    A replica that lost an office by its own fault (it does not reach the catalog, or its disk
+    fails) takes no other for a moment, so that the next one gets its turn.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        registry: Registry,
+        ledger: Ledger,
+        announce: Callable[[Sequence[Order]], None],
+        accord: Accord,
+        *,
+        fence_timeout_s: float,
+        patience_s: float,
+        stuck_after_s: float,
+        halt: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+        spawn: Callable[[Callable[[], None]], object] = _in_a_thread,
+    ) -> None:
+        self._node = node
+        self._registry = registry
+        self._ledger = ledger
+        self._announce = announce
+        self._accord = accord
+        self._fence_timeout_s = fence_timeout_s
+        self._patience_s = patience_s
+        self._stuck_after_s = stuck_after_s
+        self._halt = halt
+        self._clock = clock
+        self._pause = pause
+        self._spawn = spawn
+        self._joining = threading.Lock()
+        self._attempt: Future[int] | None = None
+        self._rests_until = clock()
+        self._resigned_because = ""
+        self._promotion_moved_at: float | None = None  # None: none is running
+
+    def take(self, suggested_epoch: int) -> int:
+        """Holds office when it returns: leading, or about to; returns the office's epoch.
+
+        An attempt that takes longer goes on without its callers; if it succeeds, the replica
+        is found to lead when somebody next asks.
+
+        Raises:
+            Unavailable: the fence was not had in time, or this replica rests.
+        """
+        try:
+            return self.begin(suggested_epoch).result(timeout=self._fence_timeout_s)
+        except TimeoutError:
+            raise Unavailable("taking office takes too long") from None
+
+    def begin(self, suggested_epoch: int) -> Future[int]:
+        """The attempt that runs, or a new one; done at once if office is held already."""
+        attempt: Future[int] = Future()
+        with self._joining:
+            view = self._node.view()
+            if view.role in IN_OFFICE:
+                attempt.set_result(view.epoch)
+                return attempt
+            if self._clock() < self._rests_until:
+                attempt.set_exception(Unavailable(f"resting: {self._resigned_because}"))
+                return attempt
+            if self._attempt is not None:
+                return self._attempt
+            self._attempt = attempt
+        try:
+            self._spawn(lambda: self._run(attempt, suggested_epoch))
+        except RuntimeError as error:  # no thread is to be had
+            self._forget(attempt)
+            attempt.set_exception(Unavailable(f"cannot take office: {error}"))
+        return attempt
+
+    def resign(self, epoch: int, why: str) -> None:
+        """Leaves that office by this replica's own fault, and rests."""
+        if self._node.step(lambda replica: replica.step_down(epoch), why):
+            self._rest(why)
+
+    def resign_if_stuck(self, batch_age_s: float) -> None:
+        """Leaves an office in which nothing moves, and takes none as long as nothing does: a
+        disk can hang instead of failing.
+
+        Called by who is about to speak for this replica, for the stuck thread cannot.
+
+        Args:
+            batch_age_s: how long the batch in work has been; 0 if there is none.
+        """
+        view = self._node.view()
+        moved_at = self._promotion_moved_at
+        promotion_idle_s = 0.0 if moved_at is None else self._clock() - moved_at
+        idle_s = max(batch_age_s, promotion_idle_s)
+        if idle_s > self._stuck_after_s:
+            why = f"nothing has moved for {idle_s:.1f} s"
+            self._node.step(lambda replica: replica.step_down(view.epoch), why)
+            self._rest(why)
+
+    def _rest(self, why: str) -> None:
+        self._resigned_because = why
+        self._rests_until = self._clock() + _REST_S
+
+    def _run(self, attempt: Future[int], suggested_epoch: int) -> None:
+        """From follower to leader; the callers go their way once the fence has accepted."""
+        try:
+            epoch = self._fence(suggested_epoch)
+        except Exception as error:
+            if isinstance(error, Damaged):
+                self._report(error)
+            elif not isinstance(error, BourseError):
+                logger.exception("unexpected error while taking office")
+            self._forget(attempt)
+            attempt.set_exception(Unavailable(f"cannot take office: {error}"))
+            return
+        self._forget(attempt)
+        attempt.set_result(epoch)
+        self._promotion_moved_at = self._clock()
+        try:
+            self._promote(epoch)
+        finally:
+            self._promotion_moved_at = None
+
+    def _report(self, error: Damaged) -> None:
+        """What another part says is wrong is no reason to halt: it may be the other part."""
+        if isinstance(error, Contradiction):
+            self._accord.contradicted(error)
+        else:
+            self._halt(error.message)
+
+    def _forget(self, attempt: Future[int]) -> None:
+        with self._joining:
+            if self._attempt is attempt:
+                self._attempt = None
+
+    def _fence(self, suggested_epoch: int) -> int:
+        """From follower to promoting; returns the epoch that the catalog registered."""
+        self._check_log()
+        asked = self._node.step(lambda replica: replica.stand(suggested_epoch))
+        try:
+            return self._ask_fence(asked)
+        except BaseException:
+            self._node.step(Replica.withdraw, "no office to be had")
+            raise
+
+    def _check_log(self) -> None:
+        """A log that refused its last rows must take them before this replica may lead."""
+        if not self._ledger.last_append_failed:
+            return
+        try:
+            self._ledger.pull(self._registry.journal, self._announce)
+        except AppendFailed as failure:
+            raise Unavailable(f"the log takes no rows: {failure}") from failure
+
+    def _ask_fence(self, asked: int) -> int:
+        give_up_at = self._clock() + self._patience_s
+        said = ""
+        while (remaining_s := give_up_at - self._clock()) > 0:
+            view = self._node.view()
+            try:
+                # Each time anew: while there was no answer the catalog may have become another.
+                self._accord.check_peers(remaining_s)
+                answer = self._registry.fence(
+                    asked, view.replica_id, remaining_s, view.position, view.digest
+                )
+            except (Contradiction, WrongCatalog):
+                raise
+            except BourseError as error:
+                if error.message != said:
+                    logger.warning("epoch %d: no answer from the fence: %s", asked, error)
+                    said = error.message
+                self._pause(min(_RETRY_PAUSE_S, remaining_s))
+                continue
+            if answer.accepted:
+                self._accepted(asked)
+                return asked
+            asked = self._refused(asked, answer)
+        raise Unavailable("cannot reach the catalog to take office")
+
+    def _accepted(self, asked: int) -> None:
+        self._node.step(lambda replica: replica.fence_accepted(asked), "accepted by the fence")
+
+    def _refused(self, asked: int, answer: FenceAnswer) -> int:
+        logger.info(
+            "epoch %d refused: epoch %d of replica %d is registered",
+            asked,
+            answer.epoch,
+            answer.leader_id,
+        )
+        return self._node.step(lambda replica: replica.fence_refused(asked, answer.epoch))
+
+    def _promote(self, epoch: int) -> None:
+        """From promoting to leading: the log gets what it lacks; what it got is announced, for
+        the leader that had it committed may have died before it could."""
+        try:
+            # Needed ("pull before leading"): test_interleavings.py.
+            self._pull(epoch)
+            self._node.step(lambda replica: replica.caught_up(epoch), "caught up")
+        except IllegalTransition:
+            logger.info("office of epoch %d was lost while promoting", epoch)
+        except (BourseError, AppendFailed) as error:
+            self.resign(epoch, f"cannot catch up: {error}")
+            if isinstance(error, Damaged):
+                self._report(error)
+        except Exception:
+            logger.exception("unexpected error while promoting")
+            self.resign(epoch, "unexpected error while promoting")
+
+    def _pull(self, epoch: int) -> None:
+        """Raises what the last try ended with when the patience is over."""
+        give_up_at = self._clock() + self._patience_s
+        while True:
+            try:
+                self._ledger.pull(self._registry.journal, self._take_in)
+            except Damaged:
+                raise
+            except BourseError as error:
+                if self._clock() >= give_up_at or self._node.view().epoch != epoch:
+                    raise
+                logger.warning("epoch %d: pulling again: %s", epoch, error)
+                self._pause(_RETRY_PAUSE_S)
+            else:
+                return
+
+    def _take_in(self, rows: Sequence[Order]) -> None:
+        self._promotion_moved_at = self._clock()
+        self._announce(rows)

@@ -1,0 +1,1 @@
+"""The log of a replica: storage, appending, replication, catching up."""

@@ -1,0 +1,80 @@
+"""Catching up at start: find the leader, pull what this log lacks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
+from common.errors import BourseError, Damaged
+from common.records import Order
+from common.replicas import ReplicaPeer, ask_all
+from order.leadership.node import Node
+from order.leadership.peers import pull_rows
+from order.leadership.replica import Gap
+from order.log.ledger import AppendFailed, Ledger
+from proto import bourse_pb2
+
+logger = logging.getLogger(__name__)
+
+_ROUNDS = 2
+
+
+def catch_up(
+    node: Node,
+    ledger: Ledger,
+    peers: Sequence[ReplicaPeer],
+    *,
+    peer_timeout_s: float,
+    pull_timeout_s: float,
+    announce: Callable[[Sequence[Order]], None],
+    is_stopping: Callable[[], bool],
+) -> None:
+    """Pulls the rows that the leader has and this log lacks.
+
+    With no leader to be found, or one that breaks off, the replica starts with the log it has:
+    whoever leads next brings it up.
+
+    Raises:
+        Damaged: the leader's log contradicts this one.
+    """
+    leader = _find_leader(node, peers, peer_timeout_s)
+    if leader is None:
+        logger.info("no leader found, starting with the log up to %d", node.view().position)
+        return
+
+    def pull(after: int) -> Iterator[list[Order]]:
+        return pull_rows(leader, after, pull_timeout_s)
+
+    try:
+        ledger.pull(lambda after: _until_stopped(pull(after), is_stopping), announce)
+    except Damaged:
+        raise
+    except (BourseError, AppendFailed, Gap) as error:
+        logger.warning("catching up from %s broke off: %s", leader, error)
+    else:
+        logger.info("caught up with %s, last number %d", leader, node.view().position)
+
+
+def _until_stopped(
+    chunks: Iterator[list[Order]], is_stopping: Callable[[], bool]
+) -> Iterator[list[Order]]:
+    while not is_stopping() and (rows := next(chunks, None)):
+        yield rows
+
+
+def _find_leader(node: Node, peers: Sequence[ReplicaPeer], timeout_s: float) -> ReplicaPeer | None:
+    for _ in range(_ROUNDS):
+        best: tuple[int, ReplicaPeer] | None = None
+        for peer, answer in ask_all(peers, "GetLeader", bourse_pb2.Empty(), timeout_s):
+            if isinstance(answer, BourseError) or answer.leader_id != peer.replica_id:
+                continue
+            if best is None or answer.epoch > best[0]:
+                best = (answer.epoch, peer)
+        if best is not None:
+            epoch, leader = best
+            node.step(
+                lambda replica: replica.hear_of(leader.replica_id, epoch),  # noqa: B023 - called at once
+                "found at start",
+            )
+            return leader
+    return None

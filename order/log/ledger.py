@@ -1,0 +1,110 @@
+"""The append path: rows enter the log here, in order and chained, or not at all."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from common.errors import Contradiction
+from common.records import Order, next_digest
+from order.leadership.node import Node
+from order.log.log import OrderLog
+
+logger = logging.getLogger(__name__)
+
+# Reads the rows above a number, in order, in chunks.
+RowSource = Callable[[int], Iterable[Sequence[Order]]]
+
+
+class AppendFailed(Exception):
+    """The disk did not take the rows; the log is as it was."""
+
+
+class Ledger:
+    """The log and the position in it, changed together under one lock."""
+
+    def __init__(self, log: OrderLog, node: Node) -> None:
+        self._log = log
+        self._node = node
+        self._appending = threading.Lock()
+        self._last_append_failed = False
+
+    @property
+    def last_append_failed(self) -> bool:
+        """True from a failed append to the next one that succeeds."""
+        return self._last_append_failed
+
+    def append(self, rows: Iterable[Order]) -> list[Order]:
+        """Appends what the log lacks of these rows; returns that.
+
+        Rows at or below the last number must be the ones the log has.
+
+        Raises:
+            Gap: rows between the log's end and these are missing; nothing was appended.
+            Contradiction: a row contradicts the log or does not continue its chain; nothing was
+                appended.
+            AppendFailed: the disk did not take the rows; nothing was appended.
+        """
+        by_number = {row.number: row for row in rows}
+        with self._appending:
+            known, fresh = self._node.step(lambda replica: replica.split(by_number))
+            self._check_known([by_number[number] for number in known])
+            appended = [by_number[number] for number in fresh]
+            if appended:
+                self._check_chain(appended)
+                self._write(appended)
+        return appended
+
+    def pull(self, source: RowSource, on_appended: Callable[[list[Order]], None]) -> None:
+        """Appends all that the source has above the log's end, chunk by chunk.
+
+        The lock is held for a chunk, not for the pull: rows never change, so whatever others
+        append meanwhile is met again as known.
+
+        Raises:
+            Contradiction, AppendFailed: as `append`.
+            BourseError: whatever the source raises.
+        """
+        for rows in source(self._node.view().position):
+            on_appended(self.append(rows))
+
+    @contextmanager
+    def standing_still(self) -> Iterator[int]:
+        """The last number, which stays so inside the `with`."""
+        with self._appending:
+            yield self._node.view().position
+
+    def _check_known(self, rows: list[Order]) -> None:
+        if not rows or self._log.rows(rows[0].number - 1, len(rows)) == rows:
+            return
+        for row in rows:  # not in one piece, or one of them is another
+            if self._log.row(row.number) != row:
+                raise Contradiction(f"row {row.number} is not the one in the log: {row}")
+
+    def _check_chain(self, rows: Sequence[Order]) -> None:
+        digest = self._log.digest
+        for row in rows:
+            digest = next_digest(digest, row)
+            if row.digest != digest:
+                raise Contradiction(f"row {row.number} does not continue the log's chain: {row}")
+
+    def _write(self, rows: Sequence[Order]) -> None:
+        try:
+            self._log.append(rows)
+        except sqlite3.Error as error:
+            self._note(failed=True, detail=str(error))
+            raise AppendFailed(str(error)) from error
+        self._note(failed=False, detail="")
+        last = rows[-1]
+        self._node.step(lambda replica: replica.advance(last.number, len(rows), last.digest))
+
+    def _note(self, *, failed: bool, detail: str) -> None:
+        """Told when it begins and when it ends: a full disk is tried again and again."""
+        if failed and not self._last_append_failed:
+            logger.error("cannot append to the log: %s", detail)
+        elif self._last_append_failed and not failed:
+            logger.info("appending to the log again")
+        self._last_append_failed = failed

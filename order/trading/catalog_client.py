@@ -1,0 +1,145 @@
+"""The catalog as a replica sees it: batches, the fence, the journal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import grpc
+
+from common import rpc
+from common.errors import (
+    BourseError,
+    Damaged,
+    Internal,
+    KeyReused,
+    Unavailable,
+)
+from common.records import (
+    Order,
+    Trade,
+    order_from_item,
+    orders_from_items,
+    trade_to_request,
+)
+from order.trading.queue import Decision
+from proto import bourse_pb2, bourse_pb2_grpc
+
+# Rows of one call of a pull.
+CHUNK = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the catalog says of one trade of a batch."""
+
+    outcome: Decision | BourseError
+    row: Order | None  # when done
+
+
+@dataclass(frozen=True, slots=True)
+class FenceAnswer:
+    accepted: bool
+    epoch: int  # the registered pair
+    leader_id: int
+
+
+class CatalogClient:
+    """Calls on one long-lived channel. Every method raises the BourseError that came back."""
+
+    def __init__(
+        self,
+        channel: grpc.Channel,
+        pull_timeout_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stub = bourse_pb2_grpc.CatalogServiceStub(channel)
+        self._pull_timeout_s = pull_timeout_s
+        self._clock = clock
+
+    def update_batch(self, epoch: int, trades: Sequence[Trade], timeout_s: float) -> list[Result]:
+        """Has a batch decided.
+
+        Raises:
+            StaleEpoch: the epoch is not the registered one; this copy decided nothing.
+            BourseError: anything else leaves the batch in doubt.
+        """
+        request = bourse_pb2.UpdateBatchRequest(epoch=epoch, trades=map(trade_to_request, trades))
+        try:
+            answer = rpc.call(self._stub.UpdateBatch, request, timeout_s)
+        except Damaged as error:
+            raise not_here(error) from error
+        if len(answer.results) != len(trades):
+            raise Internal(f"{len(answer.results)} results for {len(trades)} trades")
+        now = self._clock()
+        return [_result(message, now) for message in answer.results]
+
+    def fence(
+        self,
+        epoch: int,
+        leader_id: int,
+        timeout_s: float,
+        last_number: int = 0,
+        digest: bytes = b"",
+    ) -> FenceAnswer:
+        """Asks for an office.
+
+        Raises:
+            Contradiction: a log that ends so is not a beginning of the catalog's journal.
+            BourseError: anything else leaves it unknown whether the office was given.
+        """
+        request = bourse_pb2.FenceRequest(
+            epoch=epoch, leader_id=leader_id, last_number=last_number, digest=digest
+        )
+        answer = rpc.call(self._stub.Fence, request, timeout_s)
+        return FenceAnswer(answer.accepted, answer.epoch, answer.leader_id)
+
+    def compare(self, replica_id: int, last_number: int, digest: bytes, timeout_s: float) -> None:
+        """Raises Contradiction if that replica's log is not a beginning of the journal."""
+        request = bourse_pb2.CompareRequest(
+            replica_id=replica_id, last_number=last_number, digest=digest
+        )
+        rpc.call(self._stub.Compare, request, timeout_s)
+
+    def first_digest(self, timeout_s: float) -> bytes:
+        """Of the journal's first order; empty while there is none."""
+        request = bourse_pb2.SyncRequest(last_number=0, limit=1)
+        chunks = rpc.stream(self._stub.Journal, request, timeout_s)
+        return b"".join(row.digest for chunk in chunks for row in chunk.rows)
+
+    def journal(self, after: int) -> Iterator[list[Order]]:
+        """The rows above `after`, in order, in chunks. Each chunk has the timeout to itself."""
+        while rows := self._journal_chunk(after):
+            yield rows
+            after = rows[-1].number
+
+    def _journal_chunk(self, after: int) -> list[Order]:
+        request = bourse_pb2.SyncRequest(last_number=after, limit=CHUNK)
+        try:
+            chunks = rpc.stream(self._stub.Journal, request, self._pull_timeout_s)
+            return [order for chunk in chunks for order in orders_from_items(chunk.rows)]
+        except Damaged as error:
+            raise not_here(error) from error
+
+
+def not_here(error: BourseError) -> BourseError:
+    """Damage that another part reports is its own; it says nothing of this replica's log."""
+    return Unavailable(error.message) if isinstance(error, Damaged) else error
+
+
+def _result(message: bourse_pb2.UpdateResponse, now: float) -> Result:
+    if message.failure == bourse_pb2.UpdateResponse.MISMATCH:
+        return Result(KeyReused(), None)
+    if message.failure != bourse_pb2.UpdateResponse.NONE:
+        return Result(Internal(), None)
+    row = order_from_item(message.row) if message.HasField("row") else None
+    decision = Decision(
+        status=message.status,
+        number=message.transaction_number,
+        version=row.version if row else 0,
+        lease_ms=message.lease_ms,
+        decided_at_s=now,
+        replayed=message.replayed,
+    )
+    return Result(decision, row)

@@ -1,0 +1,224 @@
+"""The trade pipeline: batch → commit → append → replicate → announce → answer."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from common.errors import BourseError, Contradiction, Damaged, NotLeader, OutcomeUnknown, StaleEpoch
+from common.records import Order, Trade
+from order.leadership.node import Node
+from order.leadership.replica import Gap, IllegalTransition, Replica, Role
+from order.log.ledger import AppendFailed, Ledger
+from order.trading.catalog_client import Result
+from order.trading.queue import Decision, PendingTrade, TradeQueue
+
+logger = logging.getLogger(__name__)
+
+# Between two sendings of a batch in doubt.
+_RESEND_PAUSE_S = 0.05
+# How often an idle pipeline looks whether the service is stopping.
+_POLL_S = 0.5
+# Among so many callers, a batch waits so long for those who were just answered to come back:
+# what a batch costs, whatever is in it, is more than that. (DeWitt et al., 1984, "group commit";
+# PostgreSQL's commit_siblings and commit_delay.)
+_GATHERED_FROM = 4
+_GATHER_S = 0.002
+
+
+class CommitPoint(Protocol):
+    def update_batch(
+        self, epoch: int, trades: Sequence[Trade], timeout_s: float
+    ) -> list[Result]: ...
+
+    def journal(self, after: int) -> Iterable[Sequence[Order]]: ...
+
+
+class Followers(Protocol):
+    def replicate(self, rows: Sequence[Order], epoch: int) -> None: ...
+
+
+class Announcer(Protocol):
+    def announce(self, rows: Sequence[Order]) -> None: ...
+
+
+class Resignation(Protocol):
+    def __call__(self, epoch: int, why: str) -> None:
+        """Leaves that office by this replica's own fault."""
+
+
+class Accord(Protocol):
+    def contradicted(self, denial: Contradiction) -> None: ...
+
+
+class OfficeLost(Exception):
+    """This replica stepped down before the batch was settled."""
+
+    def __init__(self, answer: BourseError) -> None:
+        super().__init__(answer.message)
+        self.answer = answer  # to each caller of the batch
+
+
+class Pipeline:
+    """Takes one batch after the other through its steps. Runs in a thread of its own.
+
+    One batch at a time: nothing is sent after a batch before that one is settled, so the
+    order in which the catalog numbers the trades is the order in which the log learns of them.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: Node,
+        queue: TradeQueue,
+        catalog: CommitPoint,
+        ledger: Ledger,
+        followers: Followers,
+        announcer: Announcer,
+        resign: Resignation,
+        accord: Accord,
+        attempt_timeout_s: float,
+        patience_s: float,
+        halt: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._node = node
+        self._queue = queue
+        self._catalog = catalog
+        self._ledger = ledger
+        self._followers = followers
+        self._announcer = announcer
+        self._resign = resign
+        self._accord = accord
+        self._attempt_timeout_s = attempt_timeout_s
+        self._patience_s = patience_s
+        self._halt = halt
+        self._clock = clock
+        self._pause = pause
+        self._batch_began_at: float | None = None
+
+    def batch_age_s(self) -> float:
+        """How long the batch in work has been; 0 if there is none."""
+        began_at = self._batch_began_at
+        return 0.0 if began_at is None else self._clock() - began_at
+
+    def run(self) -> None:
+        """Until the queue is closed and empty."""
+        expected = 0
+        while not self._queue.is_drained:
+            if not self._queue.wait(_POLL_S):
+                continue
+            if self._node.wait_while_promoting(_POLL_S).role is Role.PROMOTING:
+                continue  # trades wait in the queue, within their deadlines
+            if expected >= _GATHERED_FROM:
+                self._queue.gather(expected, _GATHER_S)
+            if batch := self._queue.take_batch():
+                self._process_guarded(batch)
+                expected = len(batch) + len(self._queue)
+
+    def _process_guarded(self, batch: Sequence[PendingTrade]) -> None:
+        """No error may end the thread or leave a caller without an answer."""
+        self._batch_began_at = self._clock()
+        try:
+            self.process(batch)
+        except Contradiction as denial:
+            _fail(batch, OutcomeUnknown())
+            self._resign(self._node.view().epoch, denial.message)
+            self._accord.contradicted(denial)
+        except Damaged as error:
+            _fail(batch, error)
+            self._halt(error.message)
+        except Exception:
+            logger.exception("unexpected error in the trade pipeline")
+            _fail(batch, OutcomeUnknown())
+            self._resign(self._node.view().epoch, "unexpected error in the trade pipeline")
+        finally:
+            self._batch_began_at = None
+
+    def process(self, batch: Sequence[PendingTrade]) -> None:
+        """One batch, from the queue to its answers."""
+        try:
+            epoch = self._open()
+            results = self._commit([pending.trade for pending in batch], epoch)
+        except OfficeLost as loss:
+            _fail(batch, loss.answer)
+            return
+        rows = [result.row for result in results if result.row is not None]
+        appended = self._append(rows, epoch)
+        self._node.step(lambda replica: replica.settle_batch(epoch))
+        self._followers.replicate(appended, epoch)
+        self._announcer.announce([*rows, *appended])
+        _answer(batch, results)
+        logger.info("epoch %d: batch of %d, %s", epoch, len(batch), _numbers(appended))
+
+    def _open(self) -> int:
+        try:
+            return self._node.step(Replica.open_batch)
+        except IllegalTransition as refusal:
+            raise OfficeLost(NotLeader()) from refusal
+
+    def _commit(self, trades: Sequence[Trade], epoch: int) -> list[Result]:
+        """Sends the batch as it is until it is settled. Copies are harmless: each request id is
+        decided once. Only results or a refusal of the epoch settle it.
+
+        Raises:
+            OfficeLost: refused, or the patience is over; this replica has stepped down.
+        """
+        started = self._clock()
+        in_doubt = False
+        said = ""
+        while True:
+            try:
+                return self._catalog.update_batch(epoch, trades, self._attempt_timeout_s)
+            except StaleEpoch as refusal:
+                why = f"refused by the catalog: {refusal.message}"
+                self._node.step(lambda replica: replica.step_down(epoch), why)
+                # An earlier copy may have been decided before the epoch went stale.
+                raise OfficeLost(OutcomeUnknown() if in_doubt else NotLeader()) from refusal
+            except BourseError as error:
+                in_doubt = True
+                if self._clock() - started >= self._patience_s:
+                    self._resign(epoch, f"cannot reach the catalog: {error.message}")
+                    raise OfficeLost(OutcomeUnknown()) from error
+                if error.message != said:  # a full disk, say, answers each copy alike
+                    logger.warning("batch of %d in doubt, sending it again: %s", len(trades), error)
+                    said = error.message
+            self._pause(_RESEND_PAUSE_S)
+
+    def _append(self, rows: Sequence[Order], epoch: int) -> list[Order]:
+        """What the log lacked. Raises Contradiction where catalog and log are at odds."""
+        appended: list[Order] = []
+        try:
+            try:
+                appended.extend(self._ledger.append(rows))
+            except Gap as gap:
+                logger.info("%s: pulling the journal", gap)
+                self._ledger.pull(self._catalog.journal, appended.extend)
+        except AppendFailed as failure:
+            self._resign(epoch, f"cannot append: {failure}")
+        except Damaged:
+            raise
+        except BourseError as error:
+            self._resign(epoch, f"cannot pull the journal: {error.message}")
+        return appended
+
+
+def _answer(batch: Sequence[PendingTrade], results: Sequence[Result]) -> None:
+    for pending, result in zip(batch, results, strict=True):
+        if isinstance(result.outcome, Decision):
+            pending.answer(result.outcome)
+        else:
+            pending.fail(result.outcome)
+
+
+def _fail(batch: Sequence[PendingTrade], error: BourseError) -> None:
+    for pending in batch:
+        if not pending.outcome.done():
+            pending.fail(error)
+
+
+def _numbers(rows: Sequence[Order]) -> str:
+    return f"orders {rows[0].number}..{rows[-1].number}" if rows else "no new order"

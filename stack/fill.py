@@ -1,0 +1,260 @@
+"""`python -m stack.fill`: data as many trades would have left it, without trading.
+
+A catalog and order logs that agree, laid out as `make local` keeps them, for trying out how the
+service does with long logs. The same arguments write the same rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sqlite3
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from catalog.sqlite import schema
+from catalog.sqlite.database import Database
+from catalog.sqlite.files import CannotOpen
+from catalog.sqlite.schema import Registration
+from catalog.stock import DONE, Stock
+from common.errors import BourseError
+from common.records import BUY, EMPTY_DIGEST, MAX_VOLUME, SELL, Order, next_digest
+from order.log.log import OrderLog
+from stack.local import ORDER_IDS, ROOT, LocalError, lock
+
+_REPORT_EVERY = 100_000
+_MAX_QUANTITY = 100
+_CACHE_KIB = 512 * 1024  # request ids go all over their index: better not to the disk each time
+
+# A row as the tables have it: the fields of an Order.
+Values = tuple[int, str, str, str, int, int, int, bytes]
+
+
+class CannotFill(Exception):
+    """Why nothing was written, for the person who asked for it."""
+
+
+class Plan(NamedTuple):
+    """What to write."""
+
+    orders: int
+    stocks: int
+    volume: int  # of each stock, before the first trade
+    epochs: int  # leaders there were
+    seed: int
+    behind: Mapping[int, int]  # replica → rows that its log lacks
+
+    @property
+    def leader(self) -> Registration:
+        """The last one; the replica with the highest id, as an election prefers it."""
+        return Registration(self.epoch_of(self.orders), ORDER_IDS[-1])
+
+    def epoch_of(self, number: int) -> int:
+        return 1 + (number - 1) * self.epochs // max(1, self.orders)
+
+
+def report(message: str) -> None:
+    print(f"fill: {message}", file=sys.stderr, flush=True)
+
+
+# ---------------------------------------------------------------- the trades
+
+
+def trade_all(plan: Plan, stocks: Sequence[Stock]) -> Iterator[Values]:
+    """The rows of so many trades, which leave the stocks as they are after the last one."""
+    chance = random.Random(plan.seed)  # noqa: S311 - repeatable on purpose
+    digest = EMPTY_DIGEST
+    for number in range(1, plan.orders + 1):
+        stock = stocks[int(chance.random() * len(stocks))]
+        quantity = 1 + int(chance.random() * _MAX_QUANTITY)
+        kind = _trade(stock, quantity, BUY if chance.random() < 0.5 else SELL)
+        fields = (
+            number,
+            _request_id(chance),
+            stock.name,
+            kind,
+            quantity,
+            stock.version,
+            plan.epoch_of(number),
+        )
+        digest = next_digest(digest, Order(*fields))
+        yield (*fields, digest)
+        if number % _REPORT_EVERY == 0:
+            report(f"{number:,} of {plan.orders:,} orders")
+
+
+def _trade(stock: Stock, quantity: int, kind: str) -> str:
+    """Trades that way, or sells if the volume does not permit it; returns which."""
+    if stock.trade(quantity, kind) == DONE:
+        return kind
+    stock.trade(quantity, SELL)  # permitted: volumes are far below what a stock can hold
+    return SELL
+
+
+def _request_id(chance: random.Random) -> str:
+    """Looks like the UUIDs that the frontend makes."""
+    digits = f"{chance.getrandbits(128):032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+# ---------------------------------------------------------------- the databases
+
+
+def write_catalog(directory: Path, plan: Plan) -> Path:
+    """Writes the catalog's database, and returns its path."""
+    stocks_file = directory.with_name("stocks.txt")
+    lines = [f"stock{number},25.78,{plan.volume}\n" for number in range(1, plan.stocks + 1)]
+    stocks_file.write_text("stockname,price,currvol\n" + "".join(lines), "utf-8")
+    with closing(Database(directory, stocks_file)):
+        pass  # made its tables and stocks
+    path = directory / "catalog.db"
+    with _writing_fast(path) as connection:
+        stocks = schema.all_stocks(connection)
+        connection.executemany(
+            "INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?)", trade_all(plan, stocks)
+        )
+        for stock in stocks:
+            schema.save_stock(connection, stock)
+        if plan.orders:
+            schema.save_registration(connection, plan.leader)
+    return path
+
+
+def write_log(directory: Path, catalog: Path, last_number: int) -> None:
+    """Writes a replica's log: the journal up to a number."""
+    directory.mkdir()
+    path = directory / "orders.db"
+    OrderLog(path).close()  # made its table
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("ATTACH ? AS catalog", (str(catalog),))
+        connection.execute("PRAGMA main.synchronous = OFF")
+        connection.execute("PRAGMA main.journal_mode = OFF")
+        connection.execute(
+            "INSERT INTO main.orders SELECT * FROM catalog.journal WHERE number <= ?",
+            (last_number,),
+        )
+
+
+@contextmanager
+def _writing_fast(path: Path) -> Iterator[sqlite3.Connection]:
+    """One transaction without a journal: what breaks off is thrown away as a whole."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{_CACHE_KIB}"):
+            connection.execute(f"PRAGMA {setting}")
+        connection.execute("BEGIN")
+        yield connection
+        connection.execute("COMMIT")
+
+
+# ---------------------------------------------------------------- the command
+
+
+def fill(data: Path, plan: Plan) -> bytes:
+    """Writes everything, or nothing; returns the digest of the whole journal.
+
+    Raises:
+        CannotFill: there is data already, or it cannot be written.
+        LocalError: the service runs on that directory.
+    """
+    with lock(data), tempfile.TemporaryDirectory(dir=data, prefix=".fill-") as draft:
+        targets = [data / name for name in ("catalog", *(f"order-{n}" for n in ORDER_IDS))]
+        for target in targets:
+            if target.exists() and any(target.iterdir()):
+                raise CannotFill(f"{target} holds data already; choose another directory")
+        drafts = Path(draft)
+        catalog = write_catalog(drafts / "catalog", plan)
+        for replica_id in ORDER_IDS:
+            last_number = max(0, plan.orders - plan.behind.get(replica_id, 0))
+            report(f"order-{replica_id}: {last_number:,} rows")
+            write_log(drafts / f"order-{replica_id}", catalog, last_number)
+        with closing(sqlite3.connect(catalog)) as connection:
+            _, digest = schema.last_position(connection)
+        for target in targets:
+            (drafts / target.name).replace(target)
+        return digest
+
+
+def parse_arguments(arguments: Sequence[str]) -> tuple[Path, Plan]:
+    parser = argparse.ArgumentParser(
+        prog="python -m stack.fill",
+        description="Writes a catalog and the logs of three order replicas that agree, as if so "
+        "many trades had been made. `make local` and tests run on the directory as it is.",
+        epilog="Example: python -m stack.fill --orders 1000000 --data /tmp/big && "
+        "python -m stack.local --data /tmp/big",
+    )
+    parser.add_argument("--orders", type=_count, required=True, help="how many trades")
+    parser.add_argument(
+        "--data", type=Path, default=ROOT / ".local", help="where to; nothing there (%(default)s)"
+    )
+    parser.add_argument("--stocks", type=_positive, default=10, help="how many (%(default)s)")
+    parser.add_argument(
+        "--volume",
+        type=_count,
+        default=1_000_000,
+        help="of each stock before the first trade (%(default)s)",
+    )
+    parser.add_argument(
+        "--epochs", type=_positive, default=3, help="how many leaders there were (%(default)s)"
+    )
+    parser.add_argument(
+        "--behind",
+        type=_lag,
+        action="append",
+        default=[],
+        metavar="ID=ROWS",
+        help="rows that the log of a replica lacks, or `ID=all`; may be repeated",
+    )
+    parser.add_argument("--seed", type=int, default=1, help="other trades (%(default)s)")
+    options = parser.parse_args(arguments)
+    behind = {
+        replica_id: options.orders if rows is None else rows for replica_id, rows in options.behind
+    }
+    plan = Plan(
+        options.orders, options.stocks, options.volume, options.epochs, options.seed, behind
+    )
+    if max(plan.volume, plan.orders * _MAX_QUANTITY) > MAX_VOLUME // 2:
+        parser.error(f"volumes above {MAX_VOLUME} could come of this")
+    for replica_id, rows in behind.items():
+        if rows > plan.orders:
+            parser.error(f"--behind: replica {replica_id} cannot lack {rows} of {plan.orders} rows")
+    return options.data.resolve(), plan
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or len(text) > 16:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if _count(text) == 0:
+        raise argparse.ArgumentTypeError("at least 1")
+    return int(text)
+
+
+def _lag(text: str) -> tuple[int, int | None]:
+    replica_id, _, rows = text.partition("=")
+    if replica_id not in map(str, ORDER_IDS):
+        raise argparse.ArgumentTypeError(f"{text!r} does not name one of the replicas 1, 2, 3")
+    return int(replica_id), None if rows == "all" else _count(rows)
+
+
+def main() -> None:
+    data, plan = parse_arguments(sys.argv[1:])
+    try:
+        digest = fill(data, plan)
+    except (CannotFill, LocalError, CannotOpen, BourseError, OSError, sqlite3.Error) as error:
+        report(f"nothing was written: {error}")
+        raise SystemExit(1) from None
+    leader = plan.leader
+    report(f"{data}: {plan.orders:,} orders of {plan.stocks} stocks, digest {digest.hex()[:16]}…")
+    if plan.orders:
+        report(f"the last leader was replica {leader.leader_id}, of epoch {leader.epoch}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""The mechanisms that the promises rest on, each with what stands in for it when it is taken out.
+
+A test that claims a mechanism is needed runs without it and must turn red. The code names those
+tests next to each mechanism.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import frontend.quotes.cache
+from catalog.decisions import OpenBatch
+from catalog.leases import Leases
+from catalog.sqlite import schema
+from common.errors import BourseError, Unavailable
+from common.records import EMPTY_DIGEST, Order
+from order.leadership.promotion import Office
+from order.leadership.replica import Replica, Role
+from order.log.log import OrderLog
+from order.log.replication import Replicator
+from tests.support.points import find
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    where: str  # module:name or module:Class.name
+    stand_in: Any
+    rest: tuple[Mechanism, ...] = ()  # where it is in more than one place
+
+    def parts(self) -> Iterator[tuple[Any, str, Any]]:
+        """Owner, attribute and stand-in of each place."""
+        yield (*find(self.where), self.stand_in)
+        for one in self.rest:
+            yield from one.parts()
+
+
+# ---------------------------------------------------------------- the catalog
+
+
+class UnfencedBatch(OpenBatch):
+    """Takes batches of any epoch."""
+
+    def __init__(self, connection: sqlite3.Connection, epoch: int, now_s: float) -> None:
+        self._connection, self._epoch, self._now_s = connection, epoch, now_s
+        self._last_number, self._digest = schema.last_position(connection)
+
+
+@contextmanager
+def each_statement_by_itself(_connection: sqlite3.Connection) -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def committed_by_the_next(connection: sqlite3.Connection) -> Iterator[None]:
+    if connection.in_transaction:
+        connection.execute("COMMIT")
+    connection.execute("BEGIN IMMEDIATE")
+    yield
+
+
+# ---------------------------------------------------------------- the replicas
+
+
+def split_without_order(replica: Replica, numbers: Iterable[int]) -> tuple[list[int], list[int]]:
+    position, ordered = replica.view().position, sorted(set(numbers))
+    return [n for n in ordered if n <= position], [n for n in ordered if n > position]
+
+
+def believe_hearsay(replica: Replica, leader_id: int, epoch: int) -> bool:
+    view = replica.view()
+    if leader_id == view.replica_id and epoch > view.epoch and view.role is Role.FOLLOWER:
+        replica._role, replica._epoch, replica._leader_id = Role.LEADER, epoch, leader_id
+    return False
+
+
+def take_a_refusal_for_yes(office: Office, asked: int) -> int:
+    replica_id = office._node.view().replica_id
+    try:
+        answer = office._registry.fence(asked, replica_id, 1.0)
+    except BourseError:
+        raise Unavailable from None
+    if answer.leader_id != replica_id:
+        raise Unavailable
+    office._node.step(lambda replica: setattr(replica, "_asked_epoch", answer.epoch))
+    office._accepted(answer.epoch)
+    return answer.epoch
+
+
+_replicate = Replicator.replicate
+_FOLLOWERS_JOIN_WITHIN_S = 2.0
+
+
+def replicate_or_fail(replicator: Replicator, rows: Sequence[Order], epoch: int) -> None:
+    give_up_at = time.monotonic() + _FOLLOWERS_JOIN_WITHIN_S
+    while not replicator._members(epoch):
+        if time.monotonic() > give_up_at:
+            raise Unavailable("no follower would have the rows")
+        time.sleep(0.05)
+    _replicate(replicator, rows, epoch)
+
+
+def believe_the_log(log: OrderLog) -> tuple[int, bytes]:
+    sql = "SELECT number, digest FROM orders ORDER BY number DESC LIMIT 1"
+    found = log._writer.execute(sql).fetchone()
+    return found or (0, EMPTY_DIGEST)
+
+
+# ---------------------------------------------------------------- the cache and its leases
+
+
+def script_without(script: str, old: str, new: str) -> Callable[[str], str]:
+    """The cache's scripts, one of them without something."""
+
+    def text_of(name: str) -> str:
+        text = _script_text(name)
+        if name != script:
+            return text
+        assert text.count(old) == 1, f"{old!r} is not in {name}.lua"
+        return text.replace(old, new)
+
+    return text_of
+
+
+_script_text = frontend.quotes.cache.script_text
+_make_leases = Leases.__init__
+
+
+def lease_nothing_at_first(
+    leases: Leases, clock: Callable[[], float], *arguments: Any, **options: Any
+) -> None:
+    _make_leases(leases, clock, *arguments, **options)
+    leases._all_expire_s = clock()
+
+
+# ---------------------------------------------------------------- the frontend
+
+
+def end_no_lease(_safety: object, _trades: object, outcomes: Sequence[Any]) -> Sequence[Any]:
+    return outcomes
+
+
+def only_the_highest(last_numbers: Mapping[int, int]) -> list[int]:
+    return [max(last_numbers)] if last_numbers else []
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    pass
+
+
+MECHANISMS: Mapping[str, Mechanism] = {
+    "fence check": Mechanism("catalog.sqlite.store:OpenBatch", UnfencedBatch),
+    "recorded rows": Mechanism("catalog.sqlite.schema:find_order", _nothing),
+    "recorded refusals": Mechanism("catalog.sqlite.schema:insert_refusal", _nothing),
+    "one transaction": Mechanism("catalog.sqlite.store:transaction", each_statement_by_itself),
+    "commit before answer": Mechanism("catalog.sqlite.store:transaction", committed_by_the_next),
+    "in-order append": Mechanism("order.leadership.replica:Replica.split", split_without_order),
+    "no office by hearsay": Mechanism("order.leadership.replica:Replica.hear_of", believe_hearsay),
+    "a refusal is a refusal": Mechanism(
+        "order.leadership.promotion:Office._ask_fence", take_a_refusal_for_yes
+    ),
+    "pull before leading": Mechanism("order.leadership.promotion:Office._pull", _nothing),
+    "out of the in-sync set": Mechanism("order.log.replication:Replicator._drop", _nothing),
+    "leading without followers": Mechanism(
+        "order.log.replication:Replicator.replicate", replicate_or_fail
+    ),
+    "log verified at start": Mechanism("order.log.log:OrderLog._verify", believe_the_log),
+    "repeat at the next leader": Mechanism("frontend.trading.leader:_FINAL", (BourseError,)),
+    "the next candidate": Mechanism("frontend.trading.election:order_candidates", only_the_highest),
+    "lease wait": Mechanism(
+        "frontend.trading.invalidation:AnswerSafety.wait_until_safe",
+        _nothing,
+        rest=(Mechanism("frontend.trading.invalidation:AnswerSafety.end_leases", end_no_lease),),
+    ),
+    "lease after a restart": Mechanism("catalog.leases:Leases.__init__", lease_nothing_at_first),
+    "floor": Mechanism(
+        "frontend.quotes.cache:script_text",
+        script_without("put", "floor > tonumber(version)", "false"),
+    ),
+    "generation": Mechanism(
+        "frontend.quotes.cache:script_text",
+        script_without("put", "redis.call('GET', GENERATION) ~= generation", "false"),
+    ),
+    "token expiry": Mechanism(
+        "frontend.quotes.cache:script_text", script_without("put", "tonumber(ARGV[5])", "now_ms()")
+    ),
+}
+
+
+def take_out(name: str) -> None:
+    """For the rest of this process."""
+    for owner, attribute, stand_in in MECHANISMS[name].parts():
+        setattr(owner, attribute, stand_in)
+
+
+@contextmanager
+def taken_out(name: str) -> Iterator[None]:
+    with ExitStack() as stack:
+        for part in MECHANISMS[name].parts():
+            stack.enter_context(mock.patch.object(*part))
+        yield

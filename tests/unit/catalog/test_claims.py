@@ -1,0 +1,105 @@
+"""The catalog compares where a replica's log ends with its own journal, and says what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from catalog.leases import Leases
+from catalog.sqlite.store import CatalogStore
+from common.errors import Contradiction
+from common.records import EMPTY_DIGEST, Order
+from proto import bourse_pb2
+from tests.unit.catalog.calls import TIMEOUT_S, Client, assert_refused, open_store, serve
+from tests.unit.catalog.support import buy
+
+WRONG = bytes(range(32))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[CatalogStore]:
+    with open_store(tmp_path) as store:
+        store.fence(1, 2)
+        store.update(1, [buy(str(number)) for number in range(5)])
+        yield store
+
+
+@pytest.fixture
+def journal(store: CatalogStore) -> list[Order]:
+    return store.journal(0)
+
+
+@pytest.mark.parametrize("number", [1, 3, 5])
+def test_a_beginning_of_the_journal_may_lead(
+    store: CatalogStore, journal: list[Order], number: int
+) -> None:
+    digest = journal[number - 1].digest
+    store.compare(number, digest)
+    assert store.fence(2, 3, number, digest) == (True, (2, 3))
+
+
+@pytest.mark.parametrize("digest", [b"", EMPTY_DIGEST])
+def test_an_empty_log_claims_nothing(store: CatalogStore, digest: bytes) -> None:
+    store.compare(0, digest)
+    assert store.fence(2, 3, 0, digest).accepted
+
+
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [
+        (3, "up to order 3 that log has digest 000102.*, this journal has "),
+        (6, "that log has order 6, this journal ends with 5"),
+        (2**63 - 1, "that log has order 9223372036854775807, this journal ends with 5"),
+        (-1, "that log has order -1"),
+    ],
+)
+@pytest.mark.parametrize("epoch", [2, 7])
+def test_a_contradiction_registers_nothing(
+    store: CatalogStore, number: int, why: str, epoch: int
+) -> None:
+    with pytest.raises(Contradiction, match=why):
+        store.compare(number, WRONG)
+    with pytest.raises(Contradiction, match=why):
+        store.fence(epoch, 3, number, WRONG)
+    assert store.registered() == (1, 2)
+    assert store.update(1, [buy("later")])[0].number == 6
+
+
+@pytest.fixture
+def client(store: CatalogStore) -> Iterator[Client]:
+    with serve(store, Leases(lambda: 0.0)) as client:
+        yield client
+
+
+def test_on_the_wire_it_is_an_error_of_its_own_and_a_critical_line(
+    client: Client, journal: list[Order], caplog: pytest.LogCaptureFixture
+) -> None:
+    request = bourse_pb2.FenceRequest(epoch=2, leader_id=3, last_number=9, digest=WRONG)
+    for _ in range(2):
+        details = assert_refused(
+            grpc.StatusCode.OUT_OF_RANGE, lambda: client._stub.Fence(request, timeout=TIMEOUT_S)
+        )
+        assert details == "that log has order 9, this journal ends with 5"
+    (line,) = (record for record in caplog.records if record.levelname == "CRITICAL")
+    assert "the log of replica 3 and this catalog do not belong together: " in line.getMessage()
+    request.last_number, request.digest = 5, journal[-1].digest
+    assert client._stub.Fence(request, timeout=TIMEOUT_S).accepted
+
+
+def test_it_says_the_same_of_a_replica_once_until_it_is_mended(
+    client: Client, journal: list[Order], caplog: pytest.LogCaptureFixture
+) -> None:
+    wrong = bourse_pb2.CompareRequest(replica_id=2, last_number=3, digest=WRONG)
+    right = bourse_pb2.CompareRequest(replica_id=2, last_number=3, digest=journal[2].digest)
+
+    def compare(request: bourse_pb2.CompareRequest) -> None:
+        client._stub.Compare(request, timeout=TIMEOUT_S)
+
+    for _ in range(3):
+        assert_refused(grpc.StatusCode.OUT_OF_RANGE, lambda: compare(wrong))
+    compare(right)
+    assert_refused(grpc.StatusCode.OUT_OF_RANGE, lambda: compare(wrong))
+    assert [record.levelname for record in caplog.records].count("CRITICAL") == 2

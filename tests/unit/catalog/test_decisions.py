@@ -1,0 +1,252 @@
+"""How trades are decided: alone, in a batch, again, and a day later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from catalog.decisions import Decision, Failure
+from catalog.sqlite.database import Database
+from catalog.sqlite.store import MAX_BATCH, REFUSALS_KEPT_S, CatalogStore
+from catalog.stock import DONE, INVALID, NOT_PERMITTED
+from common.errors import InvalidRequest, StaleEpoch
+from common.records import (
+    EMPTY_DIGEST,
+    MAX_QUANTITY,
+    Order,
+    Trade,
+    next_digest,
+)
+from tests.unit.catalog.support import Clock, buy, decide, refusals_kept, sell, volume, write_stocks
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def stocks_file(tmp_path: Path) -> Path:
+    return write_stocks(tmp_path)
+
+
+@pytest.fixture
+def database(tmp_path: Path, stocks_file: Path) -> Iterator[Database]:
+    with closing(Database(tmp_path / "data", stocks_file)) as database:
+        yield database
+
+
+@pytest.fixture
+def store(database: Database, clock: Clock) -> CatalogStore:
+    """A store that leader 2 leads in epoch 1."""
+    store = CatalogStore(database, clock)
+    assert store.fence(1, 2).accepted
+    return store
+
+
+# ---------------------------------------------------------------- decisions
+
+
+def test_a_trade_changes_stock_and_journal_together(store: CatalogStore) -> None:
+    decision = decide(store, buy("a", 30))
+    row = Order(1, "a", "stock1", "BUY", 30, version=1, epoch=1)
+    row = Order(1, "a", "stock1", "BUY", 30, 1, 1, next_digest(EMPTY_DIGEST, row))
+    assert decision == Decision(DONE, row)
+    assert decision.number == 1
+    assert store.journal(0) == [row]
+    stock = store.lookup("stock1")
+    assert stock is not None
+    assert (stock.volume, stock.version, stock.price) == (70, 1, Decimal("25.78"))
+
+
+def test_numbers_follow_commit_order_across_stocks_without_gaps(store: CatalogStore) -> None:
+    decisions = store.update(1, [buy("a"), buy("b", name="stock2"), buy("c", 1_000), buy("d")])
+    assert [decision.number for decision in decisions] == [1, 2, -1, 3]
+    assert decide(store, buy("e")).number == 4
+    versions = [(order.name, order.version) for order in store.journal(0)]
+    assert versions == [("stock1", 1), ("stock2", 1), ("stock1", 2), ("stock1", 3)]
+
+
+def test_the_digests_chain(store: CatalogStore) -> None:
+    store.update(1, [buy("a"), buy("b")])
+    decide(store, buy("c"))
+    digest = EMPTY_DIGEST
+    for order in store.journal(0):
+        digest = next_digest(digest, order)
+        assert order.digest == digest
+
+
+def test_each_trade_of_a_batch_sees_the_one_before_it(store: CatalogStore) -> None:
+    decisions = store.update(
+        1, [buy("a", 100), buy("b", 1), sell("c", 2), buy("d", 1), buy("e", 2)]
+    )
+    assert [decision.status for decision in decisions] == [DONE, NOT_PERMITTED, DONE, DONE, 0]
+    assert volume(store) == 1
+
+
+def test_a_sale_up_to_the_largest_volume(store: CatalogStore) -> None:
+    assert decide(store, sell("a", 11, "stock10")).status == NOT_PERMITTED
+    assert decide(store, sell("b", 10, "stock10")).status == DONE
+    assert volume(store, "stock10") == 2**53 - 1
+
+
+def test_an_unknown_stock_is_refused(store: CatalogStore) -> None:
+    assert decide(store, buy("a", name="nosuch")) == Decision(INVALID)
+    assert decide(store, buy("a", name="nosuch")) == Decision(INVALID, replayed=True)
+
+
+@pytest.mark.parametrize(
+    "trade",
+    [
+        Trade("", "stock1", "BUY", 1),
+        Trade("a b", "stock1", "BUY", 1),
+        Trade("a" * 256, "stock1", "BUY", 1),
+        Trade("ä", "stock1", "BUY", 1),
+        Trade("a", "", "BUY", 1),
+        Trade("a", "n" * 65, "BUY", 1),
+        Trade("a", "stock1\x00", "BUY", 1),
+        Trade("a", "stock1", "HOLD", 1),
+        Trade("a", "stock1", "BUY", 0),
+        Trade("a", "stock1", "BUY", -(2**63)),
+        Trade("a", "stock1", "SELL", MAX_QUANTITY + 1),
+        Trade("a", "stock1", "SELL", 2**70),
+    ],
+)
+def test_a_malformed_trade_is_invalid_and_not_kept(
+    store: CatalogStore, database: Database, trade: Trade
+) -> None:
+    assert store.update(1, [trade, buy("other")])[0] == Decision(INVALID)
+    assert refusals_kept(database) == 0
+    assert volume(store) == 99
+    assert decide(store, buy("a")).status == DONE
+
+
+def test_a_batch_has_a_bound(store: CatalogStore) -> None:
+    trades = [buy(str(number)) for number in range(MAX_BATCH + 1)]
+    with pytest.raises(InvalidRequest, match="1025 trades, but a batch holds at most 1024"):
+        store.update(1, trades)
+    assert store.journal(0) == []
+    assert len(store.update(1, trades[:-1])) == MAX_BATCH
+
+
+def test_an_empty_batch_decides_nothing(store: CatalogStore) -> None:
+    assert store.update(1, []) == []
+    with pytest.raises(StaleEpoch):
+        store.update(2, [])
+
+
+# ------------------------------------------------------------------ repeats
+
+
+def test_a_repeat_gets_the_same_decision(store: CatalogStore) -> None:
+    first = decide(store, buy("a", 30))
+    decide(store, buy("b", 5))
+    assert decide(store, buy("a", 30)) == Decision(DONE, first.order, replayed=True)
+    assert volume(store) == 65
+    assert len(store.journal(0)) == 2
+
+
+def test_a_repeat_within_a_batch_executes_once(store: CatalogStore) -> None:
+    first, second, refused, again = store.update(
+        1, [buy("a", 30), buy("a", 30), buy("b", 71), buy("b", 71)]
+    )
+    assert second == Decision(DONE, first.order, replayed=True)
+    assert (refused.replayed, again) == (False, Decision(NOT_PERMITTED, replayed=True))
+    assert volume(store) == 70
+
+
+def test_a_refusal_stays_though_the_stock_came_back(store: CatalogStore) -> None:
+    assert decide(store, buy("a", 101)) == Decision(NOT_PERMITTED)
+    assert decide(store, sell("b", 50)).status == DONE
+    assert decide(store, buy("a", 101)) == Decision(NOT_PERMITTED, replayed=True)
+    assert decide(store, buy("c", 101)).status == DONE
+
+
+def test_a_repeat_under_a_later_epoch_keeps_its_row(store: CatalogStore) -> None:
+    first = decide(store, buy("a"))
+    store.fence(2, 3)
+    assert decide(store, buy("a"), epoch=2) == Decision(DONE, first.order, replayed=True)
+    later = decide(store, buy("b"), epoch=2)
+    assert first.order is not None
+    assert later.order is not None
+    assert (first.order.epoch, later.order.epoch) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [buy("a", 31), sell("a", 30), buy("a", 30, "stock2"), buy("a", 30, "nosuch")],
+)
+@pytest.mark.parametrize("refused", [False, True])
+def test_another_trade_under_a_used_request_id_is_a_mismatch(
+    store: CatalogStore, database: Database, other: Trade, refused: bool
+) -> None:
+    if refused:
+        decide(store, buy("drain", 100))
+    first = decide(store, buy("a", 30))
+    assert (first.status == NOT_PERMITTED) is refused
+    before = volume(store), volume(store, "stock2"), refusals_kept(database)
+    mismatch, after = store.update(1, [other, buy("a", 30)])
+    assert mismatch == Decision(INVALID, failure=Failure.MISMATCH)
+    assert after == Decision(first.status, first.order, replayed=True)
+    assert (volume(store), volume(store, "stock2"), refusals_kept(database)) == before
+
+
+def test_a_mismatch_spoils_nothing_else_in_its_batch(store: CatalogStore) -> None:
+    decide(store, buy("a", 1))
+    done, mismatch, also_done = store.update(1, [buy("b"), buy("a", 2), buy("c")])
+    assert (done.number, mismatch.number, also_done.number) == (2, -1, 3)
+
+
+# ------------------------------------------------------------------ refusals
+
+
+def test_refusals_are_kept_for_a_day(store: CatalogStore, clock: Clock) -> None:
+    decide(store, buy("a", 101))
+    decide(store, sell("b", 50))
+    clock.now_s += 24 * 3600 - 1
+    decide(store, buy("c"))  # purges what is old enough
+    assert decide(store, buy("a", 101)) == Decision(NOT_PERMITTED, replayed=True)
+    clock.now_s += 61
+    decide(store, buy("d"))
+    assert decide(store, buy("a", 101)).status == DONE
+
+
+def test_orders_are_kept_for_ever(store: CatalogStore, clock: Clock) -> None:
+    first = decide(store, buy("a"))
+    clock.now_s += 100 * REFUSALS_KEPT_S
+    decide(store, buy("b"))
+    assert decide(store, buy("a")) == Decision(DONE, first.order, replayed=True)
+
+
+def test_purging_happens_once_a_minute(
+    store: CatalogStore, database: Database, clock: Clock
+) -> None:
+    decide(store, buy("a", 101))
+    clock.now_s += 30
+    decide(store, buy("b", 101))
+    clock.now_s += REFUSALS_KEPT_S - 30
+    decide(store, buy("c"))
+    assert refusals_kept(database) == 1
+    clock.now_s += 59
+    decide(store, buy("d"))
+    assert refusals_kept(database) == 1
+    clock.now_s += 1
+    decide(store, buy("e"))
+    assert refusals_kept(database) == 0
+
+
+def test_purging_takes_small_steps_and_keeps_up(
+    store: CatalogStore, database: Database, clock: Clock
+) -> None:
+    for batch in range(3):
+        store.update(1, [buy(f"{batch}-{trade}", 101) for trade in range(MAX_BATCH)])
+    clock.now_s += REFUSALS_KEPT_S
+    kept = []
+    for number in range(4):
+        decide(store, buy(str(number)))
+        kept.append(refusals_kept(database))
+    assert kept == [2 * MAX_BATCH, MAX_BATCH, 0, 0]

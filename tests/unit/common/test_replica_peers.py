@@ -1,0 +1,338 @@
+"""Peers that believe only the replica they were made for, and asking several of them at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common import logs, rpc
+from common.errors import BourseError, Busy, OutcomeUnknown, Unavailable
+from common.replicas import ReplicaPeer, ask_all
+from proto import bourse_pb2
+from tests.support.replica_fakes import (
+    PATIENCE_S,
+    Call,
+    FakeReplica,
+    Replicas,
+    answers,
+    eventually,
+    fails,
+    serving,
+)
+
+EMPTY = bourse_pb2.Empty()
+NOBODY = "127.0.0.1:1"
+
+
+@pytest.fixture
+def replicas() -> Iterator[Replicas]:
+    replicas = Replicas()
+    yield replicas
+    replicas.close()
+
+
+class TwoAddresses:
+    """Replicas 1 and 2 behind names that can be swapped, as containers can swap addresses.
+
+    What is connected stays connected to where it was; a new connection follows the name.
+    """
+
+    def __init__(self, folder: Path, resources: ExitStack) -> None:
+        self._folder = folder
+        self.replicas = {1: FakeReplica(1), 2: FakeReplica(2)}
+        for replica_id, replica in self.replicas.items():
+            resources.enter_context(serving(replica, self.address(replica_id)))
+
+    def address(self, replica_id: int) -> str:
+        return f"unix:{self._folder}/{replica_id}"
+
+    def swap(self) -> None:
+        first, second, aside = (self._folder / name for name in ("1", "2", "aside"))
+        first.rename(aside)
+        second.rename(first)
+        aside.rename(second)
+
+
+@pytest.fixture
+def names(tmp_path: Path) -> Iterator[TwoAddresses]:
+    with ExitStack() as resources:
+        yield TwoAddresses(tmp_path, resources)
+
+
+@pytest.fixture
+def peer(names: TwoAddresses) -> Iterator[ReplicaPeer]:
+    peer = ReplicaPeer(1, names.address(1))
+    yield peer
+    peer.close()
+
+
+def is_alive(peer: ReplicaPeer, timeout_s: float = PATIENCE_S) -> Any:
+    return peer.call("IsAlive", EMPTY, timeout_s)
+
+
+# ---------------------------------------------------------------- one peer
+
+
+def test_an_answer_that_names_the_replica_is_believed(replicas: Replicas) -> None:
+    replicas[2].last_number = 7
+    assert is_alive(replicas.peers[2]).last_number == 7
+
+
+def test_an_answer_of_another_replica_is_not_believed(
+    names: TwoAddresses, peer: ReplicaPeer
+) -> None:
+    names.swap()
+    with pytest.raises(Unavailable, match="answered by replica 2"):
+        is_alive(peer)
+
+
+def test_the_channel_made_anew_reaches_the_replica_where_it_is_now(
+    names: TwoAddresses, peer: ReplicaPeer
+) -> None:
+    names.swap()
+    with pytest.raises(Unavailable):
+        is_alive(peer)
+    names.swap()
+    assert is_alive(peer).replica_id == 1
+    assert is_alive(peer).replica_id == 1
+    assert len(names.replicas[2].seen("IsAlive")) == 1
+
+
+def test_the_channel_made_anew_shares_no_connection_with_the_old_one(
+    names: TwoAddresses, peer: ReplicaPeer
+) -> None:
+    """Not even while the old one is held up by a call in flight."""
+    names.swap()
+    names.replicas[2].will("Trade", names.replicas[2].silent)
+    pending = peer.start("Trade", bourse_pb2.TradeRequest(), PATIENCE_S)
+    with pytest.raises(Unavailable):
+        is_alive(peer)
+    names.swap()
+    assert is_alive(peer).replica_id == 1
+    names.replicas[2].release()
+    with pytest.raises(Unavailable, match="answered by replica 2"):
+        pending.answer()
+
+
+def test_a_name_that_stays_wrong_is_tried_anew_each_time(
+    names: TwoAddresses, peer: ReplicaPeer
+) -> None:
+    names.swap()
+    for _ in range(5):
+        with pytest.raises(Unavailable):
+            is_alive(peer)
+    names.swap()
+    assert is_alive(peer).replica_id == 1
+
+
+def test_calls_in_flight_on_the_old_channel_end_by_themselves(
+    names: TwoAddresses, peer: ReplicaPeer
+) -> None:
+    """The wrong replica may hold a trade that it will execute: cancelling would help nobody."""
+    names.swap()
+    wrong = names.replicas[2]
+    was_active: list[bool] = []
+
+    def answer_late(call: Call) -> Any:
+        answer = wrong.silent(call)
+        was_active.append(call.is_active())
+        return answer
+
+    wrong.will("Trade", answer_late)
+    pending = peer.start("Trade", bourse_pb2.TradeRequest(), PATIENCE_S)
+    with pytest.raises(Unavailable):
+        is_alive(peer)
+    wrong.release()
+    with pytest.raises(Unavailable, match="answered by replica 2"):
+        pending.answer()
+    assert was_active == [True]
+
+
+def test_answers_to_the_old_channel_leave_the_new_one_alone(
+    names: TwoAddresses, peer: ReplicaPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names.swap()
+    late = [peer.start("IsAlive", EMPTY, PATIENCE_S) for _ in range(4)]
+    opened: list[str] = []
+
+    def count(address: str) -> Any:
+        opened.append(address)
+        return original(address)
+
+    original = rpc.open_channel
+    monkeypatch.setattr(rpc, "open_channel", count)
+    for pending in late:
+        with pytest.raises(Unavailable):
+            pending.answer()
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize("error", [Busy("full"), OutcomeUnknown("who knows")])
+def test_an_error_comes_back_as_itself(replicas: Replicas, error: BourseError) -> None:
+    replicas[1].will("IsAlive", fails(error))
+    with pytest.raises(type(error), match=error.message):
+        is_alive(replicas.peers[1])
+
+
+def test_a_silent_replica_leaves_the_outcome_unknown(replicas: Replicas) -> None:
+    replicas[1].will("IsAlive", replicas[1].silent)
+    with pytest.raises(OutcomeUnknown):
+        is_alive(replicas.peers[1], timeout_s=0.1)
+
+
+def test_a_replica_that_is_gone_is_unavailable_at_once(replicas: Replicas) -> None:
+    is_alive(replicas.peers[1])
+    replicas.kill(1)
+    started = time.monotonic()
+    with pytest.raises(Unavailable):
+        is_alive(replicas.peers[1])
+    assert time.monotonic() - started < PATIENCE_S / 2
+
+
+def test_a_replica_that_comes_back_is_found_again(tmp_path: Path) -> None:
+    address = f"unix:{tmp_path}/1"
+    peer = ReplicaPeer(1, address)
+    for _ in range(2):
+        with serving(FakeReplica(1), address):
+            eventually(lambda: _answers(peer), "connected again")
+    peer.close()
+
+
+def _answers(peer: ReplicaPeer) -> bool:
+    try:
+        return bool(is_alive(peer).replica_id == 1)
+    except Unavailable:
+        return False
+
+
+def test_the_id_of_the_request_being_served_goes_with_the_call(replicas: Replicas) -> None:
+    before = logs.request_id.set("key-1")
+    is_alive(replicas.peers[1])
+    logs.request_id.reset(before)
+    (call,) = replicas[1].calls_of("IsAlive")
+    assert call.metadata[rpc.REQUEST_ID_KEY] == "key-1"
+
+
+# ---------------------------------------------------------------- streams
+
+
+def test_a_stream_gives_its_items_and_ends_with_the_error_of_the_family(
+    replicas: Replicas,
+) -> None:
+    def one_row_and_no_more(_call: Call) -> Iterator[Any]:
+        yield bourse_pb2.OrderDBItem(number=1)
+        raise Busy("too many streams at once")
+
+    replicas[1].will("SyncOrderDB", one_row_and_no_more)
+    stream = replicas.peers[1].stream("SyncOrderDB", bourse_pb2.SyncRequest(), PATIENCE_S)
+    assert next(stream).number == 1
+    with pytest.raises(Busy, match="too many streams"):
+        next(stream)
+
+
+def test_the_deadline_of_a_stream_is_for_all_of_it(replicas: Replicas) -> None:
+    replicas[1].will("SyncOrderDB", replicas[1].silent)
+    with pytest.raises(OutcomeUnknown):
+        list(replicas.peers[1].stream("SyncOrderDB", bourse_pb2.SyncRequest(), 0.1))
+
+
+# ---------------------------------------------------------------- closed channels
+
+
+def test_a_closed_channel_is_unavailable(replicas: Replicas) -> None:
+    replicas.peers[1].close()
+    with pytest.raises(Unavailable):
+        is_alive(replicas.peers[1])
+
+
+def test_a_stream_of_a_closed_channel_is_unavailable(replicas: Replicas) -> None:
+    replicas.peers[1].close()
+    with pytest.raises(Unavailable):
+        list(replicas.peers[1].stream("SyncOrderDB", bourse_pb2.SyncRequest(), PATIENCE_S))
+
+
+def test_closing_ends_a_call_in_flight(replicas: Replicas) -> None:
+    replicas[1].will("IsAlive", replicas[1].silent)
+    with ThreadPoolExecutor(1) as executor:
+        call = executor.submit(is_alive, replicas.peers[1])
+        eventually(lambda: replicas[1].seen("IsAlive"), "the call arrived")
+        replicas.peers[1].close()
+        with pytest.raises(Unavailable):
+            call.result(PATIENCE_S)
+
+
+def test_one_closed_channel_does_not_keep_the_others_from_being_asked(replicas: Replicas) -> None:
+    replicas.peers[2].close()
+    asked = dict(ask(replicas))
+    assert asked[1].replica_id == 1
+    assert isinstance(asked[2], Unavailable)
+    assert asked[3].replica_id == 3
+
+
+# ---------------------------------------------------------------- asking all
+
+
+def ask(replicas: Replicas, timeout_s: float = PATIENCE_S) -> Iterator[tuple[int, Any]]:
+    for peer, answer in ask_all(replicas.peers.values(), "IsAlive", EMPTY, timeout_s):
+        yield peer.replica_id, answer
+
+
+def test_answers_come_as_they_are_given(replicas: Replicas) -> None:
+    replicas[1].will("IsAlive", replicas[1].silent)
+    arriving = ask(replicas)
+    first_two = {next(arriving)[0], next(arriving)[0]}
+    assert first_two == {2, 3}
+    replicas[1].release()
+    last_id, answer = next(arriving)
+    assert (last_id, answer.replica_id) == (1, 1)
+    assert list(arriving) == []
+
+
+def test_every_peer_is_heard_of_once(replicas: Replicas) -> None:
+    replicas[1].will("IsAlive", fails(Busy("full")))
+    replicas.kill(2)
+    replicas[3].will("IsAlive", answers(bourse_pb2.AliveResponse(replica_id=1)))
+    asked = list(ask(replicas))
+    kinds = {replica_id: type(answer) for replica_id, answer in asked}
+    assert kinds == {1: Busy, 2: Unavailable, 3: Unavailable}
+    assert len(asked) == 3
+
+
+def test_silent_peers_cost_one_timeout_together(replicas: Replicas) -> None:
+    timeout_s = 3.0
+    for replica_id in (1, 3):
+        replicas[replica_id].will("IsAlive", replicas[replica_id].silent)
+    started = time.monotonic()
+    arriving = ask(replicas, timeout_s)
+    assert next(arriving)[0] == 2
+    late = list(arriving)
+    assert time.monotonic() - started < 2 * timeout_s
+    assert sorted(replica_id for replica_id, _ in late) == [1, 3]
+    assert all(isinstance(answer, Unavailable | OutcomeUnknown) for _, answer in late)
+
+
+def test_who_has_heard_enough_waits_no_longer(replicas: Replicas) -> None:
+    for replica_id in (1, 3):
+        replicas[replica_id].will("IsAlive", replicas[replica_id].silent)
+    started = time.monotonic()
+    for replica_id, _ in ask(replicas, timeout_s=PATIENCE_S):
+        assert replica_id == 2
+        break
+    assert time.monotonic() - started < PATIENCE_S / 2
+
+
+def test_nobody_to_ask() -> None:
+    assert list(ask_all([], "IsAlive", EMPTY, PATIENCE_S)) == []
+
+
+def test_an_address_where_nobody_listens(replicas: Replicas) -> None:
+    peer = ReplicaPeer(4, NOBODY)
+    ((_, answer),) = ask_all([peer], "IsAlive", EMPTY, PATIENCE_S)
+    assert isinstance(answer, Unavailable)
+    peer.close()

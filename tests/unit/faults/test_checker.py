@@ -1,0 +1,74 @@
+"""The checker: a good history passes, and each that is bad in one way is caught for that."""
+
+from __future__ import annotations
+
+import pytest
+
+from faults.checker import judge
+from faults.history import Answer, Call, End, Final, Row, Run
+from tests.unit.faults import bad_service as faults_bad_service
+from tests.unit.faults import bad_trades as faults_bad_trades
+from tests.unit.faults.histories import Bad, S, Story, good, told
+
+
+def test_a_good_history_holds() -> None:
+    judgement = judge(told(good()))
+    assert [one.promise for one in judgement.verdicts] == [f"G{n}" for n in range(1, 10)]
+    assert [one for one in judgement.verdicts if one.held is not True] == []
+    assert judgement.held
+
+
+def test_what_happened_in_the_same_moment_may_have_come_first() -> None:
+    """A read that ends as the trade begins whose quantity it shows; a stock that is none."""
+    story = good()
+    begins_ns = story.now_ns
+    story.records.append(Call(99, begins_ns - S // 4, 2, "lookup", "run", name="a"))
+    story.trade("k5", 1, "SELL", 2)
+    story.records.append(Answer(99, begins_ns, 200, quantity=story.quantity))
+    story.call("lookup", {"status": 404, "error": "stock not found"}, name="no stock")
+    assert judge(told(story)).held
+
+
+def test_a_trade_of_unknown_outcome_may_have_happened() -> None:
+    """In doubt, seen by a lookup, and then acknowledged."""
+    story = good().fault("begin", "catalog", id=3)
+    story.asked("k5", 1, "SELL", status=503, error="outcome unknown")
+    story.fault("recovered", "catalog", id=3)
+    story.rows.append(Row(4, "k5", "a", "SELL", 1, 4, 2, ""))
+    story.quantity += 1
+    assert judge(told(story.lookup().repeat("k5", 4))).held
+
+
+@pytest.mark.parametrize(
+    "bad", [*faults_bad_trades.BAD, *faults_bad_service.BAD], ids=lambda bad: bad.title
+)
+def test_a_bad_history_is_caught(bad: Bad) -> None:
+    judgement = judge(bad.records())
+    broken = {one.promise: one for one in judgement.verdicts if one.held is False}
+    assert set(broken) == set(bad.promises.split()), broken
+    assert not judgement.held
+    said = [line for one in broken.values() for line in one.violations]
+    assert any(bad.says in line for line in said), said
+    assert all(one.violation_count == len(one.violations) for one in broken.values())
+
+
+@pytest.mark.parametrize("kind", [Run, Final, End])
+def test_what_is_missing_is_not_called_held(kind: type) -> None:
+    records = [one for one in told(good()) if not isinstance(one, kind)]
+    judgement = judge(records)
+    assert not judgement.held
+    assert None in [one.held for one in judgement.verdicts]
+
+
+def test_nothing_examined_is_not_held() -> None:
+    judgement = judge(Story().told())
+    assert not judgement.held
+    assert judgement.verdicts[0].held is None
+
+
+def test_an_interrupted_run_is_not_called_broken_for_what_it_left_out() -> None:
+    records = good().lookup(phase="verify").told()
+    records[-1] = End(records[-1].at_ns, interrupted=True)  # type: ignore[union-attr]
+    judgement = judge(records)
+    assert [one.promise for one in judgement.verdicts if one.held is False] == []
+    assert judgement.verdicts[1].held is None

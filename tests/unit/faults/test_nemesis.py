@@ -1,0 +1,215 @@
+"""The nemesis with an imagined stack: what it writes down, and that it always heals."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+
+import pytest
+
+from faults import nemesis as module
+from faults.breakages import Breakage
+from faults.history import ORDER_SERVICES, SERVICES, Fault, Observation, Position
+from faults.nemesis import Eyes, Nemesis, heal_all, in_sync
+from faults.schedule import Strike
+from stack.containers import StackError
+
+
+def seen(
+    leader: int = 3, epoch: int = 1, last: int = 5, in_sync: tuple[int, ...] = (1, 2, 3)
+) -> Observation:
+    said = {
+        name: Position(
+            "leader" if place == leader else "follower", epoch, leader, last, "ab", in_sync
+        )
+        for place, name in enumerate(ORDER_SERVICES, start=1)
+    }
+    now_ns = time.monotonic_ns()
+    return Observation(now_ns, now_ns, said)
+
+
+class World:
+    """Containers that are broken by a word and mended by another."""
+
+    def __init__(self) -> None:
+        self.broken: set[str] = set()
+        self.steps: list[Fault] = []
+        self.said: list[str] = []
+        self.observed: Callable[[], Observation | None] = seen
+        self.is_ready = True
+        self.refuses: set[str] = set()
+        self.sent_to: list[str] = []
+
+    def strike(self, service: str) -> None:
+        if service in self.refuses:
+            raise StackError(f"{service} refuses")
+        self.broken.add(service)
+
+    def heal(self, service: str) -> None:
+        self.broken.discard(service)
+
+    @contextmanager
+    def orphans(self, service: str) -> Iterator[Callable[[], None]]:
+        yield lambda: self.sent_to.append(service)
+
+    def nemesis(self) -> Nemesis:
+        done = Breakage(self.strike, self.heal)
+        passing = Breakage(self.strike, self.heal, impairs=False)
+        eyes = Eyes(
+            lambda: self.observed(),  # noqa: PLW0108 - looked up anew, as tests change it
+            lambda: self.is_ready,
+            lambda service: service not in self.broken,
+            lambda service: service not in self.broken,
+            self.orphans,
+        )
+        kinds = {"kill": done, "pause": done, "rolling": done, "flush": passing}
+        return Nemesis(kinds, eyes, self.steps.append, self.said.append)
+
+    def play(self, *strikes: Strike) -> tuple[str, ...]:
+        return self.nemesis().run(strikes, threading.Event())
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_READY_FOR_S", 0.02)
+    monkeypatch.setattr(module, "_POLL_S", 0.001)
+    monkeypatch.setattr(module, "_RECOVERED_WITHIN_S", 0.2)
+    monkeypatch.setattr(module, "_SUCCESSOR_WITHIN_S", 0.2)
+
+
+def test_the_steps_of_a_fault() -> None:
+    world = World()
+    assert world.play(Strike(0, "kill", "leader", 0.01)) == ()
+    assert [one.step for one in world.steps] == [
+        "begin",
+        "broken",
+        "healing",
+        "healed",
+        "recovered",
+    ]
+    assert {(one.id, one.hits, one.impairs) for one in world.steps} == {
+        (1, ("order-3",), ("order-3",))
+    }
+    assert [one.at_ns for one in world.steps] == sorted(one.at_ns for one in world.steps)
+    assert world.broken == set()
+
+
+def test_redis_is_hit_and_impairs_nobody() -> None:
+    world = World()
+    world.play(Strike(0, "kill", "redis", 0.01), Strike(0.1, "flush", "redis", 0.01))
+    assert {(one.fault, one.hits, one.impairs) for one in world.steps} == {
+        ("kill", ("redis",), ()),
+        ("flush", ("redis",), ()),
+    }
+
+
+def test_a_paused_leader_is_resumed_after_another_has_committed() -> None:
+    world = World()
+    answers = iter([seen(), seen(), *[seen(2, 2, 5)] * 5, seen(2, 2, 6)])
+    last: list[Observation] = []
+
+    def observed() -> Observation:
+        last[:] = [next(answers, None) or seen(2, 2, 6)]
+        return last[0]
+
+    world.observed = observed
+    world.play(Strike(0, "pause", "leader", 0.0))
+    [healing] = [one for one in world.steps if one.step == "healing"]
+    assert healing.detail == "another leader had committed"
+    assert world.sent_to == ["order-3"]
+
+
+def test_a_leader_without_a_successor_is_resumed_all_the_same() -> None:
+    world = World()
+    world.play(Strike(0, "pause", "leader", 0.0))
+    [healing] = [one for one in world.steps if one.step == "healing"]
+    assert healing.detail == "no other leader committed meanwhile"
+    assert world.broken == set()
+
+
+def test_what_one_fault_has_in_its_hand_no_other_strikes() -> None:
+    world = World()
+    world.play(Strike(0, "kill", "order-1", 0.2), Strike(0.05, "kill", "all", 0.01))
+    assert {one.hits for one in world.steps} == {("order-1",)}
+    assert any("skipped: order-1" in line for line in world.said)
+
+
+def test_a_rolling_restart_is_a_fault_of_each_service() -> None:
+    world = World()
+    world.play(Strike(0, "rolling", "all", 5))
+    begun = [one for one in world.steps if one.step == "begin"]
+    assert [one.hits for one in begun] == [(service,) for service in SERVICES]
+    assert len({one.id for one in begun}) == len(SERVICES)
+    ended = {one.id: one.at_ns for one in world.steps if one.step == "recovered"}
+    assert all(ended[one.id] < later.at_ns for one, later in pairwise(begun))
+
+
+def test_a_strike_that_fails_is_told_and_healed() -> None:
+    world = World()
+    world.refuses = {"order-2"}
+    problems = world.play(Strike(0, "kill", "two", 5))
+    assert problems == ("kill:two: order-2 refuses",)
+    assert [one.step for one in world.steps] == ["begin", "failed", "healed", "recovered"]
+    assert world.broken == set()
+
+
+def test_what_does_not_recover_is_told() -> None:
+    world = World()
+    world.is_ready = False
+    problems = world.play(Strike(0, "kill", "catalog", 0.0))
+    assert problems == ("kill:catalog: catalog did not recover in 0.2 s",)
+    assert world.steps[-1].step == "failed"
+
+
+def test_who_gives_up_waits_for_no_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_RECOVERED_WITHIN_S", 60.0)
+    world = World()
+    world.is_ready = False
+    nemesis = world.nemesis()
+    threading.Timer(0.1, nemesis.give_up).start()
+    began_s = time.monotonic()
+    problems = nemesis.run([Strike(0, "kill", "catalog", 0.0)], threading.Event())
+    assert time.monotonic() - began_s < 30
+    assert problems == ("kill:catalog: nobody waited for catalog to recover",)
+    assert world.broken == set()
+
+
+def test_stopping_heals_at_once() -> None:
+    world = World()
+    stopping = threading.Event()
+    threading.Timer(0.05, stopping.set).start()
+    began_s = time.monotonic()
+    strikes = (Strike(0, "kill", "order-1", 60), Strike(30, "kill", "order-2", 60))
+    world.nemesis().run(strikes, stopping)
+    assert time.monotonic() - began_s < 30
+    assert world.broken == set()
+    assert {one.hits for one in world.steps} == {("order-1",)}
+
+
+@pytest.mark.parametrize(
+    ("observation", "is_so"),
+    [
+        (seen(leader=3), True),
+        (seen(leader=1), True),
+        (seen(leader=1, in_sync=(2, 3)), True),
+        (seen(leader=2, in_sync=(3,)), False),
+        (seen(leader=0), True),
+        (Observation(0, 0, {}), False),
+    ],
+)
+def test_in_sync(observation: Observation, is_so: bool) -> None:
+    assert in_sync(observation, "order-1") is is_so
+
+
+def test_healing_goes_on_past_what_fails() -> None:
+    healed: list[str] = []
+
+    def fail() -> None:
+        raise StackError("gone")
+
+    problems = heal_all([("a", fail), ("b", lambda: healed.append("b"))], healed.append)
+    assert problems == ("a: gone",)
+    assert healed == ["problem: a: gone", "b"]

@@ -1,0 +1,212 @@
+"""The real server process: what only gunicorn can get wrong."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from frontend.http.validation import MAX_BODY_BYTES
+from tests.unit.frontend.http.process import ServerProcess
+
+TRADE = json.dumps({"name": "stock1", "quantity": 10, "type": "BUY"}).encode()
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    server = ServerProcess(tmp_path_factory.mktemp("server") / "output")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def connection(server: ServerProcess) -> Iterator[http.client.HTTPConnection]:
+    connection = server.connect()
+    yield connection
+    connection.close()
+
+
+Ask = Callable[..., tuple[http.client.HTTPResponse, bytes]]
+
+
+@pytest.fixture
+def ask(connection: http.client.HTTPConnection) -> Ask:
+    def ask(method: str, path: str, **options: Any) -> tuple[http.client.HTTPResponse, bytes]:
+        connection.request(method, path, **options)
+        answer = connection.getresponse()
+        return answer, answer.read()
+
+    return ask
+
+
+def code_of(body: bytes) -> int:
+    return int(json.loads(body)["error"]["code"])
+
+
+def test_one_connection_serves_a_session(ask: Ask, connection: http.client.HTTPConnection) -> None:
+    statuses = []
+    sockets = set()
+    for _ in range(20):
+        for method, path, body in (
+            ("GET", "/stocks?stockname=stock1", None),
+            ("POST", "/orders", TRADE),
+            ("GET", "/orders?order-number=0", None),
+            ("PUT", "/orders", TRADE),
+            ("POST", "/orders", b"{"),
+            ("HEAD", "/hello?name=user", None),
+        ):
+            answer, _ = ask(method, path, body=body, headers=JSON)
+            statuses.append(answer.status)
+            sockets.add(connection.sock)
+    assert statuses == [200, 200, 404, 405, 400, 200] * 20
+    assert len(sockets) == 1
+    assert None not in sockets
+
+
+def test_head_has_the_headers_of_get_and_no_body(ask: Ask) -> None:
+    answer, body = ask("HEAD", "/hello?name=user")
+    assert (answer.status, body) == (200, b"")
+    assert answer.headers["Content-Length"] == "12"
+
+
+def test_wrong_methods_name_the_right_ones(ask: Ask) -> None:
+    answer, body = ask("DELETE", "/orders")
+    assert answer.status == code_of(body) == 405
+    assert "POST" in answer.headers["Allow"]
+
+
+def chunks(size: int) -> Iterator[bytes]:
+    body = TRADE.ljust(size)
+    for start in range(0, size, 1000):
+        yield body[start : start + 1000]
+
+
+def test_a_chunked_body(ask: Ask) -> None:
+    answer, _ = ask("POST", "/orders", body=chunks(MAX_BODY_BYTES), headers=JSON)
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize("size", [MAX_BODY_BYTES + 1, 10 * MAX_BODY_BYTES])
+def test_a_chunked_body_that_is_too_long(ask: Ask, size: int) -> None:
+    answer, body = ask("POST", "/orders", body=chunks(size), headers=JSON)
+    assert answer.status == code_of(body) == 413
+
+
+def test_a_long_query_meets_the_rules_of_the_application(ask: Ask) -> None:
+    answer, body = ask("GET", "/orders?order-number=" + "9" * 8000)
+    assert answer.status == code_of(body) == 404
+    answer, body = ask("GET", "/stocks?stockname=" + "x" * 8000)
+    assert answer.status == code_of(body) == 400
+
+
+@pytest.mark.parametrize("keys", [["a", "b"], ["a", "a"], ['"a"', '"b"']])
+def test_a_repeated_key_is_refused(connection: http.client.HTTPConnection, keys: list[str]) -> None:
+    connection.putrequest("POST", "/orders")
+    for key in keys:
+        connection.putheader("Idempotency-Key", key)
+    connection.putheader("Content-Type", "application/json")
+    connection.putheader("Content-Length", str(len(TRADE)))
+    connection.endheaders(TRADE)
+    answer = connection.getresponse()
+    assert answer.status == code_of(answer.read()) == 400
+
+
+HEAD = b"POST /orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "code"),
+    [
+        (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n", 414),
+        (b"GET /healthz HTTP/1.1\r\nX: " + b"x" * 20_000 + b"\r\n\r\n", 431),
+        (b"GET /healthz HTTP/1.1\r\nExpect: miracles\r\n\r\n", 417),
+        (HEAD + b"Transfer-Encoding: magic\r\n\r\n", 501),
+        (HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n{}", 400),
+        (HEAD + b"Content-Length: " + b"1" * 5000 + b"\r\n\r\n{}", 400),
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nno header\r\n\r\n", 400),
+        # These reach the application, which finds the body broken as it reads it.
+        (CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n", 400),
+        (CHUNKED + b"2\r\n{}x\r\n0\r\n\r\n", 400),
+        (CHUNKED + b"2\r\n{}\r\n0\r\nno trailer\r\n\r\n", 400),
+        (HEAD + b"\r\n", 400),
+    ],
+)
+def test_malformed_requests_are_answered_in_json(
+    server: ServerProcess, request_bytes: bytes, code: int
+) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(request_bytes)
+        client.shutdown(socket.SHUT_WR)
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        assert answer.status == code_of(answer.read()) == code
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["X-Request-Id"]
+
+
+@pytest.mark.parametrize("chunks", [b"0\r\nno trailer\r\n\r\n", b"1;=\r\nx\r\n0\r\n\r\n"])
+def test_a_malformed_body_that_nobody_reads_gets_no_second_answer(
+    server: ServerProcess, chunks: bytes
+) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(CHUNKED.replace(b"POST", b"PUT") + chunks)
+        client.shutdown(socket.SHUT_WR)
+        answers = client.makefile("rb").read()
+    assert answers.startswith(b"HTTP/1.1 405 ")
+    assert answers.count(b"HTTP/1.1 ") == 1
+
+
+def test_a_refusal_quotes_but_the_beginning(server: ServerProcess) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n" + b"\xff" * 60_000 + b"\r\n\r\n")
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        assert answer.status == 400
+        assert 100 < len(answer.read()) < 2_000
+
+
+def test_a_request_is_logged_once(server: ServerProcess, ask: Ask) -> None:
+    ask("GET", "/hello?name=logged-once", headers={"User-Agent": "logged-once"})
+    answer, _ = ask("GET", "/once")
+    identifier = answer.headers["X-Request-Id"]
+    (line,) = server.wait_for(rf".*{identifier}.*")
+    assert "GET /once 404" in line
+    assert "logged-once" not in server.output
+
+
+def test_a_killed_worker_is_replaced(server: ServerProcess, ask: Ask) -> None:
+    workers = server.wait_for(r"Booting worker with pid: (\d+)")
+    os.kill(int(workers[-1]), signal.SIGKILL)
+    server.wait_for(r"Booting worker with pid: (\d+)", count=len(workers) + 1)
+    assert ask("GET", "/healthz")[0].status == 200
+
+
+def test_stopping_finishes_what_is_in_flight(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path / "output")
+    slow = json.dumps({"name": "slow", "quantity": 1, "type": "BUY"}).encode()
+    statuses: list[int] = []
+
+    def trade() -> None:
+        connection = server.connect()
+        connection.request("POST", "/orders", body=slow, headers=JSON)
+        statuses.append(connection.getresponse().status)
+        connection.close()
+
+    client = threading.Thread(target=trade)
+    client.start()
+    server.wait_for("deciding slowly")
+    assert server.stop() == 0
+    client.join()
+    assert statuses == [200]
+    assert server.output.index("deciding slowly") < server.output.index("parts closed")

@@ -1,0 +1,56 @@
+"""What the tests of the leader's client share: its budgets, its trade and what came of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from common.errors import (
+    Busy,
+    Damaged,
+    NotFound,
+    NotLeader,
+    OutcomeUnknown,
+    StaleEpoch,
+    Unavailable,
+)
+from common.records import Trade
+from frontend.model import Decision
+from tests.support.replica_fakes import Act, Call, Clock, Replicas
+
+# On the client's clock, which the tests move. The calls themselves are real and get as long:
+# long enough that no stall of the machine makes one fail.
+ATTEMPT_S = 15.0
+DECISION_S = 90.0
+A_WHILE_S = 10.0
+HASTY_DECISION_S = 4.5
+ROUNDING_S = 0.25  # on the wire a long deadline is a little longer
+TRADE = Trade("key-1", "stock1", "SELL", 25)
+DONE = Decision(status=1, number=1, version=2, lease_ms=0, replayed=False)
+
+# Whatever the leader says of a copy but a decision, and whether that copy may have been executed.
+MAY_BE_REPEATED = [
+    (NotLeader, False),
+    (Busy, False),
+    (Unavailable, True),
+    (OutcomeUnknown, True),
+    (StaleEpoch, True),
+    (Damaged, True),
+    (NotFound, True),
+]
+UNDECIDED = [kind for kind, may_be_executed in MAY_BE_REPEATED if may_be_executed]
+NOT_EXECUTED = [kind for kind, may_be_executed in MAY_BE_REPEATED if not may_be_executed]
+
+
+def takes(clock: Clock, duration_s: float, act: Act) -> Act:
+    """An act that takes its time, on the client's clock."""
+
+    def slow_act(call: Call) -> Any:
+        clock.pass_by(duration_s)
+        return act(call)
+
+    return slow_act
+
+
+def trades(replicas: Replicas) -> dict[int, int]:
+    """How many copies of the trade have reached each replica."""
+    return {replica_id: len(seen) for replica_id, seen in replicas.seen("Trade").items()}

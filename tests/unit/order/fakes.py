@@ -1,0 +1,285 @@
+"""Parts of an order replica for tests: rows, a catalog without a network, log and state machine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from common.errors import BourseError, Contradiction, KeyReused, StaleEpoch
+from common.records import BUY, EMPTY_DIGEST, Order, Trade, next_digest
+from order.leadership.node import Node
+from order.leadership.replica import Replica
+from order.log.ledger import Ledger
+from order.log.log import OrderLog
+from order.trading.catalog_client import FenceAnswer, Result
+from order.trading.queue import Decision, PendingTrade
+
+TIMEOUT_S = 10.0
+LEASE_MS = 5_000
+NEVER = float("inf")
+
+
+def eventually(condition: Callable[[], bool], describe: Callable[[], object]) -> None:
+    """For what another thread does and nobody announces; raises with the last state seen."""
+    give_up_at = time.monotonic() + TIMEOUT_S
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < give_up_at, f"never came: {describe()}"
+        pause.wait(0.002)
+
+
+class Clock:
+    """Time that passes only while somebody pauses."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.during_pause: Callable[[], None] = lambda: None
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def pause(self, duration_s: float) -> None:
+        assert duration_s > 0
+        self.now_s += duration_s
+        self.during_pause()
+
+
+# ------------------------------------------------------------ rows and trades
+
+
+def chained(rows: Iterable[Order], after: bytes = EMPTY_DIGEST) -> list[Order]:
+    """The same rows, with the digests that make them a chain."""
+    sealed = []
+    for row in rows:
+        after = next_digest(after, row)
+        sealed.append(replace(row, digest=after))
+    return sealed
+
+
+def make_rows(count: int, after: Sequence[Order] = (), epoch: int = 1) -> list[Order]:
+    """So many rows that follow the last of `after`."""
+    last = after[-1] if after else Order(0, "", "", BUY, 0, 0, 0, EMPTY_DIGEST)
+    rows = [
+        Order(number, f"request-{number}", f"stock{number % 3}", BUY, number, number, epoch)
+        for number in range(last.number + 1, last.number + 1 + count)
+    ]
+    return chained(rows, last.digest)
+
+
+def numbers(rows: Iterable[Order]) -> list[int]:
+    return [row.number for row in rows]
+
+
+def make_trade(request_id: str, name: str = "stock1", quantity: int = 1) -> Trade:
+    return Trade(request_id, name, BUY, quantity)
+
+
+def make_pending(request_id: str, name: str = "stock1", quantity: int = 1) -> PendingTrade:
+    return PendingTrade(make_trade(request_id, name, quantity), NEVER)
+
+
+def outcome(pending: PendingTrade) -> Decision | BourseError:
+    """What the caller of a trade gets; fails the test when that is nothing."""
+    assert pending.outcome.done(), f"{pending.trade.request_id} was left without an answer"
+    error = pending.outcome.exception()
+    if error is None:
+        return pending.outcome.result()
+    assert isinstance(error, BourseError)
+    return error
+
+
+# ------------------------------------------------------------ the catalog
+
+# What happens to a call: gets what would execute it, returns or raises what the caller sees.
+Misfortune = Callable[[Callable[[], Any]], Any]
+
+
+def lost(error: BaseException) -> Misfortune:
+    """The call never arrives."""
+
+    def play(execute: Callable[[], Any]) -> Any:
+        raise error
+
+    return play
+
+
+def answer_lost(error: BaseException) -> Misfortune:
+    """The call is executed, the answer never arrives."""
+
+    def play(execute: Callable[[], Any]) -> Any:
+        execute()
+        raise error
+
+    return play
+
+
+def meanwhile(event: Callable[[], object]) -> Misfortune:
+    """Something else happens while the answer travels."""
+
+    def play(execute: Callable[[], Any]) -> Any:
+        answer = execute()
+        event()
+        return answer
+
+    return play
+
+
+def broken_off(chunks: int, error: BaseException) -> Misfortune:
+    """Of a stream, only the beginning arrives."""
+
+    def play(execute: Callable[[], Any]) -> Any:
+        yield from execute()[:chunks]
+        raise error
+
+    return play
+
+
+class FakeAccord:
+    """Hears of contradictions, and lets everybody take office unless told otherwise."""
+
+    def __init__(self) -> None:
+        self.denials: list[str] = []
+        self.objection: BourseError | None = None
+        self.asked_with: list[float] = []  # timeouts
+
+    def check_peers(self, timeout_s: float) -> None:
+        self.asked_with.append(timeout_s)
+        if self.objection:
+            raise self.objection
+
+    def contradicted(self, denial: Contradiction) -> None:
+        self.denials.append(denial.message)
+
+
+class FakeCatalog:
+    """The commit point without a network: decides each request id once, under the epoch that is
+    registered; the stock "nosuch" does not exist, of the others nobody may have more than 1,000.
+
+    The scripts say what happens to the next calls; where they end, calls get through.
+    """
+
+    def __init__(self, rows: Sequence[Order] = ()) -> None:
+        self.rows = list(rows)
+        self.registered = (0, 0)  # epoch, leader
+        self.sent: list[tuple[int, list[str], float]] = []  # epoch, request ids, timeout
+        self.asked: list[tuple[int, int, float]] = []  # epoch, leader, timeout
+        self.claimed: list[tuple[int, bytes]] = []  # last number and digest of the candidates
+        self.pulled_after: list[int] = []
+        self.update_script: deque[Misfortune] = deque()
+        self.fence_script: deque[Misfortune] = deque()
+        self.journal_script: deque[Misfortune] = deque()
+        self.chunk = 2
+        self.clock: Callable[[], float] = time.monotonic
+        self._trades: dict[str, tuple[Trade, Order | int]] = {}  # id -> row, or why it was refused
+
+    def update_batch(self, epoch: int, trades: Sequence[Trade], timeout_s: float) -> list[Result]:
+        self.sent.append((epoch, [trade.request_id for trade in trades], timeout_s))
+        return self._play(self.update_script, lambda: self._decide_all(epoch, trades))
+
+    def fence(
+        self,
+        epoch: int,
+        leader_id: int,
+        timeout_s: float,
+        last_number: int = 0,
+        digest: bytes = b"",
+    ) -> FenceAnswer:
+        self.asked.append((epoch, leader_id, timeout_s))
+        self.claimed.append((last_number, digest))
+        return self._play(self.fence_script, lambda: self._register(epoch, leader_id))
+
+    def journal(self, after: int) -> Iterator[list[Order]]:
+        self.pulled_after.append(after)
+        rows = self.rows[after:]
+        chunks = [rows[start : start + self.chunk] for start in range(0, len(rows), self.chunk)]
+        yield from self._play(self.journal_script, lambda: chunks)
+
+    def _play(self, script: deque[Misfortune], execute: Callable[[], Any]) -> Any:
+        return script.popleft()(execute) if script else execute()
+
+    def _register(self, epoch: int, leader_id: int) -> FenceAnswer:
+        accepted = epoch == self.registered[0] + 1
+        if accepted:
+            self.registered = (epoch, leader_id)
+        return FenceAnswer(accepted, *self.registered)
+
+    def _decide_all(self, epoch: int, trades: Sequence[Trade]) -> list[Result]:
+        if epoch != self.registered[0]:
+            raise StaleEpoch(f"epoch {self.registered[0]} is registered")
+        return [self._decide(epoch, trade) for trade in trades]
+
+    def _decide(self, epoch: int, trade: Trade) -> Result:
+        known = self._trades.get(trade.request_id)
+        if known is not None and known[0] != trade:
+            return Result(KeyReused(), None)
+        decided = known[1] if known else self._execute(epoch, trade)
+        self._trades[trade.request_id] = trade, decided
+        row = decided if isinstance(decided, Order) else None
+        decision = Decision(
+            status=1 if row else int(decided),  # type: ignore[call-overload]
+            number=row.number if row else -1,
+            version=row.version if row else 0,
+            lease_ms=LEASE_MS,
+            decided_at_s=self.clock(),
+            replayed=known is not None,
+        )
+        return Result(decision, row)
+
+    def _execute(self, epoch: int, trade: Trade) -> Order | int:
+        if trade.name == "nosuch":
+            return -1
+        if trade.quantity > 1_000:
+            return 0
+        number = len(self.rows) + 1
+        row = Order(number, trade.request_id, trade.name, trade.type, trade.quantity, number, epoch)
+        previous = self.rows[-1].digest if self.rows else EMPTY_DIGEST
+        self.rows += chained([row], previous)
+        return self.rows[-1]
+
+
+# ------------------------------------------------------------ a replica's parts
+
+
+@dataclass
+class Parts:
+    """Log, state machine and append path of one replica."""
+
+    log: OrderLog
+    node: Node
+    ledger: Ledger
+
+
+@contextmanager
+def open_parts(directory: Path, rows: Sequence[Order] = (), replica_id: int = 1) -> Iterator[Parts]:
+    directory.mkdir(parents=True, exist_ok=True)
+    log = OrderLog(directory / "orders.db")
+    try:
+        if rows:
+            log.append(rows)
+        node = Node(Replica(replica_id, log.last_number, log.digest))
+        yield Parts(log, node, Ledger(log, node))
+    finally:
+        log.close()
+
+
+@contextmanager
+def refusing_rows(log: OrderLog) -> Iterator[None]:
+    """A disk that takes nothing, as long as the block lasts."""
+    log._writer.execute("PRAGMA query_only = 1")
+    try:
+        yield
+    finally:
+        log._writer.execute("PRAGMA query_only = 0")
+
+
+def lead(node: Node, epoch: int) -> None:
+    """From follower to leader, as if the fence had accepted it."""
+    node.step(lambda replica: replica.stand(epoch))
+    node.step(lambda replica: replica.fence_accepted(epoch))
+    node.step(lambda replica: replica.caught_up(epoch))

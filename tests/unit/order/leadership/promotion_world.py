@@ -1,0 +1,92 @@
+"""A replica that takes office, with a catalog that plays a script and time that a test sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from common.errors import Unavailable
+from common.records import Order
+from order.leadership.promotion import Office
+from order.leadership.replica import Role
+from tests.unit.order.fakes import (
+    TIMEOUT_S,
+    Clock,
+    FakeAccord,
+    FakeCatalog,
+    Parts,
+    make_rows,
+    open_parts,
+)
+
+PATIENCE_S = 1.0
+STUCK_AFTER_S = 2.5
+REST_S = 2.0
+JOURNAL = make_rows(7)
+
+
+@dataclass
+class World:
+    """Replica 1, with the first two rows of a journal of seven; epoch 4 is registered.
+
+    Taking office happens in the thread of who asks first, from the fence to the lead.
+    """
+
+    parts: Parts
+    catalog: FakeCatalog
+    clock: Clock = field(default_factory=Clock)
+    announced: list[Order] = field(default_factory=list)
+    halted: list[str] = field(default_factory=list)
+    accord: FakeAccord = field(default_factory=FakeAccord)
+
+    def __post_init__(self) -> None:
+        self.node = self.parts.node
+        self.office = self.make_office(lambda work: work(), TIMEOUT_S)
+
+    def make_office(
+        self, spawn: Callable[[Callable[[], None]], object], fence_timeout_s: float
+    ) -> Office:
+        return Office(
+            self.node,
+            self.catalog,
+            self.parts.ledger,
+            self.announced.extend,
+            self.accord,
+            fence_timeout_s=fence_timeout_s,
+            patience_s=PATIENCE_S,
+            stuck_after_s=STUCK_AFTER_S,
+            halt=self.halted.append,
+            clock=self.clock,
+            pause=self.clock.pause,
+            spawn=spawn,
+        )
+
+    def state(self) -> tuple[Role, int, int]:
+        view = self.node.view()
+        return view.role, view.epoch, view.leader_id
+
+    def asked_epochs(self) -> list[int]:
+        return [epoch for epoch, _leader_id, _timeout_s in self.catalog.asked]
+
+    def assert_rests(self, why: str) -> None:
+        """It takes no office for a moment, and says why."""
+        asked = len(self.catalog.asked)
+        with pytest.raises(Unavailable, match=f"resting: .*{why}"):
+            self.office.take(6)
+        assert len(self.catalog.asked) == asked
+
+
+@contextmanager
+def open_world(directory: Path) -> Iterator[World]:
+    with open_parts(directory, JOURNAL[:2]) as parts:
+        catalog = FakeCatalog(JOURNAL)
+        catalog.registered = (4, 3)
+        yield World(parts, catalog)
+
+
+def deposed(world: World) -> None:
+    world.node.step(lambda replica: replica.hear_of(2, 6))

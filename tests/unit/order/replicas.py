@@ -1,0 +1,210 @@
+"""Whole order replicas for tests: they serve, and let a test watch and disturb them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from common.records import Order
+from common.replicas import ReplicaPeer
+from common.rpc import RpcServer, open_channel
+from order.leadership.promotion import Office
+from order.log.replication import Replicator
+from order.service import OrderServicer
+from order.trading.pipeline import Pipeline
+from order.trading.publisher import Announcer, UpdateHub, UpdateStream
+from order.trading.queue import PendingTrade, TradeQueue
+from proto import bourse_pb2, bourse_pb2_grpc
+from tests.unit.order.fakes import TIMEOUT_S, FakeAccord, FakeCatalog, Parts, lead, open_parts
+
+
+class WatchedQueue(TradeQueue):
+    """Says when a trade has arrived."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity, 256, time.monotonic)
+        self.arrivals = threading.Semaphore(0)
+
+    def put(self, *trades: PendingTrade) -> None:
+        super().put(*trades)
+        self.arrivals.release()
+
+
+class WatchedHub(UpdateHub):
+    """Says when somebody has subscribed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.subscriptions = threading.Semaphore(0)
+
+    @contextmanager
+    def subscribe(self) -> Iterator[UpdateStream]:
+        with super().subscribe() as stream:
+            self.subscriptions.release()
+            yield stream
+
+
+class WatchedServicer(OrderServicer):
+    """Lets a test see, delay or refuse what peers send and ask."""
+
+    on_rows: Callable[[list[int]], None] = staticmethod(lambda _numbers: None)
+    # Who leads, if this knows better.
+    on_asked: Callable[[], bourse_pb2.GetLeaderResponse | None] = staticmethod(lambda: None)
+
+    def GetLeader(  # noqa: N802 - gRPC's name
+        self, request: bourse_pb2.Empty, context: grpc.ServicerContext
+    ) -> bourse_pb2.GetLeaderResponse:
+        answer = self.on_asked()
+        return super().GetLeader(request, context) if answer is None else answer
+
+    def SyncOrderBatch(  # noqa: N802 - gRPC's name
+        self, request: bourse_pb2.OrderBatch, context: grpc.ServicerContext
+    ) -> bourse_pb2.SyncResponse:
+        self.on_rows([row.number for row in request.rows])
+        return super().SyncOrderBatch(request, context)
+
+
+class RunningReplica:
+    """A replica that serves on a free port of this machine; its pipeline runs when it is told."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        catalog: FakeCatalog,
+        peers: Sequence[ReplicaPeer],
+        trade_limit: int,
+        stream_limit: int,
+    ) -> None:
+        self.log, self.node, self.ledger = parts.log, parts.node, parts.ledger
+        self.replica_id = self.node.view().replica_id
+        self.catalog = catalog
+        self.queue = WatchedQueue(trade_limit)
+        self.hub = WatchedHub()
+        self.is_ready = threading.Event()
+        self.is_ready.set()
+        self.is_stopping = threading.Event()
+        self.halted: list[str] = []
+        self.accord = FakeAccord()
+        self.may_serve_orders = True
+        self.batch_age_s = 0.0
+        announcer = Announcer([self.hub])
+        self.replicator = Replicator(
+            self.node,
+            self.log,
+            self.ledger,
+            peers,
+            replication_timeout_s=TIMEOUT_S,
+            catch_up_timeout_s=TIMEOUT_S,
+            interval_s=0.005,
+        )
+        self.office = Office(
+            self.node,
+            catalog,
+            self.ledger,
+            announcer.announce,
+            self.accord,
+            fence_timeout_s=TIMEOUT_S,
+            patience_s=TIMEOUT_S,
+            stuck_after_s=10.0,
+            halt=self.halted.append,
+            spawn=lambda work: work(),
+        )
+        pipeline = Pipeline(
+            node=self.node,
+            queue=self.queue,
+            catalog=catalog,
+            ledger=self.ledger,
+            followers=self.replicator,
+            announcer=announcer,
+            resign=self.office.resign,
+            accord=self.accord,
+            attempt_timeout_s=TIMEOUT_S,
+            patience_s=TIMEOUT_S,
+            halt=self.halted.append,
+        )
+        self._pipeline = threading.Thread(target=pipeline.run, name="pipeline", daemon=True)
+        self.servicer = WatchedServicer(
+            node=self.node,
+            log=self.log,
+            ledger=self.ledger,
+            queue=self.queue,
+            office=self.office,
+            batch_age_s=lambda: self.batch_age_s,
+            replica_ids=(1, 2, 3),
+            replicator=self.replicator,
+            hub=self.hub,
+            stream_announcer=announcer,
+            trade_limit=trade_limit,
+            stream_limit=stream_limit,
+            is_ready=self.is_ready.is_set,
+            may_serve_orders=lambda: self.may_serve_orders,
+            is_stopping=self.is_stopping.is_set,
+        )
+        self._server = RpcServer("127.0.0.1:0", trade_limit + stream_limit + 4, queue_limit=4)
+        bourse_pb2_grpc.add_OrderServiceServicer_to_server(self.servicer, self._server.grpc_server)
+        self.address = f"127.0.0.1:{self._server.start(['bourse.v1.OrderService'])}"
+        self._channel = open_channel(self.address)
+        self.stub = bourse_pb2_grpc.OrderServiceStub(self._channel)
+
+    def call(self, method: str, request: Any = None, timeout_s: float = TIMEOUT_S) -> Any:
+        return getattr(self.stub, method)(request or bourse_pb2.Empty(), timeout=timeout_s)
+
+    def stream(self, method: str, request: Any = None, timeout_s: float = TIMEOUT_S) -> Any:
+        return getattr(self.stub, method)(request or bourse_pb2.Empty(), timeout=timeout_s)
+
+    def lead(self, epoch: int = 1) -> None:
+        """Leads, and the catalog knows."""
+        self.catalog.registered = (epoch, self.replica_id)
+        lead(self.node, epoch)
+
+    def start_pipeline(self) -> None:
+        self._pipeline.start()
+
+    def stop_serving(self) -> None:
+        self.is_stopping.set()
+        self._server.stop(grace_s=0)
+
+    def close(self) -> None:
+        self.stop_serving()
+        self.queue.close()
+        if self._pipeline.is_alive():
+            self._pipeline.join()
+        self.replicator.stop()
+        self._channel.close()
+
+
+@contextmanager
+def running_replica(
+    directory: Path,
+    rows: Sequence[Order] = (),
+    *,
+    replica_id: int = 1,
+    catalog: FakeCatalog | None = None,
+    peers: Sequence[ReplicaPeer] = (),
+    trade_limit: int = 4,
+    stream_limit: int = 2,
+) -> Iterator[RunningReplica]:
+    with ExitStack() as stack:
+        parts = stack.enter_context(open_parts(directory, rows, replica_id))
+        replica = RunningReplica(
+            parts, catalog or FakeCatalog(rows), peers, trade_limit, stream_limit
+        )
+        stack.callback(replica.close)
+        yield replica
+
+
+@contextmanager
+def peer_of(*replicas: RunningReplica) -> Iterator[list[ReplicaPeer]]:
+    """The way to each of these replicas, as their peers have it."""
+    peers = [ReplicaPeer(replica.replica_id, replica.address) for replica in replicas]
+    try:
+        yield peers
+    finally:
+        for peer in peers:
+            peer.close()

@@ -1,0 +1,172 @@
+"""A replica's updates over gRPC, and the bounds that keep calls from crowding each other out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from common.records import order_to_item
+from order.trading import publisher as publisher_module
+from proto import bourse_pb2
+from tests.unit.order.calls import (
+    ROWS,
+    Status,
+    batch,
+    made_leader,
+    open_replica,
+    refusal,
+    synced,
+    trade,
+)
+from tests.unit.order.fakes import TIMEOUT_S, eventually, make_rows
+from tests.unit.order.replicas import RunningReplica, running_replica
+
+
+@pytest.fixture(autouse=True)
+def _quick_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher_module, "_POLL_S", 0.01)
+
+
+@pytest.fixture
+def replica(tmp_path: Path) -> Iterator[RunningReplica]:
+    with open_replica(tmp_path) as replica:
+        yield replica
+
+
+@pytest.fixture
+def leader(replica: RunningReplica) -> RunningReplica:
+    return made_leader(replica)
+
+
+# ------------------------------------------------------------ StreamDBUpdates
+
+
+def subscribed(replica: RunningReplica) -> Any:
+    stream = replica.stream("StreamDBUpdates")
+    assert replica.hub.subscriptions.acquire(timeout=TIMEOUT_S)
+    return stream
+
+
+def taken(stream: Any, count: int) -> list[tuple[str, int]]:
+    changes = [next(stream) for _ in range(count)]
+    return [(change.name, change.version) for change in changes]
+
+
+def test_every_subscriber_gets_every_update(leader: RunningReplica) -> None:
+    streams = [subscribed(leader), subscribed(leader)]
+    for name in ("stock1", "stock2", "stock1"):
+        leader.call("Trade", trade(name=name))
+    for stream in streams:
+        assert taken(stream, 3) == [("stock1", 11), ("stock2", 12), ("stock1", 13)]
+        stream.cancel()
+
+
+def test_a_followers_subscribers_get_what_it_is_sent(replica: RunningReplica) -> None:
+    stream = subscribed(replica)
+    replica.call("SyncOrderBatch", batch(*ROWS[8:12]))  # two rows are new
+    replica.call("SyncOrderRequest", order_to_item(ROWS[12]))
+    assert taken(stream, 3) == [("stock2", 11), ("stock0", 12), ("stock1", 13)]
+    stream.cancel()
+
+
+def test_a_subscriber_that_is_too_slow_is_told(
+    replica: RunningReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_module, "_STREAM_CAPACITY", 2)
+    stream = subscribed(replica)
+    replica.call("SyncOrderBatch", batch(*ROWS[10:20]))  # three stocks at once
+    code, details = refusal(lambda: list(stream))
+    assert (code, details) == (Status.RESOURCE_EXHAUSTED, "too slow: updates were lost")
+
+
+def test_streams_end_when_the_service_stops(replica: RunningReplica) -> None:
+    stream = subscribed(replica)
+    replica.is_stopping.set()
+    assert list(stream) == []
+
+
+# ------------------------------------------------------------ bounds
+
+
+def assert_still_there(replica: RunningReplica) -> None:
+    """Who elects must never wait behind trades and streams."""
+    assert replica.call("IsAlive", timeout_s=5).last_number == replica.log.last_number
+    assert replica.call("GetLeader", timeout_s=5).replica_id == 1
+    assert replica.call("Status", timeout_s=5).replica_id == 1
+
+
+def has_place(call: Callable[[], object]) -> bool:
+    """False while the thread that kept the place has not noticed that its caller went."""
+    try:
+        call()
+    except grpc.RpcError as error:
+        if error.code() is not Status.RESOURCE_EXHAUSTED:
+            raise
+        return False
+    return True
+
+
+def test_trades_are_bounded(replica: RunningReplica) -> None:
+    replica.lead()
+    waiting = [
+        replica.stub.Trade.future(trade(f"request-{index}"), timeout=TIMEOUT_S)
+        for index in range(4)
+    ]
+    for _ in waiting:
+        assert replica.queue.arrivals.acquire(timeout=TIMEOUT_S)
+    code, details = refusal(lambda: replica.call("Trade", trade("too-many")))
+    assert (code, details) == (Status.RESOURCE_EXHAUSTED, "too many trades at once")
+    assert_still_there(replica)
+    replica.start_pipeline()
+    assert sorted(one.result().transaction_number for one in waiting) == [11, 12, 13, 14]
+    assert replica.call("Trade", trade("one-more")).transaction_number == 15
+
+
+def test_places_of_trades_that_failed_are_free_again(replica: RunningReplica) -> None:
+    replica.lead()
+    for _ in range(6):
+        refusal(lambda: replica.call("Trade", trade(), timeout_s=0.05))
+    replica.start_pipeline()
+
+    eventually(lambda: has_place(lambda: replica.call("Trade", trade())), lambda: "busy")
+
+
+def test_subscribers_are_bounded(leader: RunningReplica) -> None:
+    streams = [subscribed(leader), subscribed(leader)]
+    code, details = refusal(lambda: list(leader.stream("StreamDBUpdates")))
+    assert (code, details) == (Status.RESOURCE_EXHAUSTED, "too many streams at once")
+    assert_still_there(leader)
+    assert synced(leader) != []  # who catches up has places of its own
+    assert leader.call("Trade", trade("a")).status == 1
+    streams.pop().cancel()
+
+    def is_subscribed() -> bool:
+        streams.append(leader.stream("StreamDBUpdates"))
+        return leader.hub.subscriptions.acquire(timeout=0.05)
+
+    eventually(is_subscribed, lambda: "busy")
+    leader.call("Trade", trade("b"))
+    assert taken(streams[-1], 1) == [("stock1", 12)]
+    for stream in streams:
+        stream.cancel()
+
+
+def test_streams_of_rows_are_bounded(tmp_path: Path) -> None:
+    """A reader that does not read keeps its place, but never that of another kind of call."""
+    with running_replica(tmp_path, make_rows(20_000)) as replica:
+        streams = [replica.stream("SyncOrderDB", bourse_pb2.SyncRequest()) for _ in range(2)]
+        for stream in streams:
+            next(stream)
+        code, details = refusal(lambda: synced(replica))
+        assert (code, details) == (Status.RESOURCE_EXHAUSTED, "too many streams at once")
+        code, _ = refusal(lambda: list(replica.stream("SyncOrderDBBatch")))
+        assert code is Status.RESOURCE_EXHAUSTED
+        assert_still_there(replica)
+        streams.pop().cancel()
+
+        eventually(lambda: has_place(lambda: synced(replica, limit=3)), lambda: "busy")
+        streams.pop().cancel()

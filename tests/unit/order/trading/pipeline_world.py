@@ -1,0 +1,162 @@
+"""A pipeline whose every step is written down, with the catalog, followers and clock of a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.errors import BourseError
+from common.records import Order
+from order.leadership.node import Node
+from order.leadership.replica import Role
+from order.log.ledger import Ledger, RowSource
+from order.log.log import OrderLog
+from order.trading.catalog_client import Result
+from order.trading.pipeline import Pipeline
+from order.trading.queue import Decision, PendingTrade, TradeQueue
+from tests.unit.order.fakes import (
+    Clock,
+    FakeAccord,
+    FakeCatalog,
+    lead,
+    make_pending,
+    make_rows,
+    numbers,
+    open_parts,
+    outcome,
+)
+
+EPOCH = 3
+ATTEMPT_TIMEOUT_S, PATIENCE_S = 0.5, 1.0
+
+
+class WatchedLedger(Ledger):
+    """Writes down what is appended and what is pulled."""
+
+    steps: list[str]
+
+    def append(self, rows: Iterable[Order]) -> list[Order]:
+        appended = super().append(rows)
+        self.steps.append(f"append {numbers(appended)}")
+        return appended
+
+    def pull(self, source: RowSource, on_appended: Callable[[list[Order]], None]) -> None:
+        self.steps.append("pull")
+        super().pull(source, on_appended)
+
+
+@dataclass
+class World:
+    """A leader of epoch 3 whose every step is written down; it plays the followers, too."""
+
+    log: OrderLog
+    node: Node
+    ledger: WatchedLedger
+    catalog: FakeCatalog
+    clock: Clock = field(default_factory=Clock)
+    steps: list[str] = field(default_factory=list)
+    halted: list[str] = field(default_factory=list)
+    accord: FakeAccord = field(default_factory=FakeAccord)
+    resigned: list[str] = field(default_factory=list)  # why it left office by its own fault
+    break_down: str = ""  # the step that has a defect
+
+    def __post_init__(self) -> None:
+        self.ledger.steps = self.steps
+        self.catalog.clock = self.clock
+        self.queue = TradeQueue(capacity=100, batch_limit=3, clock=self.clock)
+        self.pipeline = Pipeline(
+            node=self.node,
+            queue=self.queue,
+            catalog=self,
+            ledger=self.ledger,
+            followers=self,
+            announcer=self,
+            resign=self.resign,
+            accord=self.accord,
+            attempt_timeout_s=ATTEMPT_TIMEOUT_S,
+            patience_s=PATIENCE_S,
+            halt=self.halted.append,
+            clock=self.clock,
+            pause=self.clock.pause,
+        )
+
+    # ---- what the pipeline sees as the catalog, the followers and the announcer
+
+    def update_batch(self, epoch: int, trades: Sequence[Any], timeout_s: float) -> list[Result]:
+        self.note("commit", " ".join(trade.request_id for trade in trades))
+        return self.catalog.update_batch(epoch, trades, timeout_s)
+
+    def journal(self, after: int) -> Iterator[list[Order]]:
+        return self.catalog.journal(after)
+
+    def replicate(self, rows: Sequence[Order], epoch: int) -> None:
+        assert epoch == EPOCH
+        self.note("replicate", str(numbers(rows)))
+
+    def announce(self, rows: Sequence[Order]) -> None:
+        self.note("announce", str(sorted(set(numbers(rows)))))
+
+    def resign(self, epoch: int, why: str) -> None:
+        if self.node.step(lambda replica: replica.step_down(epoch), why):
+            self.resigned.append(why)
+
+    def note(self, step: str, detail: str) -> None:
+        self.steps.append(f"{step} {detail}")
+        if step == self.break_down:
+            raise ZeroDivisionError(f"a defect in {step}")
+
+    # ---- what a test does
+
+    def ask(self, *requests: str | PendingTrade) -> list[PendingTrade]:
+        """Puts trades into the queue; their answers are written down, too."""
+        pendings = [make_pending(one) if isinstance(one, str) else one for one in requests]
+        for pending in pendings:
+            pending.outcome.add_done_callback(
+                lambda _future, of=pending: self.steps.append(f"answer {of.trade.request_id}")
+            )
+            self.queue.put(pending)
+        return pendings
+
+    def run(self) -> None:
+        """Until everything that was asked for is answered."""
+        self.queue.close()
+        self.pipeline.run()
+
+    def answers(self, *requests: str | PendingTrade) -> list[Decision | BourseError]:
+        pendings = self.ask(*requests)
+        self.run()
+        return [outcome(pending) for pending in pendings]
+
+    @property
+    def role(self) -> Role:
+        return self.node.view().role
+
+    def assert_deposed(self) -> None:
+        """It left office, but not by its own fault."""
+        view = self.node.view()
+        assert (view.role, view.leader_id, view.epoch) == (Role.FOLLOWER, 0, EPOCH)
+        assert self.resigned == []
+
+    def assert_resigned(self, why: str) -> None:
+        view = self.node.view()
+        assert (view.role, view.leader_id, view.epoch) == (Role.FOLLOWER, 0, EPOCH)
+        (reason,) = self.resigned
+        assert why in reason
+
+
+@contextmanager
+def open_world(directory: Path) -> Iterator[World]:
+    """Leads, with two rows of earlier epochs in journal and log."""
+    rows = make_rows(2)
+    with open_parts(directory, rows) as parts:
+        lead(parts.node, EPOCH)
+        catalog = FakeCatalog(rows)
+        catalog.registered = (EPOCH, 1)
+        yield World(parts.log, parts.node, WatchedLedger(parts.log, parts.node), catalog)
+
+
+def summary(answer: Decision | BourseError) -> tuple[int, int] | type[BourseError]:
+    return (answer.status, answer.number) if isinstance(answer, Decision) else type(answer)
