@@ -51,7 +51,7 @@ class OpenBatch:
     def __init__(self, connection: sqlite3.Connection, epoch: int, now_s: float) -> None:
         registered = schema.registration(connection)
         # Epoch 0 is registered before anyone led: a sender that names no epoch is no leader.
-        # Needed ("fence check"): test_interleavings.py, test_in_doubt.py, test_failure_table.py.
+        # Without it, a deposed leader commits ("fence check": test_failure_table.py).
         if epoch != registered.epoch or epoch < 1:
             raise StaleEpoch(
                 f"epoch {epoch} is refused: "
@@ -75,7 +75,7 @@ class OpenBatch:
         return self._execute(trade, stock)
 
     def _earlier_decision(self, trade: Trade) -> Decision | None:
-        # Needed ("recorded rows"): test_interleavings.py, test_failure_table.py.
+        # Without it, a repeat trades again ("recorded rows": test_failure_table.py).
         order = schema.find_order(self._connection, trade.request_id)
         refusal = None if order else schema.find_refusal(self._connection, trade.request_id)
         decided = order or refusal
@@ -91,7 +91,7 @@ class OpenBatch:
 
     def _refuse(self, trade: Trade, status: int) -> Decision:
         refusal = schema.Refusal(trade.name, trade.type, trade.quantity, status)
-        # Needed ("recorded refusals"): test_interleavings.py, test_in_doubt.py.
+        # Without it, a refusal may change its mind ("recorded refusals": test_interleavings.py).
         schema.insert_refusal(self._connection, trade.request_id, refusal, self._now_s)
         return Decision(status)
 

@@ -33,7 +33,7 @@ class Leases:
         self._lock = threading.Lock()
         # All leases have one length, so the order of granting is the order of expiry.
         self._expires_s: OrderedDict[str, float] = OrderedDict()
-        # Needed ("lease after a restart"): test_leases_proof.py.
+        # Without it, a restart forgets leases ("lease after a restart": test_leases_proof.py).
         self._all_expire_s = clock() + _LEASE_S
 
     def grant(self, name: str) -> None:

@@ -21,7 +21,8 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
             disk may only be known after a restart.
         Damaged: the database contradicts itself.
     """
-    # Needed ("one transaction", "commit before answer"): test_failure_table.py.
+    # Without it, half a batch can stay ("one transaction": test_failure_table.py).
+    # Without it, an answered trade can be lost ("commit before answer": test_failure_table.py).
     with translated_errors():
         _roll_back(connection)
         connection.execute("BEGIN IMMEDIATE")

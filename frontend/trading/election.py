@@ -213,7 +213,7 @@ def order_candidates(last_numbers: Mapping[int, int]) -> list[int]:
     Args:
         last_numbers: replica id → its log's last number.
     """
-    # Needed ("the next candidate"): test_failure_table.py.
+    # Without it, a replica cut off is asked for ever ("the next candidate": test_failure_table.py).
     best = max(last_numbers.values(), default=0)
     return sorted(
         last_numbers,

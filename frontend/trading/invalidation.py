@@ -126,8 +126,7 @@ class AnswerSafety:
         Raises:
             OutcomeUnknown: the caller's time is over, and the lease is not.
         """
-        # Needed ("lease wait"): test_cache_staleness.py, test_leases_proof.py.
-        # Needed ("lease wait"): test_failure_table.py.
+        # Without it, a stale quote follows a 200 ("lease wait": test_failure_table.py).
         lease_end = answered_at + lease_ms / 1000
         if self._clock() >= lease_end:
             return

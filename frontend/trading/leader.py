@@ -36,7 +36,7 @@ _LONGEST_PAUSE_S = 0.4
 _RIDE_OUT_S = 1.0
 
 # What no repeat can change. All else is sent again.
-# Needed ("repeat at the next leader"): test_failure_table.py.
+# Without it, a dead leader is an error ("repeat at the next leader": test_failure_table.py).
 _FINAL = (KeyReused, InvalidRequest, Internal)
 # What says that this copy was not executed. All else leaves the outcome unknown.
 _NOT_EXECUTED = (NotLeader, Busy)

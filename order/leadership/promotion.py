@@ -252,7 +252,7 @@ class Office:
         """From promoting to leading: the log gets what it lacks; what it got is announced, for
         the leader that had it committed may have died before it could."""
         try:
-            # Needed ("pull before leading"): test_interleavings.py.
+            # Without it, a new leader lacks orders ("pull before leading": test_interleavings.py).
             self._pull(epoch)
             self._node.step(lambda replica: replica.caught_up(epoch), "caught up")
         except IllegalTransition:

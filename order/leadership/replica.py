@@ -98,7 +98,7 @@ class Replica:
         What is registered counts, whatever was seen before. A refusal that names this replica
         is still a refusal: the office may have been given to an earlier life of it.
         """
-        # Needed ("a refusal is a refusal"): test_interleavings.py.
+        # Without it, two can lead in one epoch ("a refusal is a refusal": test_interleavings.py).
         self._require_candidacy(asked_epoch, "fence_refused")
         self._asked_epoch = registered_epoch + 1
         return self._asked_epoch
@@ -134,7 +134,7 @@ class Replica:
 
         Hearsay never confers office, and news of an older leadership changes nothing.
         """
-        # Needed ("no office by hearsay"): test_interleavings.py.
+        # Without it, two can lead in one epoch ("no office by hearsay": test_interleavings.py).
         if leader_id == self._id or epoch <= self._epoch or self._role is Role.CANDIDATE:
             return False
         deposed = self._role in IN_OFFICE
@@ -176,7 +176,7 @@ class Replica:
         ordered = sorted(set(numbers))
         known = [number for number in ordered if number <= self._position]
         fresh = ordered[len(known) :]
-        # Needed ("in-order append"): test_interleavings.py.
+        # Without it, a log gets a gap ("in-order append": test_interleavings.py).
         if fresh and fresh[-1] - self._position != len(fresh):
             raise Gap(self._position, fresh[0])
         return known, fresh

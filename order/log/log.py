@@ -148,7 +148,7 @@ class OrderLog:
         self._writer.close()
 
     def _verify(self) -> tuple[int, bytes]:
-        # Needed ("log verified at start"): test_failure_table.py.
+        # Without it, a damaged log is served ("log verified at start": test_failure_table.py).
         # The chain is read along the rows; whether each can be found by its number is another
         # question.
         ((verdict, *_),) = self._writer.execute("PRAGMA quick_check(1)").fetchall()

@@ -66,7 +66,8 @@ class Replicator:
         """Sends rows to every follower in sync at once; returns when all took them or left."""
         members = self._members(epoch)
         if not rows or not members:
-            # Maybe nobody is in sync. Needed ("leading without followers"): test_failure_table.py.
+            # Maybe nobody is in sync.
+            # Without it, no survivor leads ("leading without followers": test_failure_table.py).
             return
         batch = batch_of(rows, self._node.view().replica_id, epoch)
         # One is sent to from here: a thread for it would only be one more to wake.
@@ -103,7 +104,7 @@ class Replicator:
             return list(self._in_sync.values()) if epoch == self._epoch else []
 
     def _drop(self, peer: ReplicaPeer, why: str) -> None:
-        # Needed ("out of the in-sync set"): test_failure_table.py.
+        # Without it, batches wait for the dead ("out of the in-sync set": test_failure_table.py).
         with self._changing:
             if self._in_sync.pop(peer.replica_id, None):
                 logger.warning("%s left the in-sync set: %s", peer, why)

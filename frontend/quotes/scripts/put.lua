@@ -6,15 +6,15 @@ local size = tonumber(ARGV[7])
 local now = now_ms()
 
 local function refusal()
-  -- Needed ("token expiry"): test_cache_staleness.py.
+  -- Without it, a very late fill is stored ("token expiry": test_cache_staleness.py).
   if expiry <= now then
     return 'expired'
   end
-  -- Needed ("generation"): test_cache_staleness.py, test_leases_proof.py.
+  -- Without it, a fill outlives a restart of Redis ("generation": test_cache_staleness.py).
   if redis.call('GET', GENERATION) ~= generation then
     return 'generation'
   end
-  -- Needed ("floor"): test_cache_staleness.py, test_leases_proof.py.
+  -- Without it, a slow fill undoes an invalidation ("floor": test_cache_staleness.py).
   local floor = tonumber(redis.call('GET', FLOOR .. name))
   if floor and floor > tonumber(version) then
     return 'floor'

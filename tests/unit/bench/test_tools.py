@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from bench import tools
+from bench.__main__ import main
 from bench.tools import Findings
 from bench.wrk import WrkFailed
-from bench.__main__ import main
 
 MACHINE = {
     "date": "2026-01-02T03:04:05+00:00",
