@@ -21,7 +21,7 @@ from catalog.sqlite.store import CatalogStore
 from catalog.stock_file import MalformedStockFile
 from common.errors import BourseError
 from common.logs import logging_config
-from common.rpc import RpcServer
+from common.rpc_server import RpcServer
 from common.runtime import stop_event, wait_until_stopped
 from common.settings import load_settings
 from proto import bourse_pb2, bourse_pb2_grpc

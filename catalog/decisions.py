@@ -8,8 +8,8 @@ from enum import Enum
 
 from catalog.sqlite import schema
 from catalog.stock import DONE, INVALID, Stock
+from common.domain import Order, Trade, next_digest
 from common.errors import StaleEpoch
-from common.records import Order, Trade, next_digest
 
 
 class Failure(Enum):

@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-from common.records import LEASE_MS
+from common.domain import LEASE_MS
 
 _LEASE_S = LEASE_MS / 1000
 

@@ -13,6 +13,7 @@ from catalog.decisions import Decision, Failure
 from catalog.leases import Leases
 from catalog.sqlite.store import MAX_CHUNK, CatalogStore
 from catalog.stock import Stock
+from common.domain import Trade, is_valid_name
 from common.errors import (
     Busy,
     Contradiction,
@@ -21,7 +22,7 @@ from common.errors import (
     KeyReused,
     StaleEpoch,
 )
-from common.records import Trade, is_valid_name, order_to_item, trade_from_request
+from common.wire import order_to_item, trade_from_request
 from proto import bourse_pb2, bourse_pb2_grpc
 
 logger = logging.getLogger(__name__)

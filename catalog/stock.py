@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from common.records import BUY, MAX_VOLUME, SELL, is_valid_quantity
+from common.domain import BUY, MAX_VOLUME, SELL, is_valid_quantity
 
 DONE = 1
 NOT_PERMITTED = 0

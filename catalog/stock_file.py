@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from catalog.stock import Stock
-from common.records import MAX_NAME_LENGTH, MAX_VOLUME, is_valid_name
+from common.domain import MAX_NAME_LENGTH, MAX_VOLUME, is_valid_name
 
 _HEADER = ["stockname", "price", "currvol"]
 _PRICE = re.compile(r"(?P<units>[0-9]+)(?:\.(?P<places>[0-9]+))?")

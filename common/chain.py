@@ -12,8 +12,8 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
+from common.domain import EMPTY_DIGEST, FRAME_SQL, FRAMED_FIELDS, Order, next_digest
 from common.errors import Damaged
-from common.records import EMPTY_DIGEST, FRAME_SQL, FRAMED_FIELDS, Order, next_digest
 
 _CHUNK = 2_000
 _READERS = 2

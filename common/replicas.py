@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from common import rpc
+from common import rpc_client
 from common.errors import BourseError, Unavailable, from_rpc_error
 from proto import bourse_pb2_grpc
 
@@ -30,7 +30,7 @@ class ReplicaPeer:
     def __init__(self, replica_id: int, address: str) -> None:
         self.replica_id = replica_id
         self._address = address
-        self._channel = rpc.open_channel(address)
+        self._channel = rpc_client.open_channel(address)
         self._stub = bourse_pb2_grpc.OrderServiceStub(self._channel)
 
     def __repr__(self) -> str:
@@ -45,22 +45,22 @@ class ReplicaPeer:
         """
         stub = self._stub
         # Half the work of waiting for a call that was started.
-        return self.believe(rpc.call(getattr(stub, method), request, timeout_s), stub)
+        return self.believe(rpc_client.call(getattr(stub, method), request, timeout_s), stub)
 
     def start(self, method: str, request: Any, timeout_s: float) -> PendingAnswer:
         """Starts a call without waiting for it, so that several peers work at once."""
         stub = self._stub
         try:
             future = getattr(stub, method).future(
-                request, timeout=timeout_s, metadata=rpc.call_metadata()
+                request, timeout=timeout_s, metadata=rpc_client.call_metadata()
             )
         except ValueError as error:
-            raise rpc.closed(error) from error
+            raise rpc_client.closed(error) from error
         return PendingAnswer(self, stub, future)
 
     def stream(self, method: str, request: Any, timeout_s: float) -> Iterator[Any]:
         """Reads a server stream; the deadline is for the whole of it."""
-        return rpc.stream(getattr(self._stub, method), request, timeout_s)
+        return rpc_client.stream(getattr(self._stub, method), request, timeout_s)
 
     def believe(self, answer: Any, stub: bourse_pb2_grpc.OrderServiceStub) -> Any:
         """The answer, if it is this replica's; raises Unavailable otherwise.
@@ -73,7 +73,7 @@ class ReplicaPeer:
         if stub is self._stub:  # else another answer has seen to it already
             logger.warning("%s: replica %d answered, connecting anew", self, answer.replica_id)
             # The old channel is not closed but let go: calls in flight on it end by themselves.
-            self._channel = rpc.open_channel(self._address)
+            self._channel = rpc_client.open_channel(self._address)
             self._stub = bourse_pb2_grpc.OrderServiceStub(self._channel)
         raise Unavailable(f"{self}: answered by replica {answer.replica_id}")
 

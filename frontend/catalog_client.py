@@ -11,7 +11,7 @@ from typing import TypeVar
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from common import rpc
+from common import rpc_client
 from common.errors import (
     BourseError,
     Busy,
@@ -66,7 +66,9 @@ class CatalogClient:
             Unavailable: the catalog did not answer in time.
         """
         request = bourse_pb2.LookupRequest(name=name, will_fill=will_fill)
-        answer = self._repeated(lambda timeout_s: rpc.call(self._stub.Lookup, request, timeout_s))
+        answer = self._repeated(
+            lambda timeout_s: rpc_client.call(self._stub.Lookup, request, timeout_s)
+        )
         if answer.volume < 0:
             return None
         # The wire has a double; printed to two places it is the catalog's price again.
@@ -94,7 +96,7 @@ class CatalogClient:
         """Whether the catalog says, within a second, that it serves."""
         request = health_pb2.HealthCheckRequest()
         try:
-            answer = rpc.call(self._health.Check, request, _PROBE_TIMEOUT_S)
+            answer = rpc_client.call(self._health.Check, request, _PROBE_TIMEOUT_S)
         except BourseError:
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
@@ -102,7 +104,7 @@ class CatalogClient:
     def _journal(
         self, request: bourse_pb2.SyncRequest, timeout_s: float
     ) -> list[bourse_pb2.OrderDBItem]:
-        chunks = rpc.stream(self._stub.Journal, request, timeout_s)
+        chunks = rpc_client.stream(self._stub.Journal, request, timeout_s)
         return [row for chunk in chunks for row in chunk.rows]
 
     def _repeated(self, read: Callable[[float], Answer]) -> Answer:

@@ -7,7 +7,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Protocol
 
-from common.records import Trade
+from common.domain import Trade
 from frontend.quotes.cache import Token
 
 DONE = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from common import rpc
+from common import rpc_client
 from common.replicas import ReplicaPeer
 from frontend.catalog_client import CatalogClient
 from frontend.http.routes import Parts
@@ -56,7 +56,7 @@ def build_parts(settings: FrontendSettings, resources: ExitStack) -> Parts:
 
 
 def _open_catalog(settings: FrontendSettings, resources: ExitStack) -> CatalogClient:
-    channel = rpc.open_channel(settings.catalog_address)
+    channel = rpc_client.open_channel(settings.catalog_address)
     resources.callback(channel.close)
     return CatalogClient(channel, settings.lookup_timeout_s)
 

@@ -14,7 +14,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from common import rpc
+from common import rpc_client, rpc_server
 from common.errors import BourseError, Contradiction, Damaged
 from common.logs import logging_config
 from common.redis_credentials import with_password_file
@@ -57,7 +57,7 @@ class Service:
         self.wrong_log_because = ""
         self._node = Node(Replica(settings.order_id, log.last_number, log.digest))
         self._ledger = Ledger(log, self._node)
-        self._channel = rpc.open_channel(settings.catalog_address)
+        self._channel = rpc_client.open_channel(settings.catalog_address)
         catalog = CatalogClient(self._channel, settings.pull_timeout_s)
         self._peers = [
             ReplicaPeer(replica_id, address)
@@ -113,7 +113,7 @@ class Service:
             halt=self.halt,
         )
         self._pipeline_thread = threading.Thread(target=pipeline.run, name="pipeline", daemon=True)
-        self._server = rpc.RpcServer(
+        self._server = rpc_server.RpcServer(
             settings.listen_address,
             settings.order_threadpool_size,
             queue_limit=settings.order_threadpool_size,

@@ -12,7 +12,8 @@ from dataclasses import replace
 
 import grpc
 
-from common import records
+from common import domain
+from common.domain import MAX_EPOCH, MAX_TRADES_PER_CALL, Order
 from common.errors import (
     BourseError,
     Busy,
@@ -23,15 +24,7 @@ from common.errors import (
     Unavailable,
     number_of,
 )
-from common.records import (
-    MAX_EPOCH,
-    MAX_TRADES_PER_CALL,
-    TYPE_NUMBERS,
-    Order,
-    order_to_item,
-    orders_from_items,
-    trade_from_request,
-)
+from common.wire import TYPE_NUMBERS, order_to_item, orders_from_items, trade_from_request
 from order.leadership.node import Node
 from order.leadership.promotion import Office
 from order.leadership.replica import IN_OFFICE, Gap
@@ -122,7 +115,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         ]
 
     def _decide(
-        self, trades: Sequence[records.Trade], time_left_s: float
+        self, trades: Sequence[domain.Trade], time_left_s: float
     ) -> list[Decision | BourseError]:
         if not trades:
             return []
@@ -312,7 +305,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         )
 
 
-def _trade(request: bourse_pb2.TradeRequest) -> records.Trade | None:
+def _trade(request: bourse_pb2.TradeRequest) -> domain.Trade | None:
     """The trade asked for; None if there can be no such trade."""
     trade = trade_from_request(request)
     if not trade.request_id:

@@ -21,8 +21,8 @@ from catalog.sqlite.database import Database
 from catalog.sqlite.files import CannotOpen
 from catalog.sqlite.schema import Registration
 from catalog.stock import DONE, Stock
+from common.domain import BUY, EMPTY_DIGEST, MAX_VOLUME, SELL, Order, next_digest
 from common.errors import BourseError
-from common.records import BUY, EMPTY_DIGEST, MAX_VOLUME, SELL, Order, next_digest
 from order.log.log import OrderLog
 from stack.local import ORDER_IDS, ROOT, LocalError, lock
 

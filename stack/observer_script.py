@@ -18,8 +18,8 @@ from typing import Any
 
 import grpc
 
-from common.records import orders_from_items
-from common.rpc import open_channel
+from common.rpc_client import open_channel
+from common.wire import orders_from_items
 from proto import bourse_pb2, bourse_pb2_grpc
 
 REPLICAS = {"order-1": 1, "order-2": 2, "order-3": 3}

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.chain import verify_chain
+from common.domain import FRAMED_FIELDS, Order
 from common.errors import Damaged
-from common.records import FRAMED_FIELDS, Order
 
 _COLUMNS = ", ".join((*FRAMED_FIELDS, "digest"))
 

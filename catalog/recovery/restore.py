@@ -24,8 +24,8 @@ from catalog.sqlite import schema
 from catalog.sqlite.files import CannotOpen, Directory
 from catalog.stock import DONE, Stock
 from catalog.stock_file import MalformedStockFile, read_stocks
+from common.domain import Order
 from common.errors import BourseError, Damaged
-from common.records import Order
 
 # No epoch that anybody still holds may be given out again, or two leaders could commit under it.
 # Epochs can have been registered above the last order's, without an order of their own; hence the

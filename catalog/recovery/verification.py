@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from catalog.sqlite import schema
 from common.chain import verify_chain
+from common.domain import MAX_VOLUME
 from common.errors import Damaged, Unavailable
-from common.records import MAX_VOLUME
 from common.sqlite_errors import is_disk_trouble
 
 # The index of a million request ids; they come in no order.

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from catalog.sqlite.transactions import transaction
 from catalog.stock import Stock
+from common.domain import EMPTY_DIGEST, FRAMED_FIELDS, Order
 from common.errors import Damaged
-from common.records import EMPTY_DIGEST, FRAMED_FIELDS, Order
 
 _order_values = attrgetter(*FRAMED_FIELDS, "digest")
 

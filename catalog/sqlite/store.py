@@ -13,8 +13,8 @@ from catalog.sqlite.database import Database
 from catalog.sqlite.schema import Registration
 from catalog.sqlite.transactions import transaction
 from catalog.stock import INVALID, Stock
+from common.domain import MAX_ORDER_NUMBER, Order, Trade
 from common.errors import BourseError, Contradiction, InvalidRequest
-from common.records import MAX_ORDER_NUMBER, Order, Trade
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
-from common.records import MAX_VOLUME
+from common.domain import MAX_VOLUME
 from faults.checks.index import NEVER, Exchange, Index, Keyed, Newest
 from faults.checks.verdict import Findings, Verdict, counted
 from faults.history import Row

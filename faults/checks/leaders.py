@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import accumulate
 
-from common.records import EMPTY_DIGEST, Order, next_digest
+from common.domain import EMPTY_DIGEST, Order, next_digest
 from faults.checks.index import Index, Newest
 from faults.checks.verdict import Findings, Verdict, counted
 from faults.history import ORDER_SERVICES, Final, Position

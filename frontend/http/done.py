@@ -17,8 +17,8 @@ from uuid import uuid4
 from gunicorn.http.errors import ParseException
 
 from common import logs
+from common.domain import Trade
 from common.errors import InvalidRequest
-from common.records import Trade
 from frontend.http import arrival
 from frontend.http.answers import COMMON_HEADERS, REQUEST_ID_HEADER, data_body
 from frontend.http.hits import Application, Environment, StartResponse

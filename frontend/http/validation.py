@@ -12,8 +12,7 @@ from flask import Request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
-from common.errors import InvalidRequest
-from common.records import (
+from common.domain import (
     BUY,
     MAX_NAME_LENGTH,
     MAX_ORDER_NUMBER,
@@ -25,6 +24,7 @@ from common.records import (
     is_valid_quantity,
     is_valid_request_id,
 )
+from common.errors import InvalidRequest
 
 MAX_BODY_BYTES = 16 * 1024
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from redis.exceptions import NoScriptError
 
-from common.records import LEASE_MS
+from common.domain import LEASE_MS
 
 _SCRIPTS = Path(__file__).parent / "scripts"
 

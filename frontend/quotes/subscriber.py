@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import redis
 
-from common.records import INVALIDATION_CHANNEL, is_valid_name
+from common.domain import INVALIDATION_CHANNEL, is_valid_name
 
 logger = logging.getLogger(__name__)
 

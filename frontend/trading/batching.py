@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
+from common.domain import MAX_TRADES_PER_CALL, Trade
 from common.errors import BourseError, OutcomeUnknown
-from common.records import MAX_TRADES_PER_CALL, Trade
 from frontend.model import Decision
 
 # For a call that is out. While the leader and its disk are well it takes less.

@@ -11,8 +11,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from common.domain import MAX_EPOCH
 from common.errors import BourseError, Unavailable
-from common.records import MAX_EPOCH
 from common.replicas import PendingAnswer, ReplicaPeer, ask_all
 from proto import bourse_pb2
 

@@ -12,8 +12,8 @@ from typing import Protocol
 
 import redis
 
+from common.domain import Trade
 from common.errors import BourseError, OutcomeUnknown
-from common.records import Trade
 from frontend.model import DONE, Decision
 
 logger = logging.getLogger(__name__)

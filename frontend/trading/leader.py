@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from common.domain import Trade
 from common.errors import (
     BourseError,
     Busy,
@@ -19,8 +20,8 @@ from common.errors import (
     Unavailable,
     from_number,
 )
-from common.records import Trade, trade_to_request
 from common.replicas import ReplicaPeer
+from common.wire import trade_to_request
 from frontend.model import Decision
 from frontend.trading.batching import Line, NotSent, Outcome, Settle
 from frontend.trading.election import CatalogDown, Election, Leadership

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from common.records import Trade
+from common.domain import Trade
 from frontend.http import arrival
 from frontend.model import DONE, Decision
 

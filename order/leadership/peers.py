@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from common.domain import Order
 from common.errors import BourseError
-from common.records import Order, order_to_item, orders_from_items
 from common.replicas import ReplicaPeer
+from common.wire import order_to_item, orders_from_items
 from order.trading.catalog_client import CHUNK, not_here
 from proto import bourse_pb2
 

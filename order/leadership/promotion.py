@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
+from common.domain import Order
 from common.errors import BourseError, Contradiction, Damaged, Unavailable
-from common.records import Order
 from order.leadership.node import Node
 from order.leadership.replica import IN_OFFICE, IllegalTransition, Replica
 from order.log.ledger import AppendFailed, Ledger

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
+from common.domain import Order
 from common.errors import BourseError, Damaged
-from common.records import Order
 from common.replicas import ReplicaPeer, ask_all
 from order.leadership.node import Node
 from order.leadership.peers import pull_rows

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from common.domain import Order, next_digest
 from common.errors import Contradiction
-from common.records import Order, next_digest
 from order.leadership.node import Node
 from order.log.log import OrderLog
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from common.chain import verify_chain
 from common.disk import explain
+from common.domain import Order
 from common.errors import BourseError, Damaged, Unavailable
-from common.records import Order
 from common.sqlite_errors import is_disk_trouble
 
 logger = logging.getLogger(__name__)

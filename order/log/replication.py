@@ -7,8 +7,8 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from common.domain import Order
 from common.errors import BourseError
-from common.records import Order
 from common.replicas import ReplicaPeer
 from order.leadership.node import Node
 from order.leadership.peers import batch_of, send_rows

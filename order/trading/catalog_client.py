@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import grpc
 
-from common import rpc
+from common import rpc_client
+from common.domain import Order, Trade
 from common.errors import (
     BourseError,
     Damaged,
@@ -16,13 +17,7 @@ from common.errors import (
     KeyReused,
     Unavailable,
 )
-from common.records import (
-    Order,
-    Trade,
-    order_from_item,
-    orders_from_items,
-    trade_to_request,
-)
+from common.wire import order_from_item, orders_from_items, trade_to_request
 from order.trading.queue import Decision
 from proto import bourse_pb2, bourse_pb2_grpc
 
@@ -67,7 +62,7 @@ class CatalogClient:
         """
         request = bourse_pb2.UpdateBatchRequest(epoch=epoch, trades=map(trade_to_request, trades))
         try:
-            answer = rpc.call(self._stub.UpdateBatch, request, timeout_s)
+            answer = rpc_client.call(self._stub.UpdateBatch, request, timeout_s)
         except Damaged as error:
             raise not_here(error) from error
         if len(answer.results) != len(trades):
@@ -92,7 +87,7 @@ class CatalogClient:
         request = bourse_pb2.FenceRequest(
             epoch=epoch, leader_id=leader_id, last_number=last_number, digest=digest
         )
-        answer = rpc.call(self._stub.Fence, request, timeout_s)
+        answer = rpc_client.call(self._stub.Fence, request, timeout_s)
         return FenceAnswer(answer.accepted, answer.epoch, answer.leader_id)
 
     def compare(self, replica_id: int, last_number: int, digest: bytes, timeout_s: float) -> None:
@@ -100,12 +95,12 @@ class CatalogClient:
         request = bourse_pb2.CompareRequest(
             replica_id=replica_id, last_number=last_number, digest=digest
         )
-        rpc.call(self._stub.Compare, request, timeout_s)
+        rpc_client.call(self._stub.Compare, request, timeout_s)
 
     def first_digest(self, timeout_s: float) -> bytes:
         """Of the journal's first order; empty while there is none."""
         request = bourse_pb2.SyncRequest(last_number=0, limit=1)
-        chunks = rpc.stream(self._stub.Journal, request, timeout_s)
+        chunks = rpc_client.stream(self._stub.Journal, request, timeout_s)
         return b"".join(row.digest for chunk in chunks for row in chunk.rows)
 
     def journal(self, after: int) -> Iterator[list[Order]]:
@@ -117,7 +112,7 @@ class CatalogClient:
     def _journal_chunk(self, after: int) -> list[Order]:
         request = bourse_pb2.SyncRequest(last_number=after, limit=CHUNK)
         try:
-            chunks = rpc.stream(self._stub.Journal, request, self._pull_timeout_s)
+            chunks = rpc_client.stream(self._stub.Journal, request, self._pull_timeout_s)
             return [order for chunk in chunks for order in orders_from_items(chunk.rows)]
         except Damaged as error:
             raise not_here(error) from error

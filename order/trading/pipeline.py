@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+from common.domain import Order, Trade
 from common.errors import BourseError, Contradiction, Damaged, NotLeader, OutcomeUnknown, StaleEpoch
-from common.records import Order, Trade
 from order.leadership.node import Node
 from order.leadership.replica import Gap, IllegalTransition, Replica, Role
 from order.log.ledger import AppendFailed, Ledger

@@ -16,8 +16,8 @@ from typing import Protocol
 
 import redis
 
+from common.domain import INVALIDATION_CHANNEL, Order
 from common.errors import Busy
-from common.records import INVALIDATION_CHANNEL, Order
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from common.domain import Trade
 from common.errors import BourseError, Busy, OutcomeUnknown
-from common.records import Trade
 
 
 @dataclass(frozen=True, slots=True)

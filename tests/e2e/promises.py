@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from catalog.stock_file import read_stocks
-from common.records import EMPTY_DIGEST, Order, next_digest
+from common.domain import EMPTY_DIGEST, Order, next_digest
 from tests.e2e.inside import statuses
 from tests.e2e.stack import ORDER_SERVICES, ROOT, Stack, wait_for
 

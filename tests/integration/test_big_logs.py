@@ -22,7 +22,8 @@ from pathlib import Path
 import pytest
 
 from client.api import BourseClient
-from common.records import Order, orders_from_items
+from common.domain import Order
+from common.wire import orders_from_items
 from proto import bourse_pb2
 from stack.local import ROOT
 from tests.support.cluster import Cluster, wait_for

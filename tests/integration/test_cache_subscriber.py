@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 import redis
 
-from common.records import INVALIDATION_CHANNEL
+from common.domain import INVALIDATION_CHANNEL
 from frontend.quotes.redis_client import connect_redis
 from frontend.quotes.subscriber import (
     InvalidationSubscriber,

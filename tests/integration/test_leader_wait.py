@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from common.domain import EMPTY_DIGEST, Order, Trade
 from common.errors import Contradiction
-from common.records import EMPTY_DIGEST, Order, Trade
 from order.leadership.node import Node
 from order.leadership.replica import Replica, ReplicaView, Role
 from order.log.ledger import Ledger

@@ -19,7 +19,7 @@ from catalog.sqlite.database import Database
 from catalog.sqlite.store import CatalogStore
 from client.api import BourseClient
 from client.retry import RetryPolicy
-from common.records import Order, Trade
+from common.domain import Order, Trade
 from order.log.log import OrderLog
 from proto import bourse_pb2
 from tests.support.cluster import REPLICAS, Cluster, wait_for

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 
 from catalog.leases import Leases
-from common.records import BUY, LEASE_MS, Trade
+from common.domain import BUY, LEASE_MS, Trade
 from frontend.model import DONE, Decision, Quote
 from frontend.quotes.breaker import CircuitBreaker
 from frontend.quotes.cache import Hit, LRUCache, Miss, PutOutcome, Token

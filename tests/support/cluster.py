@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 import grpc
 import redis
 
-from common.records import EMPTY_DIGEST, Order, next_digest, orders_from_items
+from common.domain import EMPTY_DIGEST, Order, next_digest
+from common.wire import orders_from_items
 from proto import bourse_pb2, bourse_pb2_grpc
 from stack.local import ROOT, Part, find_redis, redis_part, redis_port, service_parts
 from tests.support.ports import free_ports

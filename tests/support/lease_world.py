@@ -11,7 +11,7 @@ from pathlib import Path
 from client.answers import Answer
 from client.api import BourseClient
 from client.retry import RetryPolicy
-from common.records import LEASE_MS
+from common.domain import LEASE_MS
 from stack.local import Part, service_parts
 from tests.support.cluster import Cluster, wait_for
 from tests.support.link import Link, Mode

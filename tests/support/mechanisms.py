@@ -18,8 +18,8 @@ import frontend.quotes.cache
 from catalog.decisions import OpenBatch
 from catalog.leases import Leases
 from catalog.sqlite import schema
+from common.domain import EMPTY_DIGEST, Order
 from common.errors import BourseError, Unavailable
-from common.records import EMPTY_DIGEST, Order
 from order.leadership.promotion import Office
 from order.leadership.replica import Replica, Role
 from order.log.log import OrderLog

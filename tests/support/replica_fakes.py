@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from common import rpc
+from common import rpc_server
 from common.replicas import ReplicaPeer
 from proto import bourse_pb2, bourse_pb2_grpc
 
@@ -191,7 +191,7 @@ def answers(message: Any) -> Act:
 @contextmanager
 def serving(replica: FakeReplica, address: str = "127.0.0.1:0") -> Iterator[int]:
     """Runs the replica's server; gives its port."""
-    server = rpc.RpcServer(address, threads=48, queue_limit=16)
+    server = rpc_server.RpcServer(address, threads=48, queue_limit=16)
     bourse_pb2_grpc.add_OrderServiceServicer_to_server(replica, server.grpc_server)
     port = server.start([SERVICE])
     try:

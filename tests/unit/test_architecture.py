@@ -38,7 +38,7 @@ MAY_OPEN = {
     "catalog/__main__.py",
     "order/__main__.py",
     "frontend/parts.py",
-    "common/rpc.py",  # `open_channel` itself
+    "common/rpc_client.py",  # `open_channel` itself
     "common/replicas.py",  # a peer opens its channel anew when another replica answers
     "common/health.py",  # an entry: the probe of the containers
     "stack/observer_script.py",  # an entry: runs by itself in a container

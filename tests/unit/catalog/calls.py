@@ -15,7 +15,8 @@ from catalog.service import CatalogService
 from catalog.settings import CatalogSettings
 from catalog.sqlite.database import Database
 from catalog.sqlite.store import CatalogStore
-from common.rpc import RpcServer, open_channel
+from common.rpc_client import open_channel
+from common.rpc_server import RpcServer
 from proto import bourse_pb2, bourse_pb2_grpc
 
 TIMEOUT_S = 10

@@ -10,7 +10,7 @@ from pathlib import Path
 from catalog.sqlite.database import Database
 from catalog.sqlite.store import CatalogStore
 from catalog.stock import Stock
-from common.records import Order, Trade
+from common.domain import Order, Trade
 from tests.unit.catalog.support import NOW_S, write_stocks
 
 Content = tuple[list[Stock], list[Order], tuple[int, int]]

@@ -8,7 +8,7 @@ from catalog.decisions import Decision
 from catalog.sqlite import schema
 from catalog.sqlite.database import Database
 from catalog.sqlite.store import CatalogStore
-from common.records import Trade
+from common.domain import Trade
 
 NOW_S = 1_700_000_000.0
 

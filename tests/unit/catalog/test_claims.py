@@ -10,8 +10,8 @@ import pytest
 
 from catalog.leases import Leases
 from catalog.sqlite.store import CatalogStore
+from common.domain import EMPTY_DIGEST, Order
 from common.errors import Contradiction
-from common.records import EMPTY_DIGEST, Order
 from proto import bourse_pb2
 from tests.unit.catalog.calls import TIMEOUT_S, Client, assert_refused, open_store, serve
 from tests.unit.catalog.support import buy

@@ -13,14 +13,8 @@ from catalog.decisions import Decision, Failure
 from catalog.sqlite.database import Database
 from catalog.sqlite.store import MAX_BATCH, REFUSALS_KEPT_S, CatalogStore
 from catalog.stock import DONE, INVALID, NOT_PERMITTED
+from common.domain import EMPTY_DIGEST, MAX_QUANTITY, Order, Trade, next_digest
 from common.errors import InvalidRequest, StaleEpoch
-from common.records import (
-    EMPTY_DIGEST,
-    MAX_QUANTITY,
-    Order,
-    Trade,
-    next_digest,
-)
 from tests.unit.catalog.support import Clock, buy, decide, refusals_kept, sell, volume, write_stocks
 
 

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from catalog.leases import Leases
-from common.records import LEASE_MS
+from common.domain import LEASE_MS
 
 LEASE_S = LEASE_MS / 1000
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from common.health import is_serving
-from common.rpc import open_channel
+from common.rpc_client import open_channel
 from order.log.log import OrderLog
 from proto import bourse_pb2, bourse_pb2_grpc
 from tests.unit.catalog.files import bytes_of

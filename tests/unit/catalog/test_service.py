@@ -12,7 +12,7 @@ import pytest
 from catalog.leases import Leases
 from catalog.sqlite.store import MAX_BATCH, CatalogStore
 from catalog.stock import Stock
-from common.records import LEASE_MS
+from common.domain import LEASE_MS
 from proto import bourse_pb2
 from tests.unit.catalog.calls import (
     Client,

@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from catalog.stock import DONE, INVALID, NOT_PERMITTED, Stock
-from common.records import MAX_QUANTITY, MAX_VOLUME
+from common.domain import MAX_QUANTITY, MAX_VOLUME
 
 
 @pytest.fixture

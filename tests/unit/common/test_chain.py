@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from common import chain
 from common.chain import verify_chain
-from common.errors import Damaged
-from common.records import (
+from common.domain import (
     EMPTY_DIGEST,
     FRAME_SQL,
     FRAMED_FIELDS,
@@ -27,6 +26,7 @@ from common.records import (
     Order,
     next_digest,
 )
+from common.errors import Damaged
 from tests.unit.order.fakes import chained, make_rows
 
 COLUMNS = (*FRAMED_FIELDS, "digest")

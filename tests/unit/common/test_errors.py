@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from common import errors, logs, rpc
+from common import errors, logs, rpc_client, rpc_server
 from common.errors import (
     BourseError,
     Busy,
@@ -58,17 +58,17 @@ def catalog() -> ScriptedCatalog:
 
 
 @pytest.fixture
-def server(catalog: ScriptedCatalog) -> Iterator[rpc.RpcServer]:
-    server = rpc.RpcServer("127.0.0.1:0", threads=2, queue_limit=1)
+def server(catalog: ScriptedCatalog) -> Iterator[rpc_server.RpcServer]:
+    server = rpc_server.RpcServer("127.0.0.1:0", threads=2, queue_limit=1)
     bourse_pb2_grpc.add_CatalogServiceServicer_to_server(catalog, server.grpc_server)
     yield server
     server.stop(0)
 
 
 @pytest.fixture
-def stub(server: rpc.RpcServer) -> Iterator[bourse_pb2_grpc.CatalogServiceStub]:
+def stub(server: rpc_server.RpcServer) -> Iterator[bourse_pb2_grpc.CatalogServiceStub]:
     port = server.start(["bourse.v1.CatalogService"])
-    with rpc.open_channel(f"127.0.0.1:{port}") as channel:
+    with rpc_client.open_channel(f"127.0.0.1:{port}") as channel:
         yield bourse_pb2_grpc.CatalogServiceStub(channel)
 
 
@@ -76,11 +76,11 @@ Call = Callable[[bourse_pb2_grpc.CatalogServiceStub, float], object]
 
 
 def lookup(stub: bourse_pb2_grpc.CatalogServiceStub, timeout_s: float = 10) -> object:
-    return rpc.call(stub.Lookup, bourse_pb2.LookupRequest(name="stock1"), timeout_s)
+    return rpc_client.call(stub.Lookup, bourse_pb2.LookupRequest(name="stock1"), timeout_s)
 
 
 def journal(stub: bourse_pb2_grpc.CatalogServiceStub, timeout_s: float = 10) -> object:
-    metadata = rpc.call_metadata()
+    metadata = rpc_client.call_metadata()
     try:
         return list(stub.Journal(bourse_pb2.SyncRequest(), timeout=timeout_s, metadata=metadata))
     except grpc.RpcError as error:
@@ -146,7 +146,7 @@ def test_a_deadline_leaves_the_outcome_unknown(
 @BOTH
 def test_a_peer_that_is_away_is_unavailable(call: Call) -> None:
     with (
-        rpc.open_channel("127.0.0.1:1") as channel,
+        rpc_client.open_channel("127.0.0.1:1") as channel,
         pytest.raises(Unavailable),
     ):
         call(bourse_pb2_grpc.CatalogServiceStub(channel), 10)
@@ -155,7 +155,7 @@ def test_a_peer_that_is_away_is_unavailable(call: Call) -> None:
 @BOTH
 def test_a_server_that_stops_meanwhile_is_unavailable(
     stub: bourse_pb2_grpc.CatalogServiceStub,
-    server: rpc.RpcServer,
+    server: rpc_server.RpcServer,
     catalog: ScriptedCatalog,
     call: Call,
 ) -> None:
@@ -234,9 +234,9 @@ def test_statuses_that_no_service_of_ours_sends(
 
 
 def test_an_address_that_is_taken_cannot_be_served() -> None:
-    first = rpc.RpcServer("127.0.0.1:0", threads=1, queue_limit=1)
+    first = rpc_server.RpcServer("127.0.0.1:0", threads=1, queue_limit=1)
     port = first.start([])
-    second = rpc.RpcServer(f"127.0.0.1:{port}", threads=1, queue_limit=1)
+    second = rpc_server.RpcServer(f"127.0.0.1:{port}", threads=1, queue_limit=1)
     with pytest.raises(Unavailable, match="cannot listen"):
         second.start([])
     first.stop(0)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from common import logs, rpc
+from common import logs, rpc_client
 from common.errors import BourseError, Busy, OutcomeUnknown, Unavailable
 from common.replicas import ReplicaPeer, ask_all
 from proto import bourse_pb2
@@ -165,8 +165,8 @@ def test_answers_to_the_old_channel_leave_the_new_one_alone(
         opened.append(address)
         return original(address)
 
-    original = rpc.open_channel
-    monkeypatch.setattr(rpc, "open_channel", count)
+    original = rpc_client.open_channel
+    monkeypatch.setattr(rpc_client, "open_channel", count)
     for pending in late:
         with pytest.raises(Unavailable):
             pending.answer()
@@ -216,7 +216,7 @@ def test_the_id_of_the_request_being_served_goes_with_the_call(replicas: Replica
     is_alive(replicas.peers[1])
     logs.request_id.reset(before)
     (call,) = replicas[1].calls_of("IsAlive")
-    assert call.metadata[rpc.REQUEST_ID_KEY] == "key-1"
+    assert call.metadata[rpc_client.REQUEST_ID_KEY] == "key-1"
 
 
 # ---------------------------------------------------------------- streams

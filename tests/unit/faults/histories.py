@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from common.records import Order, next_digest
+from common.domain import Order, next_digest
 from faults.history import (
     ORDER_SERVICES,
     Answer,

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from common import rpc
+from common import rpc_client, rpc_server
 from common.errors import Busy, Damaged, Internal, InvalidRequest, Unavailable
 from common.replicas import ReplicaPeer
 from frontend.catalog_client import CatalogClient
@@ -66,8 +66,8 @@ def catalog() -> ScriptedCatalog:
 
 
 @pytest.fixture
-def server(catalog: ScriptedCatalog) -> Iterator[rpc.RpcServer]:
-    server = rpc.RpcServer("127.0.0.1:0", threads=4, queue_limit=4)
+def server(catalog: ScriptedCatalog) -> Iterator[rpc_server.RpcServer]:
+    server = rpc_server.RpcServer("127.0.0.1:0", threads=4, queue_limit=4)
     bourse_pb2_grpc.add_CatalogServiceServicer_to_server(catalog, server.grpc_server)
     yield server
     catalog.silence.set()
@@ -75,10 +75,10 @@ def server(catalog: ScriptedCatalog) -> Iterator[rpc.RpcServer]:
 
 
 @pytest.fixture
-def channel(server: rpc.RpcServer) -> Iterator[grpc.Channel]:
+def channel(server: rpc_server.RpcServer) -> Iterator[grpc.Channel]:
     port = server.start([CATALOG])
     server.set_serving(True)
-    with rpc.open_channel(f"127.0.0.1:{port}") as channel:
+    with rpc_client.open_channel(f"127.0.0.1:{port}") as channel:
         yield channel
 
 
@@ -190,7 +190,9 @@ def test_what_a_repeat_cannot_change_is_not_repeated(
     assert len(catalog.requests) == 1
 
 
-def test_reachable_is_what_says_it_serves(client: CatalogClient, server: rpc.RpcServer) -> None:
+def test_reachable_is_what_says_it_serves(
+    client: CatalogClient, server: rpc_server.RpcServer
+) -> None:
     assert client.is_reachable()
     server.set_serving(False)
     assert not client.is_reachable()
@@ -206,7 +208,7 @@ class LiveReplica(bourse_pb2_grpc.OrderServiceServicer):
 @pytest.fixture
 def peers() -> Iterator[list[ReplicaPeer]]:
     """Replica 1 is alive, the others cannot be reached."""
-    server = rpc.RpcServer("127.0.0.1:0", threads=4, queue_limit=4)
+    server = rpc_server.RpcServer("127.0.0.1:0", threads=4, queue_limit=4)
     bourse_pb2_grpc.add_OrderServiceServicer_to_server(LiveReplica(), server.grpc_server)
     port = server.start(["bourse.v1.OrderService"])
     peers = [

@@ -10,7 +10,8 @@ from typing import Any
 import grpc
 import pytest
 
-from common.records import Order, order_to_item
+from common.domain import Order
+from common.wire import order_to_item
 from proto import bourse_pb2
 from tests.unit.order.fakes import make_rows
 from tests.unit.order.replicas import RunningReplica, running_replica

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from common.domain import BUY, EMPTY_DIGEST, Order, Trade, next_digest
 from common.errors import BourseError, Contradiction, KeyReused, StaleEpoch
-from common.records import BUY, EMPTY_DIGEST, Order, Trade, next_digest
 from order.leadership.node import Node
 from order.leadership.replica import Replica
 from order.log.ledger import Ledger

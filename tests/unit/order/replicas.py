@@ -11,9 +11,10 @@ from typing import Any
 
 import grpc
 
-from common.records import Order
+from common.domain import Order
 from common.replicas import ReplicaPeer
-from common.rpc import RpcServer, open_channel
+from common.rpc_client import open_channel
+from common.rpc_server import RpcServer
 from order.leadership.promotion import Office
 from order.log.replication import Replicator
 from order.service import OrderServicer

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import OutcomeUnknown
-from common.records import order_to_item
+from common.wire import order_to_item
 from proto import bourse_pb2
 from tests.unit.order.calls import (
     ROWS,

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from common.records import EMPTY_DIGEST, order_to_item
+from common.domain import EMPTY_DIGEST
+from common.wire import order_to_item
 from proto import bourse_pb2
 from tests.unit.order.calls import (
     ROWS,

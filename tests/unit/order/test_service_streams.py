@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from common.records import order_to_item
+from common.wire import order_to_item
 from order.trading import publisher as publisher_module
 from proto import bourse_pb2
 from tests.unit.order.calls import (

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from common.records import MAX_TRADES_PER_CALL
+from common.domain import MAX_TRADES_PER_CALL
 from order import service as service_module
 from order.leadership.replica import Role
 from proto import bourse_pb2

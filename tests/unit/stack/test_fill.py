@@ -16,7 +16,7 @@ from catalog.sqlite import schema
 from catalog.sqlite.database import Database
 from catalog.sqlite.schema import Registration
 from common.chain import verify_chain
-from common.records import EMPTY_DIGEST, Order
+from common.domain import EMPTY_DIGEST, Order
 from order.log.log import open_log
 from stack import fill as fill_module
 from stack.fill import CannotFill, Plan, fill, parse_arguments

@@ -17,7 +17,7 @@ from catalog.recovery import restore
 from catalog.settings import CatalogSettings
 from catalog.sqlite.database import Database
 from catalog.sqlite.store import CatalogStore
-from common.records import EMPTY_DIGEST, Order, next_digest
+from common.domain import EMPTY_DIGEST, Order, next_digest
 from order.log.log import OrderLog
 from tests.unit.catalog.files import bytes_of, content, trades, write_catalog
 from tests.unit.catalog.support import NOW_S, sell

@@ -20,8 +20,8 @@ from catalog.sqlite import schema
 from catalog.sqlite.database import Database
 from catalog.sqlite.store import CatalogStore
 from catalog.stock import DONE, INVALID, NOT_PERMITTED, Stock
+from common.domain import EMPTY_DIGEST, Order, next_digest
 from common.errors import Busy, Damaged, StaleEpoch, Unavailable
-from common.records import EMPTY_DIGEST, Order, next_digest
 from tests.unit.catalog.support import NOW_S, buy, volume, write_stocks
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from catalog.decisions import Decision, Failure
 from catalog.sqlite.database import Database
 from catalog.sqlite.store import CatalogStore
-from common.records import EMPTY_DIGEST, MAX_VOLUME, Order, Trade, next_digest
+from common.domain import EMPTY_DIGEST, MAX_VOLUME, Order, Trade, next_digest
 
 INITIAL = {"stock1": 10, "stock2": 0, "stock3": MAX_VOLUME - 5}
 

@@ -16,11 +16,8 @@ from catalog.sqlite.schema import Registration
 from catalog.sqlite.store import MAX_CHUNK, CatalogStore
 from catalog.sqlite.transactions import transaction
 from catalog.stock import DONE
+from common.domain import LEASE_MS, next_digest
 from common.errors import StaleEpoch
-from common.records import (
-    LEASE_MS,
-    next_digest,
-)
 from tests.unit.catalog.support import Clock, buy, decide, refusals_kept, sell, volume, write_stocks
 
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from decimal import Decimal
 
 from common import logs
-from common.records import Trade
+from common.domain import Trade
 from common.settings import load_settings
 from frontend.http.routes import Parts
 from frontend.model import CacheResult, Decision, NotCached, OrderView, Quote

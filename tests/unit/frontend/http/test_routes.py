@@ -10,8 +10,8 @@ from decimal import Decimal
 import pytest
 from flask.testing import FlaskClient
 
+from common.domain import MAX_NAME_LENGTH, MAX_ORDER_NUMBER, Trade
 from common.errors import KeyReused, OutcomeUnknown, Unavailable
-from common.records import MAX_NAME_LENGTH, MAX_ORDER_NUMBER, Trade
 from frontend.http.app import create_app
 from frontend.model import CacheResult, Decision, OrderView, Quote
 from tests.unit.frontend.http.fakes import DONE, Fakes

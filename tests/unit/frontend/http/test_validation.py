@@ -10,8 +10,8 @@ from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.domain import is_valid_request_id
 from common.errors import InvalidRequest
-from common.records import is_valid_request_id
 from frontend.http.app import create_app
 from frontend.http.validation import (
     MAX_BODY_BYTES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from common.domain import Trade
 from common.errors import (
     Busy,
     Damaged,
@@ -13,7 +14,6 @@ from common.errors import (
     StaleEpoch,
     Unavailable,
 )
-from common.records import Trade
 from frontend.model import Decision
 from tests.support.replica_fakes import Act, Call, Clock, Replicas
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from common.domain import MAX_TRADES_PER_CALL, Trade
 from common.errors import BourseError, KeyReused, OutcomeUnknown, Unavailable
-from common.records import MAX_TRADES_PER_CALL, Trade
 from frontend.model import Decision
 from frontend.trading import batching as line
 from frontend.trading.batching import Line, NotSent, Outcome

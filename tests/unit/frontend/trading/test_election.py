@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from common.domain import MAX_EPOCH
 from common.errors import Internal, NotLeader, Unavailable
-from common.records import MAX_EPOCH
 from frontend.trading.election import MAX_LAG, Election, Leadership, order_candidates
 from proto import bourse_pb2
 from tests.support.replica_fakes import Call, Clock, Replicas, answers, eventually, fails

@@ -9,8 +9,8 @@ from concurrent.futures import Future, wait
 import pytest
 import redis
 
+from common.domain import BUY, Trade
 from common.errors import BourseError, OutcomeUnknown
-from common.records import BUY, Trade
 from frontend.model import DONE, Decision
 from frontend.trading.invalidation import AnswerSafety
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from common.domain import Trade
 from common.errors import BourseError, InvalidRequest, KeyReused, OutcomeUnknown, Unavailable
-from common.records import Trade
 from frontend.model import Decision
 from frontend.trading import batching as line
 from frontend.trading.election import Election

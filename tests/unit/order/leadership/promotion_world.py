@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from common.domain import Order
 from common.errors import Unavailable
-from common.records import Order
 from order.leadership.promotion import Office
 from order.leadership.replica import Role
 from tests.unit.order.fakes import (

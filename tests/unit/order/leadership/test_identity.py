@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from common.domain import EMPTY_DIGEST, Order
 from common.errors import BourseError, Contradiction, Unavailable
-from common.records import EMPTY_DIGEST, Order
 from order.leadership.identity import Accord
 from order.leadership.node import Node
 from order.leadership.promotion import WrongCatalog

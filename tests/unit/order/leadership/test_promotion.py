@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from common.domain import Order
 from common.errors import BourseError, Contradiction, Internal, OutcomeUnknown, Unavailable
-from common.records import Order
 from order.leadership.promotion import WrongCatalog, _in_a_thread
 from order.leadership.replica import Role
 from tests.unit.order.fakes import (

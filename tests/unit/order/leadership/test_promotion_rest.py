@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from common.domain import Order
 from common.errors import Unavailable
-from common.records import Order
 from order.leadership.replica import Role
 from tests.unit.order.leadership.promotion_world import REST_S, World, deposed, open_world
 

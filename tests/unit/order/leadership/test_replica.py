@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from common.records import EMPTY_DIGEST
+from common.domain import EMPTY_DIGEST
 from order.leadership.replica import IN_OFFICE, Gap, IllegalTransition, Replica, ReplicaView, Role
 
 ME, OTHER, THIRD = 1, 2, 3

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.records import Order
+from common.domain import Order
 from common.replicas import ReplicaPeer
 from order.leadership.node import Node
 from order.log.ledger import Ledger

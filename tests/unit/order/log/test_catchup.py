@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from common.domain import Order
 from common.errors import BourseError, Damaged, Unavailable
-from common.records import Order
 from common.replicas import ReplicaPeer
 from order.leadership.replica import Role
 from order.log.catchup import catch_up

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from common.domain import Order
 from common.errors import Damaged, Unavailable
-from common.records import Order
 from order.leadership.replica import Gap
 from order.log.ledger import AppendFailed
 from tests.unit.order.fakes import Parts, chained, make_rows, numbers, open_parts, refusing_rows

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from common.records import EMPTY_DIGEST, Order
+from common.domain import EMPTY_DIGEST, Order
 from order.log.log import OrderLog, open_log, set_aside
 from tests.unit.order.fakes import chained, make_rows, refusing_rows
 from tests.unit.order.log.logs import ROWS, path_in, write_log

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from common.records import Order
+from common.domain import Order
 from order.log.log import _WAL_LIMIT_BYTES, OrderLog
 from tests.unit.order.fakes import make_rows
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from common.domain import EMPTY_DIGEST
 from common.errors import Damaged
-from common.records import EMPTY_DIGEST
 from order.log.log import OrderLog, open_log
 from tests.unit.order.fakes import chained, make_rows
 from tests.unit.order.log.logs import ROWS, path_in, write_log

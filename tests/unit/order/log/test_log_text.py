@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from common.records import Order
+from common.domain import Order
 from order.log.log import OrderLog
 from tests.unit.order.fakes import chained, make_rows, numbers
 from tests.unit.order.log.logs import ROWS, path_in

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from common.domain import EMPTY_DIGEST, Order
 from common.errors import Unavailable
-from common.records import EMPTY_DIGEST, Order
 from common.replicas import ReplicaPeer
 from order.leadership.replica import Replica
 from tests.unit.order.fakes import eventually, lead, make_rows, open_parts, refusing_rows

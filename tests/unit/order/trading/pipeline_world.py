@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from common.domain import Order
 from common.errors import BourseError
-from common.records import Order
 from order.leadership.node import Node
 from order.leadership.replica import Role
 from order.log.ledger import Ledger, RowSource

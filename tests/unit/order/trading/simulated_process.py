@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from catalog.sqlite.store import CatalogStore
+from common.domain import Order, Trade
 from common.errors import Contradiction
-from common.records import Order, Trade
 from order.leadership.node import Node
 from order.leadership.promotion import Office
 from order.leadership.replica import Gap, Replica

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from catalog.sqlite.database import Database
 from catalog.sqlite.store import CatalogStore
+from common.domain import BUY, EMPTY_DIGEST, SELL, Order, Trade, next_digest
+from common.domain import Trade as CatalogTrade
 from common.errors import BourseError, OutcomeUnknown
-from common.records import BUY, EMPTY_DIGEST, SELL, Order, Trade, next_digest
-from common.records import Trade as CatalogTrade
 from order.leadership.replica import IN_OFFICE, Role
 from order.log.log import OrderLog
 from order.trading.catalog_client import FenceAnswer, Result

@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from common import logs
+from common.domain import BUY, SELL, Order, Trade
 from common.errors import (
     BourseError,
     Damaged,
@@ -20,8 +21,9 @@ from common.errors import (
     StaleEpoch,
     Unavailable,
 )
-from common.records import BUY, SELL, Order, Trade, order_to_item
-from common.rpc import RpcServer, open_channel
+from common.rpc_client import open_channel
+from common.rpc_server import RpcServer
+from common.wire import order_to_item
 from order.trading.catalog_client import CatalogClient, FenceAnswer, Result
 from order.trading.queue import Decision
 from proto import bourse_pb2, bourse_pb2_grpc

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from common.domain import Order
 from common.errors import Internal, KeyReused, NotLeader, OutcomeUnknown, Unavailable
-from common.records import Order
 from order.leadership.replica import Role
 from order.trading.catalog_client import Result
 from order.trading.queue import Decision, PendingTrade

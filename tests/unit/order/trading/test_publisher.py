@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import redis
 
+from common.domain import BUY, Order
 from common.errors import Busy
-from common.records import BUY, Order
 from order.trading import publisher as publisher_module
 from order.trading.publisher import (
     INVALIDATION_CHANNEL,

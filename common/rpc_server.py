@@ -1,4 +1,4 @@
-"""gRPC plumbing: channels that notice the dead, servers that answer by the error table."""
+"""A gRPC server that answers by the error table, with health, reflection and bounds."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from common import logs
-from common.errors import BourseError, Busy, Internal, Unavailable, from_rpc_error
+from common.errors import BourseError, Busy, Internal, Unavailable
+from common.rpc_client import REQUEST_ID_KEY
 
 logger = logging.getLogger(__name__)
-
-REQUEST_ID_KEY = "x-request-id"
 
 # The health and reflection services answer by their own rules. None of ours streams requests.
 _OUR_METHODS = "/bourse."
@@ -29,25 +28,6 @@ _STREAM_GRACE_S = 1.0
 
 _REFLECTION_STREAMS = 2
 
-# A restarted peer must be found again within half a second, at its new address if it has one;
-# gRPC's own defaults are patient (reconnect after up to two minutes, resolve every 30 s).
-_CHANNEL_OPTIONS = [
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 500),  # also the limit of one attempt to connect
-    ("grpc.max_reconnect_backoff_ms", 500),
-    ("grpc.dns_min_time_between_resolutions_ms", 500),
-    # A peer that is gone without a word (host lost, cable cut) keeps its connection otherwise.
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 2_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    # Repeats are the protocol's business, under request ids; gRPC makes none of its own.
-    ("grpc.enable_retries", 0),
-    ("grpc.enable_http_proxy", 0),
-    # A channel made anew resolves and connects anew.
-    ("grpc.use_local_subchannel_pool", 1),
-]
-
 _SERVER_OPTIONS = [
     ("grpc.so_reuseport", 0),  # a second server on the port is a mistake: refuse to start
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
@@ -55,53 +35,6 @@ _SERVER_OPTIONS = [
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
 ]
-
-Answer = TypeVar("Answer")
-
-
-def open_channel(address: str) -> grpc.Channel:
-    """A long-lived channel to one peer. It connects when first used."""
-    return grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
-
-
-def call(method: Callable[..., Answer], request: Any, timeout_s: float) -> Answer:
-    """Calls a unary method with a deadline.
-
-    Raises:
-        BourseError: the error of the family that the answer stands for; `Unavailable` when
-            the peer cannot be reached, `OutcomeUnknown` when the deadline passed.
-    """
-    try:
-        return method(request, timeout=timeout_s, metadata=call_metadata())
-    except grpc.RpcError as error:
-        raise from_rpc_error(error) from None
-    except ValueError as error:
-        raise closed(error) from error
-
-
-def stream(method: Callable[..., Any], request: Any, timeout_s: float) -> Iterator[Any]:
-    """Reads a server stream; the deadline is for the whole of it.
-
-    Raises:
-        BourseError: as `call`.
-    """
-    try:
-        yield from method(request, timeout=timeout_s, metadata=call_metadata())
-    except grpc.RpcError as error:
-        raise from_rpc_error(error) from None
-    except ValueError as error:
-        raise closed(error) from error
-
-
-def closed(error: ValueError) -> Unavailable:
-    """grpc's way to say that the channel was closed on this side."""
-    return Unavailable(f"this side is stopping: {error}")
-
-
-def call_metadata() -> tuple[tuple[str, str | bytes], ...]:
-    """What goes with every call: the id of the request being served."""
-    identifier = logs.request_id.get()
-    return () if identifier == "-" else ((REQUEST_ID_KEY, identifier),)
 
 
 class _Wrapped(grpc.ServerInterceptor):
