@@ -21,9 +21,9 @@ from common.redis_credentials import with_password_file
 from common.replicas import ReplicaPeer
 from common.runtime import stop_event, wait_until_stopped
 from common.settings import load_settings
-from order.leadership.identity import Accord
+from order.leadership.identity import LogIdentity
 from order.leadership.node import Node
-from order.leadership.promotion import Office
+from order.leadership.promotion import Promotion
 from order.leadership.replica import Replica
 from order.log.catchup import catch_up
 from order.log.ledger import Ledger
@@ -33,7 +33,7 @@ from order.service import OrderServicer
 from order.settings import OrderSettings
 from order.trading.catalog_client import CatalogClient
 from order.trading.pipeline import Pipeline
-from order.trading.publisher import Announcer, RedisPublisher, UpdateHub
+from order.trading.publisher import Publisher, RedisPublisher, UpdateHub
 from order.trading.queue import TradeQueue
 from proto import bourse_pb2, bourse_pb2_grpc
 
@@ -64,20 +64,20 @@ class Service:
             for replica_id, address in settings.order_replicas.items()
             if replica_id != settings.order_id
         ]
-        self._accord = Accord(
+        self._identity = LogIdentity(
             self._node,
             catalog,
             self._peers,
             first_digest=lambda: log.first_digest,
             replica_count=len(settings.order_replicas),
             peer_timeout_s=settings.peer_timeout_s,
-            on_change=lambda _holds: self._say_serving(),
+            on_change=lambda _matches: self._say_serving(),
             on_wrong_log=self._give_up_log,
         )
-        self._publisher = RedisPublisher(_publishing_client(settings))
+        self._redis_publisher = RedisPublisher(_publishing_client(settings))
         hub = UpdateHub()
-        self._stream_announcer = Announcer([hub])
-        announcer = Announcer([hub, self._publisher])
+        self._stream_publisher = Publisher([hub])
+        publisher = Publisher([hub, self._redis_publisher])
         self._queue = TradeQueue(_BATCH_LIMIT, _BATCH_LIMIT, time.monotonic)
         self._replicator = Replicator(
             self._node,
@@ -88,12 +88,12 @@ class Service:
             catch_up_timeout_s=settings.peer_timeout_s,
             interval_s=settings.catch_up_interval_s,
         )
-        office = Office(
+        promotion = Promotion(
             self._node,
             catalog,
             self._ledger,
-            announcer.announce,
-            self._accord,
+            publisher.publish,
+            self._identity,
             fence_timeout_s=settings.fence_timeout_s,
             patience_s=settings.commit_patience_s,
             stuck_after_s=settings.stuck_after_s,
@@ -105,9 +105,9 @@ class Service:
             catalog=catalog,
             ledger=self._ledger,
             followers=self._replicator,
-            announcer=announcer,
-            resign=office.resign,
-            accord=self._accord,
+            publisher=publisher,
+            resign=promotion.resign,
+            identity=self._identity,
             attempt_timeout_s=settings.commit_attempt_timeout_s,
             patience_s=settings.commit_patience_s,
             halt=self.halt,
@@ -124,16 +124,16 @@ class Service:
                 log=log,
                 ledger=self._ledger,
                 queue=self._queue,
-                office=office,
+                promotion=promotion,
                 batch_age_s=pipeline.batch_age_s,
                 replica_ids=settings.order_replicas,
                 replicator=self._replicator,
                 hub=hub,
-                stream_announcer=self._stream_announcer,
+                stream_publisher=self._stream_publisher,
                 trade_limit=settings.trade_limit,
                 stream_limit=settings.stream_limit,
                 is_ready=self._is_ready,
-                may_serve_orders=lambda: self._accord.may_serve_orders,
+                may_serve_orders=lambda: self._identity.may_serve_orders,
                 is_stopping=stopping.is_set,
             ),
             self._server.grpc_server,
@@ -151,7 +151,7 @@ class Service:
         self._stopping.set()
 
     def _is_ready(self) -> bool:
-        return self._ready.is_set() and self._accord.holds
+        return self._ready.is_set() and self._identity.matches
 
     def _say_serving(self) -> None:
         self._server.set_serving(self._is_ready())
@@ -163,16 +163,16 @@ class Service:
             Unavailable: the address cannot be bound.
         """
         port = self._server.start([_SERVICE])
-        self._publisher.start()
+        self._redis_publisher.start()
         self._pipeline_thread.start()
         self._replicator.start()
         logger.info("listening on port %d, last number %d", port, self._log.last_number)
-        self._accord.look()
-        if self._accord.holds:
+        self._identity.look()
+        if self._identity.matches:
             self._catch_up()
         self._ready.set()
         self._say_serving()
-        self._accord.start()
+        self._identity.start()
         if self._is_ready():
             logger.info("ready, last number %d", self._node.view().position)
 
@@ -184,7 +184,7 @@ class Service:
                 self._peers,
                 peer_timeout_s=self._settings.peer_timeout_s,
                 pull_timeout_s=self._settings.pull_timeout_s,
-                announce=self._stream_announcer.announce,
+                publish=self._stream_publisher.publish,
                 is_stopping=self._stopping.is_set,
             )
         except Contradiction as denial:
@@ -205,9 +205,9 @@ class Service:
         self._pipeline_thread.join(_JOIN_TIMEOUT_S)
         if self._pipeline_thread.is_alive():
             return False
-        self._accord.stop()
+        self._identity.stop()
         self._replicator.stop()
-        self._publisher.stop()
+        self._redis_publisher.stop()
         for peer in self._peers:
             peer.close()
         self._channel.close()

@@ -26,13 +26,13 @@ from common.errors import (
 )
 from common.wire import TYPE_NUMBERS, order_to_item, orders_from_items, trade_from_request
 from order.leadership.node import Node
-from order.leadership.promotion import Office
-from order.leadership.replica import IN_OFFICE, Gap
+from order.leadership.promotion import Promotion
+from order.leadership.replica import LEADING, Gap
 from order.log.ledger import AppendFailed, Ledger
 from order.log.log import OrderLog
 from order.log.replication import Replicator
-from order.trading.publisher import Announcer, UpdateHub
-from order.trading.queue import Decision, PendingTrade, TradeQueue
+from order.trading.publisher import Publisher, UpdateHub
+from order.trading.queue import PendingTrade, TradeAnswer, TradeQueue
 from proto import bourse_pb2, bourse_pb2_grpc
 
 logger = logging.getLogger(__name__)
@@ -52,12 +52,12 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         log: OrderLog,
         ledger: Ledger,
         queue: TradeQueue,
-        office: Office,
+        promotion: Promotion,
         batch_age_s: Callable[[], float],
         replica_ids: Collection[int],
         replicator: Replicator,
         hub: UpdateHub,
-        stream_announcer: Announcer,
+        stream_publisher: Publisher,
         trade_limit: int,
         stream_limit: int,
         is_ready: Callable[[], bool],
@@ -68,12 +68,12 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         self._log = log
         self._ledger = ledger
         self._queue = queue
-        self._office = office
+        self._promotion = promotion
         self._batch_age_s = batch_age_s
         self._replica_ids = frozenset(replica_ids)
         self._replicator = replicator
         self._hub = hub
-        self._stream_announcer = stream_announcer
+        self._stream_publisher = stream_publisher
         self._trade_slots = threading.BoundedSemaphore(trade_limit)
         self._catch_up_slots = threading.BoundedSemaphore(stream_limit)
         self._update_slots = threading.BoundedSemaphore(stream_limit)
@@ -116,10 +116,10 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
 
     def _decide(
         self, trades: Sequence[domain.Trade], time_left_s: float
-    ) -> list[Decision | BourseError]:
+    ) -> list[TradeAnswer | BourseError]:
         if not trades:
             return []
-        if self._node.view().role not in IN_OFFICE:
+        if self._node.view().role not in LEADING:
             raise NotLeader(f"replica {self._replica_id} is not the leader")
         deadline_s = time.monotonic() + time_left_s - _ANSWER_MARGIN_S
         pending = [PendingTrade(trade, deadline_s) for trade in trades]
@@ -135,7 +135,9 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
             status=_INVALID, transaction_number=-1, replica_id=self._replica_id
         )
 
-    def _response(self, outcome: Decision | BourseError) -> bourse_pb2.TradeResponse | BourseError:
+    def _response(
+        self, outcome: TradeAnswer | BourseError
+    ) -> bourse_pb2.TradeResponse | BourseError:
         if isinstance(outcome, BourseError):
             return outcome
         elapsed_ms = int((time.monotonic() - outcome.decided_at_s) * 1000)
@@ -188,7 +190,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         if request.leader_id:
             self._hear_of(request.leader_id, request.epoch)
         try:
-            self._stream_announcer.announce(self._ledger.append(orders_from_items(request.rows)))
+            self._stream_publisher.publish(self._ledger.append(orders_from_items(request.rows)))
         except ValueError as error:
             raise InvalidRequest(f"no row of a log: {error}") from error
         except Gap:
@@ -254,7 +256,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
     def GetLeader(
         self, request: bourse_pb2.Empty, context: grpc.ServicerContext
     ) -> bourse_pb2.GetLeaderResponse:
-        self._office.resign_if_stuck(self._batch_age_s())
+        self._promotion.resign_if_stuck(self._batch_age_s())
         view = self._node.view()
         return bourse_pb2.GetLeaderResponse(
             replica_id=self._replica_id, leader_id=view.leader_id, epoch=view.epoch
@@ -267,8 +269,8 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
             self._check_epoch(request.epoch)
             if _time_left_s(context) <= 0:
                 raise OutcomeUnknown("the caller has gone on to another candidate")
-            self._office.resign_if_stuck(self._batch_age_s())
-            self._office.take(request.epoch)
+            self._promotion.resign_if_stuck(self._batch_age_s())
+            self._promotion.lead(request.epoch)
         else:
             self._hear_of(request.leader_id, request.epoch)
         view = self._node.view()

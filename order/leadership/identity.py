@@ -5,14 +5,14 @@ not, one of the two was lost, swapped or put back from a backup. Each by itself 
 one is wrong is told by the other replicas' logs. The rules, in which "other logs" are those with
 orders in them, as far as this replica has seen where they end:
 
-- The catalog denies this log: this replica takes no office (the fence refuses it) and is not ready,
+- The catalog denies this log: this replica cannot lead (the fence refuses it) and is not ready,
   until the catalog takes the log for its own.
 - The catalog denies a log, but its journal begins with the same order: they are of one service, and
-  the catalog lost orders that this log has. No replica that knows of it takes office, for numbers
+  the catalog lost orders that this log has. No replica that knows of it leads, for numbers
   would be given out again; and that log is kept, whatever the catalog says of the others.
 - Else, if more than half of all replicas have logs that the catalog confirms, the log that it
   denies is the wrong one. It is set aside and rebuilt.
-- The catalog denies more of the other logs than it confirms: this replica takes no office though
+- The catalog denies more of the other logs than it confirms: this replica does not lead, though
   its own log, short or empty as it may be, contradicts nothing.
 - Orders of a log that the catalog denies are served only if something speaks for the log: the
   catalog confirmed it earlier in this life of the process, denies another log as well, or begins
@@ -65,7 +65,7 @@ class Verdicts(NamedTuple):
     prove_loss: bool  # one that is denied begins as the journal does
 
 
-class Accord:
+class LogIdentity:
     """Compares log and journal at the start, and every second from then on.
 
     Args:
@@ -102,16 +102,16 @@ class Accord:
         self._speaks_for_log = False
         self._log_ends: Mapping[int, LogEnd] = {}  # of the other replicas
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._keep_looking, name="accord", daemon=True)
+        self._thread = threading.Thread(target=self._keep_looking, name="identity", daemon=True)
 
     @property
-    def holds(self) -> bool:
+    def matches(self) -> bool:
         """False while the catalog denies this log."""
         return not self._denied_because
 
     @property
     def may_serve_orders(self) -> bool:
-        return self._has_looked and (self.holds or self._speaks_for_log)
+        return self._has_looked and (self.matches or self._speaks_for_log)
 
     def start(self) -> None:
         self._thread.start()
@@ -139,11 +139,12 @@ class Accord:
         """The catalog, or what came from it, contradicts this log."""
         verdicts, is_kin = self._verdicts_so_far(), self._begins_as_the_journal()
         with self._changing:
-            is_news, self._denied_because = self.holds, denial.message
+            is_news, self._denied_because = self.matches, denial.message
             self._speaks_for_log |= verdicts.denied > 0 or is_kin is True
         if is_news:
             logger.critical(
-                "this log and the catalog do not belong together, so no office is taken: %s. %s",
+                "this log and the catalog do not belong together, so this replica does not "
+                "lead: %s. %s",
                 denial,
                 _WAY_OUT,
             )
@@ -152,7 +153,7 @@ class Accord:
             self._on_wrong_log(f"{denial}; the catalog confirms {verdicts.confirmed} other logs")
 
     def check_peers(self, timeout_s: float) -> None:
-        """Whether an office may be taken, as far as the other replicas' logs tell.
+        """Whether this replica may lead, as far as the other replicas' logs tell.
 
         Args:
             timeout_s: of each question to the catalog.
@@ -164,7 +165,7 @@ class Accord:
         verdicts = self._verdicts(timeout_s)
         if verdicts.prove_loss or verdicts.denied > verdicts.confirmed:
             logger.critical(
-                "no office is taken under this catalog: it contradicts the logs of %d other "
+                "nobody leads under this catalog: it contradicts the logs of %d other "
                 "replicas%s. %s",
                 verdicts.denied,
                 ", which have orders that it lost" if verdicts.prove_loss else "",
@@ -174,7 +175,7 @@ class Accord:
 
     def _confirmed(self, position: int) -> None:
         with self._changing:
-            is_news, self._denied_because = not self.holds, ""
+            is_news, self._denied_because = not self.matches, ""
             self._speaks_for_log |= position > 0
         if is_news:
             logger.warning("this log and the catalog belong together again")

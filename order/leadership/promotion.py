@@ -1,4 +1,4 @@
-"""Taking office: fence → pull → lead."""
+"""Promotion, from follower to leader: fence → pull → lead."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Protocol
 from common.domain import Order
 from common.errors import BourseError, Contradiction, Damaged, Unavailable
 from order.leadership.node import Node
-from order.leadership.replica import IN_OFFICE, IllegalTransition, Replica
+from order.leadership.replica import LEADING, IllegalTransition, Replica
 from order.log.ledger import AppendFailed, Ledger
 from order.trading.catalog_client import FenceAnswer
 
 logger = logging.getLogger(__name__)
 
 _RETRY_PAUSE_S = 0.05
-# After an office lost by its own fault. Short enough that a sole survivor is back within the time
-# that a frontend gives a trade.
+# After it stopped leading by its own fault. Short enough that a sole survivor is back within the
+# time that a frontend gives a trade.
 _REST_S = 2.0
 
 
 class Registry(Protocol):
-    """The catalog, as far as taking office needs it."""
+    """The catalog, as far as a promotion needs it."""
 
     def fence(
         self,
@@ -45,7 +45,7 @@ class WrongCatalog(Unavailable):
     default_message = "this is not the catalog of the other replicas' logs"
 
 
-class Accord(Protocol):
+class Identity(Protocol):
     """Whether the logs and the catalog belong together."""
 
     def check_peers(self, timeout_s: float) -> None: ...
@@ -57,11 +57,11 @@ def _in_a_thread(work: Callable[[], None]) -> None:
     threading.Thread(target=work, name="promote", daemon=True).start()
 
 
-class Office:
-    """Takes office when asked to; callers that ask at once join one attempt.
+class Promotion:
+    """Makes this replica the leader when asked to; callers that ask at once join one attempt.
 
-    A replica that lost an office by its own fault (it does not reach the catalog, or its disk
-    fails) takes no other for a moment, so that the next one gets its turn.
+    A replica that stopped leading by its own fault (it does not reach the catalog, or its disk
+    fails) rests for a moment, so that the next one gets its turn.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class Office:
         node: Node,
         registry: Registry,
         ledger: Ledger,
-        announce: Callable[[Sequence[Order]], None],
-        accord: Accord,
+        publish: Callable[[Sequence[Order]], None],
+        identity: Identity,
         *,
         fence_timeout_s: float,
         patience_s: float,
@@ -83,8 +83,8 @@ class Office:
         self._node = node
         self._registry = registry
         self._ledger = ledger
-        self._announce = announce
-        self._accord = accord
+        self._publish = publish
+        self._identity = identity
         self._fence_timeout_s = fence_timeout_s
         self._patience_s = patience_s
         self._stuck_after_s = stuck_after_s
@@ -98,8 +98,8 @@ class Office:
         self._resigned_because = ""
         self._promotion_moved_at: float | None = None  # None: none is running
 
-    def take(self, suggested_epoch: int) -> int:
-        """Holds office when it returns: leading, or about to; returns the office's epoch.
+    def lead(self, suggested_epoch: int) -> int:
+        """When it returns, this replica leads or is about to; returns the epoch.
 
         An attempt that takes longer goes on without its callers; if it succeeds, the replica
         is found to lead when somebody next asks.
@@ -110,14 +110,14 @@ class Office:
         try:
             return self.begin(suggested_epoch).result(timeout=self._fence_timeout_s)
         except TimeoutError:
-            raise Unavailable("taking office takes too long") from None
+            raise Unavailable("the promotion takes too long") from None
 
     def begin(self, suggested_epoch: int) -> Future[int]:
-        """The attempt that runs, or a new one; done at once if office is held already."""
+        """The attempt that runs, or a new one; done at once if this replica leads already."""
         attempt: Future[int] = Future()
         with self._joining:
             view = self._node.view()
-            if view.role in IN_OFFICE:
+            if view.role in LEADING:
                 attempt.set_result(view.epoch)
                 return attempt
             if self._clock() < self._rests_until:
@@ -130,17 +130,17 @@ class Office:
             self._spawn(lambda: self._run(attempt, suggested_epoch))
         except RuntimeError as error:  # no thread is to be had
             self._forget(attempt)
-            attempt.set_exception(Unavailable(f"cannot take office: {error}"))
+            attempt.set_exception(Unavailable(f"cannot lead: {error}"))
         return attempt
 
     def resign(self, epoch: int, why: str) -> None:
-        """Leaves that office by this replica's own fault, and rests."""
+        """Stops leading in that epoch by this replica's own fault, and rests."""
         if self._node.step(lambda replica: replica.step_down(epoch), why):
             self._rest(why)
 
     def resign_if_stuck(self, batch_age_s: float) -> None:
-        """Leaves an office in which nothing moves, and takes none as long as nothing does: a
-        disk can hang instead of failing.
+        """Stops leading when nothing moves, and rests as long as nothing does: a disk can
+        hang instead of failing.
 
         Called by who is about to speak for this replica, for the stuck thread cannot.
 
@@ -168,9 +168,9 @@ class Office:
             if isinstance(error, Damaged):
                 self._report(error)
             elif not isinstance(error, BourseError):
-                logger.exception("unexpected error while taking office")
+                logger.exception("unexpected error while asking the fence")
             self._forget(attempt)
-            attempt.set_exception(Unavailable(f"cannot take office: {error}"))
+            attempt.set_exception(Unavailable(f"cannot lead: {error}"))
             return
         self._forget(attempt)
         attempt.set_result(epoch)
@@ -183,7 +183,7 @@ class Office:
     def _report(self, error: Damaged) -> None:
         """What another part says is wrong is no reason to halt: it may be the other part."""
         if isinstance(error, Contradiction):
-            self._accord.contradicted(error)
+            self._identity.contradicted(error)
         else:
             self._halt(error.message)
 
@@ -199,7 +199,7 @@ class Office:
         try:
             return self._ask_fence(asked)
         except BaseException:
-            self._node.step(Replica.withdraw, "no office to be had")
+            self._node.step(Replica.withdraw, "not accepted by the fence")
             raise
 
     def _check_log(self) -> None:
@@ -207,7 +207,7 @@ class Office:
         if not self._ledger.last_append_failed:
             return
         try:
-            self._ledger.pull(self._registry.journal, self._announce)
+            self._ledger.pull(self._registry.journal, self._publish)
         except AppendFailed as failure:
             raise Unavailable(f"the log takes no rows: {failure}") from failure
 
@@ -218,7 +218,7 @@ class Office:
             view = self._node.view()
             try:
                 # Each time anew: while there was no answer the catalog may have become another.
-                self._accord.check_peers(remaining_s)
+                self._identity.check_peers(remaining_s)
                 answer = self._registry.fence(
                     asked, view.replica_id, remaining_s, view.position, view.digest
                 )
@@ -234,7 +234,7 @@ class Office:
                 self._accepted(asked)
                 return asked
             asked = self._refused(asked, answer)
-        raise Unavailable("cannot reach the catalog to take office")
+        raise Unavailable("cannot reach the catalog to register an epoch")
 
     def _accepted(self, asked: int) -> None:
         self._node.step(lambda replica: replica.fence_accepted(asked), "accepted by the fence")
@@ -249,14 +249,14 @@ class Office:
         return self._node.step(lambda replica: replica.fence_refused(asked, answer.epoch))
 
     def _promote(self, epoch: int) -> None:
-        """From promoting to leading: the log gets what it lacks; what it got is announced, for
+        """From promoting to leading: the log gets what it lacks; what it got is published, for
         the leader that had it committed may have died before it could."""
         try:
             # Without it, a new leader lacks orders ("pull before leading": test_interleavings.py).
             self._pull(epoch)
             self._node.step(lambda replica: replica.caught_up(epoch), "caught up")
         except IllegalTransition:
-            logger.info("office of epoch %d was lost while promoting", epoch)
+            logger.info("epoch %d was lost while promoting", epoch)
         except (BourseError, AppendFailed) as error:
             self.resign(epoch, f"cannot catch up: {error}")
             if isinstance(error, Damaged):
@@ -283,4 +283,4 @@ class Office:
 
     def _take_in(self, rows: Sequence[Order]) -> None:
         self._promotion_moved_at = self._clock()
-        self._announce(rows)
+        self._publish(rows)

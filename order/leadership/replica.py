@@ -6,18 +6,18 @@ The rules:
     FOLLOWER   stand           CANDIDATE   asks the fence for an epoch
     CANDIDATE  fence_refused   CANDIDATE   asks for the registered epoch + 1
     CANDIDATE  withdraw        FOLLOWER    the fence could not be reached
-    CANDIDATE  fence_accepted  PROMOTING   the only way to hold office
+    CANDIDATE  fence_accepted  PROMOTING   the only way to lead
     PROMOTING  caught_up       LEADER      the log has what the journal had
     PROMOTING  step_down       FOLLOWER
     LEADER     step_down       FOLLOWER
     LEADER     open_batch      LEADER      one batch at a time ...
     LEADER     settle_batch    LEADER      ... and none after it before it is settled
-    (any)      hear_of         FOLLOWER if it held an older office, else unchanged
+    (any)      hear_of         FOLLOWER if it led in an older epoch, else unchanged
     (any)      advance         unchanged   the log grew, without a gap
 
-A transition that the rules do not allow raises `IllegalTransition` and changes nothing. Those
-that speak of an office name its epoch, because news of an office can arrive after the replica
-lost it and even after it won another.
+A transition that the rules do not allow raises `IllegalTransition` and changes nothing. A step
+that belongs to an epoch names it, because it can come after the replica lost that epoch, and even
+after it won another.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Role(StrEnum):
     LEADER = "leader"
 
 
-IN_OFFICE = (Role.PROMOTING, Role.LEADER)
+LEADING = (Role.PROMOTING, Role.LEADER)
 
 
 class IllegalTransition(Exception):
@@ -54,7 +54,7 @@ class ReplicaView:
 
     replica_id: int
     role: Role
-    epoch: int  # of the office held, else the highest one heard of
+    epoch: int  # that it leads in, else the highest one heard of
     leader_id: int  # whom this replica takes for the leader, 0 nobody
     position: int  # the last order number in the log
     digest: bytes  # of the log up to the position
@@ -63,9 +63,9 @@ class ReplicaView:
 class Replica:
     """See the module's rules.
 
-    Invariants: in office, `leader_id` is this replica and `epoch` was accepted by the fence for
-    this process; out of office, `leader_id` is never this replica; a batch is open only in
-    office as leader; the position only ever grows, by one row after the other.
+    Invariants: while promoting or leading, `leader_id` is this replica and `epoch` was accepted by
+    the fence for this process; otherwise `leader_id` is never this replica. A batch is open only
+    while leading. The position only ever grows, by one row after the other.
     """
 
     def __init__(self, replica_id: int, position: int, digest: bytes) -> None:
@@ -83,7 +83,7 @@ class Replica:
             self._id, self._role, self._epoch, self._leader_id, self._position, self._digest
         )
 
-    # ------------------------------------------------------------ taking office
+    # ------------------------------------------------------------ promotion
 
     def stand(self, suggested_epoch: int) -> int:
         """Becomes a candidate; returns the epoch to ask the fence for."""
@@ -96,7 +96,7 @@ class Replica:
         """Another epoch is registered; returns the next epoch to ask for.
 
         What is registered counts, whatever was seen before. A refusal that names this replica
-        is still a refusal: the office may have been given to an earlier life of it.
+        is still a refusal: the epoch may have been given to an earlier life of it.
         """
         # Without it, two can lead in one epoch ("a refusal is a refusal": test_interleavings.py).
         self._require_candidacy(asked_epoch, "fence_refused")
@@ -104,7 +104,7 @@ class Replica:
         return self._asked_epoch
 
     def fence_accepted(self, asked_epoch: int) -> None:
-        """The epoch asked for is registered for this process: it holds office."""
+        """The epoch asked for is registered for this process."""
         self._require_candidacy(asked_epoch, "fence_accepted")
         self._role = Role.PROMOTING
         self._epoch = asked_epoch
@@ -116,35 +116,35 @@ class Replica:
         self._role = Role.FOLLOWER
 
     def caught_up(self, epoch: int) -> None:
-        """The log has all that the journal had when this office began."""
+        """The log has all that the journal had when this epoch began."""
         self._require(self._role is Role.PROMOTING and self._epoch == epoch, "caught_up")
         self._role = Role.LEADER
 
-    # ------------------------------------------------------------ leaving office
+    # ------------------------------------------------------------ stepping down
 
     def step_down(self, epoch: int) -> bool:
-        """Leaves the office of that epoch; False if it is no longer held."""
-        if self._role not in IN_OFFICE or self._epoch != epoch:
+        """Stops leading in that epoch; False if it did so already."""
+        if self._role not in LEADING or self._epoch != epoch:
             return False
-        self._leave_office()
+        self._stop_leading()
         return True
 
     def hear_of(self, leader_id: int, epoch: int) -> bool:
-        """News that another replica leads; True if that ends an office of this one.
+        """News that another replica leads; True if this one led and is deposed.
 
-        Hearsay never confers office, and news of an older leadership changes nothing.
+        Hearsay never makes a leader, and news of an older leadership changes nothing.
         """
-        # Without it, two can lead in one epoch ("no office by hearsay": test_interleavings.py).
+        # Without it, two can lead in one epoch ("no leader by hearsay": test_interleavings.py).
         if leader_id == self._id or epoch <= self._epoch or self._role is Role.CANDIDATE:
             return False
-        deposed = self._role in IN_OFFICE
+        deposed = self._role in LEADING
         if deposed:
-            self._leave_office()
+            self._stop_leading()
         self._epoch = epoch
         self._leader_id = leader_id
         return deposed
 
-    def _leave_office(self) -> None:
+    def _stop_leading(self) -> None:
         self._role = Role.FOLLOWER
         self._leader_id = 0
         self._batch_is_open = False
@@ -158,7 +158,7 @@ class Replica:
         return self._epoch
 
     def settle_batch(self, epoch: int) -> bool:
-        """The batch's decisions are known; False if its office was lost meanwhile."""
+        """The batch's decisions are known; False if its epoch was lost meanwhile."""
         if self._role is not Role.LEADER or self._epoch != epoch:
             return False
         self._require(self._batch_is_open, "settle_batch")

@@ -26,7 +26,7 @@ def catch_up(
     *,
     peer_timeout_s: float,
     pull_timeout_s: float,
-    announce: Callable[[Sequence[Order]], None],
+    publish: Callable[[Sequence[Order]], None],
     is_stopping: Callable[[], bool],
 ) -> None:
     """Pulls the rows that the leader has and this log lacks.
@@ -46,7 +46,7 @@ def catch_up(
         return pull_rows(leader, after, pull_timeout_s)
 
     try:
-        ledger.pull(lambda after: _until_stopped(pull(after), is_stopping), announce)
+        ledger.pull(lambda after: _until_stopped(pull(after), is_stopping), publish)
     except Damaged:
         raise
     except (BourseError, AppendFailed, Gap) as error:

@@ -49,14 +49,14 @@ class Replicator:
         self._catch_up_timeout_s = catch_up_timeout_s
         self._interval_s = interval_s
         self._changing = threading.Lock()
-        self._epoch = 0  # of the office the in-sync set belongs to
+        self._epoch = 0  # that the in-sync set belongs to
         self._in_sync: dict[int, ReplicaPeer] = {}
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._senders = ThreadPoolExecutor(max(1, len(peers) - 1), "replicate")
 
     def in_sync(self) -> list[int]:
-        """The ids of the followers in sync; empty out of office."""
+        """The ids of the followers in sync; empty while this replica does not lead."""
         view = self._node.view()
         with self._changing:
             is_current = view.role is Role.LEADER and view.epoch == self._epoch

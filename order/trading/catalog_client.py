@@ -18,7 +18,7 @@ from common.errors import (
     Unavailable,
 )
 from common.wire import order_from_item, orders_from_items, trade_to_request
-from order.trading.queue import Decision
+from order.trading.queue import TradeAnswer
 from proto import bourse_pb2, bourse_pb2_grpc
 
 # Rows of one call of a pull.
@@ -29,7 +29,7 @@ CHUNK = 1_000
 class Result:
     """What the catalog says of one trade of a batch."""
 
-    outcome: Decision | BourseError
+    outcome: TradeAnswer | BourseError
     row: Order | None  # when done
 
 
@@ -78,11 +78,11 @@ class CatalogClient:
         last_number: int = 0,
         digest: bytes = b"",
     ) -> FenceAnswer:
-        """Asks for an office.
+        """Asks to have an epoch registered for this process.
 
         Raises:
             Contradiction: a log that ends so is not a beginning of the catalog's journal.
-            BourseError: anything else leaves it unknown whether the office was given.
+            BourseError: anything else leaves it unknown whether it was registered.
         """
         request = bourse_pb2.FenceRequest(
             epoch=epoch, leader_id=leader_id, last_number=last_number, digest=digest
@@ -129,7 +129,7 @@ def _result(message: bourse_pb2.UpdateResponse, now: float) -> Result:
     if message.failure != bourse_pb2.UpdateResponse.NONE:
         return Result(Internal(), None)
     row = order_from_item(message.row) if message.HasField("row") else None
-    decision = Decision(
+    answer = TradeAnswer(
         status=message.status,
         number=message.transaction_number,
         version=row.version if row else 0,
@@ -137,4 +137,4 @@ def _result(message: bourse_pb2.UpdateResponse, now: float) -> Result:
         decided_at_s=now,
         replayed=message.replayed,
     )
-    return Result(decision, row)
+    return Result(answer, row)

@@ -1,4 +1,4 @@
-"""The trade pipeline: batch → commit → append → replicate → announce → answer."""
+"""The trade pipeline: batch → commit → append → replicate → publish → answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from order.leadership.node import Node
 from order.leadership.replica import Gap, IllegalTransition, Replica, Role
 from order.log.ledger import AppendFailed, Ledger
 from order.trading.catalog_client import Result
-from order.trading.queue import Decision, PendingTrade, TradeQueue
+from order.trading.queue import PendingTrade, TradeAnswer, TradeQueue
 
 logger = logging.getLogger(__name__)
 
@@ -40,20 +40,20 @@ class Followers(Protocol):
     def replicate(self, rows: Sequence[Order], epoch: int) -> None: ...
 
 
-class Announcer(Protocol):
-    def announce(self, rows: Sequence[Order]) -> None: ...
+class Publisher(Protocol):
+    def publish(self, rows: Sequence[Order]) -> None: ...
 
 
 class Resignation(Protocol):
     def __call__(self, epoch: int, why: str) -> None:
-        """Leaves that office by this replica's own fault."""
+        """Stops leading in that epoch by this replica's own fault."""
 
 
-class Accord(Protocol):
+class Identity(Protocol):
     def contradicted(self, denial: Contradiction) -> None: ...
 
 
-class OfficeLost(Exception):
+class LeadershipLost(Exception):
     """This replica stepped down before the batch was settled."""
 
     def __init__(self, answer: BourseError) -> None:
@@ -76,9 +76,9 @@ class Pipeline:
         catalog: CommitPoint,
         ledger: Ledger,
         followers: Followers,
-        announcer: Announcer,
+        publisher: Publisher,
         resign: Resignation,
-        accord: Accord,
+        identity: Identity,
         attempt_timeout_s: float,
         patience_s: float,
         halt: Callable[[str], None],
@@ -90,9 +90,9 @@ class Pipeline:
         self._catalog = catalog
         self._ledger = ledger
         self._followers = followers
-        self._announcer = announcer
+        self._publisher = publisher
         self._resign = resign
-        self._accord = accord
+        self._identity = identity
         self._attempt_timeout_s = attempt_timeout_s
         self._patience_s = patience_s
         self._halt = halt
@@ -127,7 +127,7 @@ class Pipeline:
         except Contradiction as denial:
             _fail(batch, OutcomeUnknown())
             self._resign(self._node.view().epoch, denial.message)
-            self._accord.contradicted(denial)
+            self._identity.contradicted(denial)
         except Damaged as error:
             _fail(batch, error)
             self._halt(error.message)
@@ -143,14 +143,14 @@ class Pipeline:
         try:
             epoch = self._open()
             results = self._commit([pending.trade for pending in batch], epoch)
-        except OfficeLost as loss:
+        except LeadershipLost as loss:
             _fail(batch, loss.answer)
             return
         rows = [result.row for result in results if result.row is not None]
         appended = self._append(rows, epoch)
         self._node.step(lambda replica: replica.settle_batch(epoch))
         self._followers.replicate(appended, epoch)
-        self._announcer.announce([*rows, *appended])
+        self._publisher.publish([*rows, *appended])
         _answer(batch, results)
         logger.info("epoch %d: batch of %d, %s", epoch, len(batch), _numbers(appended))
 
@@ -158,14 +158,14 @@ class Pipeline:
         try:
             return self._node.step(Replica.open_batch)
         except IllegalTransition as refusal:
-            raise OfficeLost(NotLeader()) from refusal
+            raise LeadershipLost(NotLeader()) from refusal
 
     def _commit(self, trades: Sequence[Trade], epoch: int) -> list[Result]:
         """Sends the batch as it is until it is settled. Copies are harmless: each request id is
         decided once. Only results or a refusal of the epoch settle it.
 
         Raises:
-            OfficeLost: refused, or the patience is over; this replica has stepped down.
+            LeadershipLost: refused, or the patience is over; this replica has stepped down.
         """
         started = self._clock()
         in_doubt = False
@@ -177,12 +177,12 @@ class Pipeline:
                 why = f"refused by the catalog: {refusal.message}"
                 self._node.step(lambda replica: replica.step_down(epoch), why)
                 # An earlier copy may have been decided before the epoch went stale.
-                raise OfficeLost(OutcomeUnknown() if in_doubt else NotLeader()) from refusal
+                raise LeadershipLost(OutcomeUnknown() if in_doubt else NotLeader()) from refusal
             except BourseError as error:
                 in_doubt = True
                 if self._clock() - started >= self._patience_s:
                     self._resign(epoch, f"cannot reach the catalog: {error.message}")
-                    raise OfficeLost(OutcomeUnknown()) from error
+                    raise LeadershipLost(OutcomeUnknown()) from error
                 if error.message != said:  # a full disk, say, answers each copy alike
                     logger.warning("batch of %d in doubt, sending it again: %s", len(trades), error)
                     said = error.message
@@ -208,7 +208,7 @@ class Pipeline:
 
 def _answer(batch: Sequence[PendingTrade], results: Sequence[Result]) -> None:
     for pending, result in zip(batch, results, strict=True):
-        if isinstance(result.outcome, Decision):
+        if isinstance(result.outcome, TradeAnswer):
             pending.answer(result.outcome)
         else:
             pending.fail(result.outcome)

@@ -1,6 +1,6 @@
-"""Announcing: which stocks changed, to Redis and to every stream of updates.
+"""Publishing: which stocks changed, to Redis and to every stream of updates.
 
-Neither carries a promise. Entries of the cache that nobody announces die with their lease, and
+Neither carries a promise. Entries of the cache that nobody publishes die with their lease, and
 a stream that cannot keep up is ended with an error, never thinned out in silence.
 """
 
@@ -34,13 +34,13 @@ class Sink(Protocol):
         """Takes the changes without ever waiting."""
 
 
-class Announcer:
+class Publisher:
     """Hands the newest version of each stock of a batch to every sink."""
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self._sinks = tuple(sinks)
 
-    def announce(self, rows: Sequence[Order]) -> None:
+    def publish(self, rows: Sequence[Order]) -> None:
         changes: dict[str, int] = {}
         for row in rows:
             changes[row.name] = max(row.version, changes.get(row.name, 0))
@@ -123,7 +123,7 @@ class RedisPublisher:
                 if name in self._waiting or len(self._waiting) < _PUBLISHED_AT_ONCE:
                     self._waiting[name] = max(version, self._waiting.get(name, 0))
                 else:
-                    logger.debug("publisher is behind, %s is not announced", name)
+                    logger.debug("publisher is behind, %s is not published", name)
             self._arrived.notify()
 
     def start(self) -> None:

@@ -13,7 +13,7 @@ from common.errors import BourseError, Busy, OutcomeUnknown
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class TradeAnswer:
     """How the catalog decided a trade."""
 
     status: int
@@ -33,9 +33,9 @@ class PendingTrade:
 
     trade: Trade
     deadline_s: float
-    outcome: Future[Decision] = field(default_factory=Future)
+    outcome: Future[TradeAnswer] = field(default_factory=Future)
 
-    def result(self, timeout_s: float) -> Decision | BourseError:
+    def result(self, timeout_s: float) -> TradeAnswer | BourseError:
         """How it ended; the outcome is unknown to who does not wait longer than this."""
         try:
             return self.outcome.result(timeout=max(0.0, timeout_s))
@@ -44,7 +44,7 @@ class PendingTrade:
         except TimeoutError:
             return OutcomeUnknown()
 
-    def answer(self, decision: Decision) -> None:
+    def answer(self, decision: TradeAnswer) -> None:
         self.outcome.set_result(decision)
 
     def fail(self, error: BourseError) -> None:

@@ -44,7 +44,7 @@ def test_a_full_catalog_refuses_trades_until_there_is_room(small: Stack) -> None
     check_promises(small, {**load.acknowledged, key: number})
 
 
-def test_nobody_takes_office_with_a_full_catalog(small: Stack) -> None:
+def test_nobody_leads_with_a_full_catalog(small: Stack) -> None:
     old = leader(small)
     fill(small, "catalog")
     acknowledged = trade_until_refused(small)

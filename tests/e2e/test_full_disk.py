@@ -64,7 +64,7 @@ def test_all_logs_full_is_503_and_comes_back_by_itself(small: Stack) -> None:
     epochs = max(int(status["epoch"]) for status in statuses(small).values())
     refused = str(uuid.uuid4())
     assert trade(small, refused)[0] == 503
-    # Nobody was elected in vain meanwhile: who cannot write does not ask for an office.
+    # Nobody was elected in vain meanwhile: a replica that cannot write asks for no epoch.
     assert max(int(status["epoch"]) for status in statuses(small).values()) == epochs
     for number in acknowledged.values():
         assert small.get(f"/orders?order-number={number}")[0] == 200

@@ -17,7 +17,7 @@ from tests.support.rigged_cluster import RiggedCluster, rigged_cluster
 CLIENTS = 6
 STOCK, SHARES = "stock9", 5
 # What somebody comes to with every trade; the rest, only when a leader has died.
-OF_A_TRADE = [point for point in POINTS if not point.startswith("office")]
+OF_A_TRADE = [point for point in POINTS if not point.startswith("promotion")]
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +108,8 @@ def test_under_load_nothing_is_lost_or_done_twice(cluster: RiggedCluster, point:
         assert load.traffic.server_errors == 0
 
 
-@pytest.mark.parametrize("point", ["office after fence", "office during pull"])
-def test_a_candidate_dies_taking_office(cluster: RiggedCluster, point: str) -> None:
+@pytest.mark.parametrize("point", ["promotion after fence", "promotion during pull"])
+def test_a_candidate_dies_while_promoting(cluster: RiggedCluster, point: str) -> None:
     leader = wait_all_in_sync(cluster)
     candidate = max(replica_id for replica_id in REPLICAS if replica_id != leader)
     load = Load(cluster.url, CLIENTS)
@@ -129,4 +129,4 @@ def test_a_candidate_dies_taking_office(cluster: RiggedCluster, point: str) -> N
 
 
 def test_every_point_was_tried() -> None:
-    assert {*OF_A_TRADE, "office after fence", "office during pull"} == set(POINTS)
+    assert {*OF_A_TRADE, "promotion after fence", "promotion during pull"} == set(POINTS)

@@ -17,7 +17,7 @@ from order.log.ledger import Ledger
 from order.log.log import open_log
 from order.trading.catalog_client import Result
 from order.trading.pipeline import Pipeline
-from order.trading.queue import Decision, PendingTrade, TradeQueue
+from order.trading.queue import PendingTrade, TradeAnswer, TradeQueue
 from tests.support.cluster import Cluster
 from tests.support.load import Load, let_pass
 
@@ -61,14 +61,14 @@ def test_nobody_waits_beyond_the_budget_for_the_next_leader(
     assert slowest_s < REQUEST_BUDGET_S
 
 
-# ---------------------------------------------------------------- between two offices
+# ---------------------------------------------------------------- between two leaders
 
 
 class DecidingCatalog:
     """Decides each trade as not permitted, which leaves no row."""
 
     def update_batch(self, epoch: int, trades: Sequence[Trade], timeout_s: float) -> list[Result]:
-        refused = Decision(0, -1, version=0, lease_ms=0, decided_at_s=0.0, replayed=False)
+        refused = TradeAnswer(0, -1, version=0, lease_ms=0, decided_at_s=0.0, replayed=False)
         return [Result(refused, None) for _ in trades]
 
     def journal(self, after: int) -> Iterator[Sequence[Order]]:
@@ -80,7 +80,7 @@ class Nobody:
 
     def replicate(self, rows: Sequence[Order], epoch: int) -> None: ...
 
-    def announce(self, rows: Sequence[Order]) -> None: ...
+    def publish(self, rows: Sequence[Order]) -> None: ...
 
     def contradicted(self, denial: Contradiction) -> None: ...
 
@@ -109,9 +109,9 @@ def running_pipeline(directory: Path, node: Node) -> Iterator[TradeQueue]:
         catalog=DecidingCatalog(),
         ledger=Ledger(log, node),
         followers=Nobody(),
-        announcer=Nobody(),
+        publisher=Nobody(),
         resign=lambda epoch, why: None,
-        accord=Nobody(),
+        identity=Nobody(),
         attempt_timeout_s=1.0,
         patience_s=1.0,
         halt=lambda _reason: None,

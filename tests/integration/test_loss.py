@@ -162,7 +162,7 @@ def all_orders_found(cluster: Cluster, acknowledged: dict[str, int]) -> bool:
         return all(client.order(number).status == 200 for number in acknowledged.values())
 
 
-def test_an_empty_replica_takes_no_office_under_an_emptied_catalog(cluster: Cluster) -> None:
+def test_an_empty_replica_does_not_lead_under_an_emptied_catalog(cluster: Cluster) -> None:
     """It contradicts nothing by itself, but it knows of the others' logs."""
     acknowledged = trade(cluster, 5)
     cluster.kill("order-3")
@@ -171,7 +171,7 @@ def test_an_empty_replica_takes_no_office_under_an_emptied_catalog(cluster: Clus
     cluster.start("order-3")
     assert_no_trade_is_acknowledged(cluster)
     wait_for(
-        lambda: "no office is taken under this catalog" in cluster.log("order-3"),
+        lambda: "nobody leads under this catalog" in cluster.log("order-3"),
         10,
         lambda: cluster.log("order-3"),
     )
@@ -182,7 +182,7 @@ def test_an_empty_replica_takes_no_office_under_an_emptied_catalog(cluster: Clus
     shutil.rmtree(aside)
 
 
-def test_an_empty_replica_takes_no_office_when_the_catalog_comes_back_emptied(
+def test_an_empty_replica_does_not_lead_when_the_catalog_comes_back_emptied(
     cluster: Cluster,
 ) -> None:
     """Trades go on trying all the time, so there is an attempt under way when it comes back."""

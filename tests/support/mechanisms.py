@@ -20,7 +20,7 @@ from catalog.leases import Leases
 from catalog.sqlite import schema
 from common.domain import EMPTY_DIGEST, Order
 from common.errors import BourseError, Unavailable
-from order.leadership.promotion import Office
+from order.leadership.promotion import Promotion
 from order.leadership.replica import Replica, Role
 from order.log.log import OrderLog
 from order.log.replication import Replicator
@@ -79,16 +79,16 @@ def believe_hearsay(replica: Replica, leader_id: int, epoch: int) -> bool:
     return False
 
 
-def take_a_refusal_for_yes(office: Office, asked: int) -> int:
-    replica_id = office._node.view().replica_id
+def take_a_refusal_for_yes(promotion: Promotion, asked: int) -> int:
+    replica_id = promotion._node.view().replica_id
     try:
-        answer = office._registry.fence(asked, replica_id, 1.0)
+        answer = promotion._registry.fence(asked, replica_id, 1.0)
     except BourseError:
         raise Unavailable from None
     if answer.leader_id != replica_id:
         raise Unavailable
-    office._node.step(lambda replica: setattr(replica, "_asked_epoch", answer.epoch))
-    office._accepted(answer.epoch)
+    promotion._node.step(lambda replica: setattr(replica, "_asked_epoch", answer.epoch))
+    promotion._accepted(answer.epoch)
     return answer.epoch
 
 
@@ -160,11 +160,11 @@ MECHANISMS: Mapping[str, Mechanism] = {
     "one transaction": Mechanism("catalog.sqlite.store:transaction", each_statement_by_itself),
     "commit before answer": Mechanism("catalog.sqlite.store:transaction", committed_by_the_next),
     "in-order append": Mechanism("order.leadership.replica:Replica.split", split_without_order),
-    "no office by hearsay": Mechanism("order.leadership.replica:Replica.hear_of", believe_hearsay),
+    "no leader by hearsay": Mechanism("order.leadership.replica:Replica.hear_of", believe_hearsay),
     "a refusal is a refusal": Mechanism(
-        "order.leadership.promotion:Office._ask_fence", take_a_refusal_for_yes
+        "order.leadership.promotion:Promotion._ask_fence", take_a_refusal_for_yes
     ),
-    "pull before leading": Mechanism("order.leadership.promotion:Office._pull", _nothing),
+    "pull before leading": Mechanism("order.leadership.promotion:Promotion._pull", _nothing),
     "out of the in-sync set": Mechanism("order.log.replication:Replicator._drop", _nothing),
     "leading without followers": Mechanism(
         "order.log.replication:Replicator.replicate", replicate_or_fail

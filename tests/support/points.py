@@ -44,7 +44,7 @@ POINTS = {
     "leader before replicate": Point(
         "order", "order.log.replication:Replicator.replicate", "before", "leader"
     ),
-    "leader before announce": Point(
+    "leader before publish": Point(
         "order", "order.log.replication:Replicator.replicate", "after", "leader"
     ),
     "leader before answer": Point("order", "order.trading.pipeline:_answer", "before"),
@@ -53,9 +53,13 @@ POINTS = {
         "order", "order.log.ledger:Ledger._write", "before", "follower"
     ),
     "follower after append": Point("order", "order.log.ledger:Ledger._write", "after", "follower"),
-    # taking office
-    "office after fence": Point("order", "order.leadership.promotion:Office._promote", "before"),
-    "office during pull": Point("order", "order.leadership.promotion:Office._take_in", "after"),
+    # promotion
+    "promotion after fence": Point(
+        "order", "order.leadership.promotion:Promotion._promote", "before"
+    ),
+    "promotion during pull": Point(
+        "order", "order.leadership.promotion:Promotion._take_in", "after"
+    ),
     # the catalog
     "catalog before update": Point("catalog", "catalog.sqlite.store:CatalogStore.update", "before"),
     "catalog inside transaction": Point("catalog", "catalog.sqlite.schema:insert_order", "before"),

@@ -18,7 +18,7 @@ from order.leadership.replica import Replica
 from order.log.ledger import Ledger
 from order.log.log import OrderLog
 from order.trading.catalog_client import FenceAnswer, Result
-from order.trading.queue import Decision, PendingTrade
+from order.trading.queue import PendingTrade, TradeAnswer
 
 TIMEOUT_S = 10.0
 LEASE_MS = 5_000
@@ -26,7 +26,7 @@ NEVER = float("inf")
 
 
 def eventually(condition: Callable[[], bool], describe: Callable[[], object]) -> None:
-    """For what another thread does and nobody announces; raises with the last state seen."""
+    """For what another thread does and nobody signals; raises with the last state seen."""
     give_up_at = time.monotonic() + TIMEOUT_S
     pause = threading.Event()
     while not condition():
@@ -84,7 +84,7 @@ def make_pending(request_id: str, name: str = "stock1", quantity: int = 1) -> Pe
     return PendingTrade(make_trade(request_id, name, quantity), NEVER)
 
 
-def outcome(pending: PendingTrade) -> Decision | BourseError:
+def outcome(pending: PendingTrade) -> TradeAnswer | BourseError:
     """What the caller of a trade gets; fails the test when that is nothing."""
     assert pending.outcome.done(), f"{pending.trade.request_id} was left without an answer"
     error = pending.outcome.exception()
@@ -140,8 +140,8 @@ def broken_off(chunks: int, error: BaseException) -> Misfortune:
     return play
 
 
-class FakeAccord:
-    """Hears of contradictions, and lets everybody take office unless told otherwise."""
+class FakeIdentity:
+    """Hears of contradictions, and lets everybody lead unless told otherwise."""
 
     def __init__(self) -> None:
         self.denials: list[str] = []
@@ -221,7 +221,7 @@ class FakeCatalog:
         decided = known[1] if known else self._execute(epoch, trade)
         self._trades[trade.request_id] = trade, decided
         row = decided if isinstance(decided, Order) else None
-        decision = Decision(
+        decision = TradeAnswer(
             status=1 if row else int(decided),  # type: ignore[call-overload]
             number=row.number if row else -1,
             version=row.version if row else 0,

@@ -15,14 +15,14 @@ from common.domain import Order
 from common.replicas import ReplicaPeer
 from common.rpc_client import open_channel
 from common.rpc_server import RpcServer
-from order.leadership.promotion import Office
+from order.leadership.promotion import Promotion
 from order.log.replication import Replicator
 from order.service import OrderServicer
 from order.trading.pipeline import Pipeline
-from order.trading.publisher import Announcer, UpdateHub, UpdateStream
+from order.trading.publisher import Publisher, UpdateHub, UpdateStream
 from order.trading.queue import PendingTrade, TradeQueue
 from proto import bourse_pb2, bourse_pb2_grpc
-from tests.unit.order.fakes import TIMEOUT_S, FakeAccord, FakeCatalog, Parts, lead, open_parts
+from tests.unit.order.fakes import TIMEOUT_S, FakeCatalog, FakeIdentity, Parts, lead, open_parts
 
 
 class WatchedQueue(TradeQueue):
@@ -91,10 +91,10 @@ class RunningReplica:
         self.is_ready.set()
         self.is_stopping = threading.Event()
         self.halted: list[str] = []
-        self.accord = FakeAccord()
+        self.identity = FakeIdentity()
         self.may_serve_orders = True
         self.batch_age_s = 0.0
-        announcer = Announcer([self.hub])
+        publisher = Publisher([self.hub])
         self.replicator = Replicator(
             self.node,
             self.log,
@@ -104,12 +104,12 @@ class RunningReplica:
             catch_up_timeout_s=TIMEOUT_S,
             interval_s=0.005,
         )
-        self.office = Office(
+        self.promotion = Promotion(
             self.node,
             catalog,
             self.ledger,
-            announcer.announce,
-            self.accord,
+            publisher.publish,
+            self.identity,
             fence_timeout_s=TIMEOUT_S,
             patience_s=TIMEOUT_S,
             stuck_after_s=10.0,
@@ -122,9 +122,9 @@ class RunningReplica:
             catalog=catalog,
             ledger=self.ledger,
             followers=self.replicator,
-            announcer=announcer,
-            resign=self.office.resign,
-            accord=self.accord,
+            publisher=publisher,
+            resign=self.promotion.resign,
+            identity=self.identity,
             attempt_timeout_s=TIMEOUT_S,
             patience_s=TIMEOUT_S,
             halt=self.halted.append,
@@ -135,12 +135,12 @@ class RunningReplica:
             log=self.log,
             ledger=self.ledger,
             queue=self.queue,
-            office=self.office,
+            promotion=self.promotion,
             batch_age_s=lambda: self.batch_age_s,
             replica_ids=(1, 2, 3),
             replicator=self.replicator,
             hub=self.hub,
-            stream_announcer=announcer,
+            stream_publisher=publisher,
             trade_limit=trade_limit,
             stream_limit=stream_limit,
             is_ready=self.is_ready.is_set,

@@ -1,4 +1,4 @@
-"""Who leads, over gRPC: taking office, hearing of others, and what a replica says of itself."""
+"""Who leads, over gRPC: promotion, hearing of others, and what a replica says of itself."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_who_knows_no_leader_says_so(replica: RunningReplica) -> None:
     assert leader_and_epoch(replica) == (0, 0)
 
 
-def test_the_replica_that_is_named_takes_office(replica: RunningReplica) -> None:
+def test_the_replica_that_is_named_leads(replica: RunningReplica) -> None:
     replica.catalog.rows += ROWS[10:12]
     replica.catalog.registered = (6, 2)
     answer = replica.call("SetLeader", bourse_pb2.SetLeaderRequest(leader_id=1, epoch=4))
@@ -66,7 +66,7 @@ def test_the_others_hear_of_it(replica: RunningReplica) -> None:
     assert replica.catalog.asked == []
 
 
-def test_a_candidate_that_cannot_take_office_says_so(replica: RunningReplica) -> None:
+def test_a_candidate_that_cannot_lead_says_so(replica: RunningReplica) -> None:
     with refusing_rows(replica.log):
         refusal(lambda: replica.call("SyncOrderBatch", batch(ROWS[10])))
         replica.catalog.rows += ROWS[10:]
@@ -105,7 +105,7 @@ def test_a_leader_whose_disk_hangs_does_not_say_that_it_leads(leader: RunningRep
     assert leader_and_epoch(leader) == (0, 1)
 
 
-def test_a_replica_whose_disk_hangs_takes_no_office(leader: RunningReplica) -> None:
+def test_a_replica_whose_disk_hangs_does_not_lead(leader: RunningReplica) -> None:
     leader.batch_age_s = 60.0
     request = bourse_pb2.SetLeaderRequest(leader_id=1, epoch=2)
     code, details = refusal(lambda: leader.call("SetLeader", request))
@@ -121,7 +121,7 @@ class GoneCaller:
         return 0.0
 
 
-def test_no_office_is_taken_for_a_caller_that_has_gone_on(replica: RunningReplica) -> None:
+def test_nobody_leads_for_a_caller_that_has_gone_on(replica: RunningReplica) -> None:
     request = bourse_pb2.SetLeaderRequest(leader_id=1, epoch=1)
     with pytest.raises(OutcomeUnknown):
         replica.servicer.SetLeader(request, GoneCaller())  # type: ignore[arg-type]

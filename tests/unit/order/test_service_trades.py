@@ -264,6 +264,6 @@ def test_a_contradiction_between_catalog_and_log_leaves_the_outcome_unknown(tmp_
         replica.start_pipeline()
         code, _ = refusal(lambda: replica.call("Trade", trade("a")))
         assert code is Status.DEADLINE_EXCEEDED
-        (denial,) = replica.accord.denials
+        (denial,) = replica.identity.denials
         assert "row 10 is not the one in the log" in denial
         assert replica.halted == []

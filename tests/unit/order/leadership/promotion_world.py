@@ -1,4 +1,4 @@
-"""A replica that takes office, with a catalog that plays a script and time that a test sets."""
+"""A replica that is promoted, with a catalog that plays a script and time that a test sets."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 
 from common.domain import Order
 from common.errors import Unavailable
-from order.leadership.promotion import Office
+from order.leadership.promotion import Promotion
 from order.leadership.replica import Role
 from tests.unit.order.fakes import (
     TIMEOUT_S,
     Clock,
-    FakeAccord,
     FakeCatalog,
+    FakeIdentity,
     Parts,
     make_rows,
     open_parts,
@@ -33,29 +33,29 @@ JOURNAL = make_rows(7)
 class World:
     """Replica 1, with the first two rows of a journal of seven; epoch 4 is registered.
 
-    Taking office happens in the thread of who asks first, from the fence to the lead.
+    A promotion runs in the thread of who asks first, from the fence to leading.
     """
 
     parts: Parts
     catalog: FakeCatalog
     clock: Clock = field(default_factory=Clock)
-    announced: list[Order] = field(default_factory=list)
+    published: list[Order] = field(default_factory=list)
     halted: list[str] = field(default_factory=list)
-    accord: FakeAccord = field(default_factory=FakeAccord)
+    identity: FakeIdentity = field(default_factory=FakeIdentity)
 
     def __post_init__(self) -> None:
         self.node = self.parts.node
-        self.office = self.make_office(lambda work: work(), TIMEOUT_S)
+        self.promotion = self.make_promotion(lambda work: work(), TIMEOUT_S)
 
-    def make_office(
+    def make_promotion(
         self, spawn: Callable[[Callable[[], None]], object], fence_timeout_s: float
-    ) -> Office:
-        return Office(
+    ) -> Promotion:
+        return Promotion(
             self.node,
             self.catalog,
             self.parts.ledger,
-            self.announced.extend,
-            self.accord,
+            self.published.extend,
+            self.identity,
             fence_timeout_s=fence_timeout_s,
             patience_s=PATIENCE_S,
             stuck_after_s=STUCK_AFTER_S,
@@ -73,10 +73,10 @@ class World:
         return [epoch for epoch, _leader_id, _timeout_s in self.catalog.asked]
 
     def assert_rests(self, why: str) -> None:
-        """It takes no office for a moment, and says why."""
+        """It does not lead for a moment, and says why."""
         asked = len(self.catalog.asked)
         with pytest.raises(Unavailable, match=f"resting: .*{why}"):
-            self.office.take(6)
+            self.promotion.lead(6)
         assert len(self.catalog.asked) == asked
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from common.domain import EMPTY_DIGEST, Order
 from common.errors import BourseError, Contradiction, Unavailable
-from order.leadership.identity import Accord
+from order.leadership.identity import LogIdentity
 from order.leadership.node import Node
 from order.leadership.promotion import WrongCatalog
 from order.leadership.replica import Replica
@@ -58,7 +58,7 @@ class World:
         self.changes: list[bool] = []
         self.wrong_log: list[str] = []
         digest = log[-1].digest if log else EMPTY_DIGEST
-        self.accord = Accord(
+        self.identity = LogIdentity(
             Node(Replica(1, len(log), digest)),
             self.journal,
             [replicas.peers[2], replicas.peers[3]],
@@ -81,12 +81,12 @@ class World:
 
     def look(self) -> tuple[bool, bool, bool]:
         """Whether log and catalog belong together, orders are served, the log is given up."""
-        self.accord.look()
-        return self.accord.holds, self.accord.may_serve_orders, bool(self.wrong_log)
+        self.identity.look()
+        return self.identity.matches, self.identity.may_serve_orders, bool(self.wrong_log)
 
     def may_stand(self) -> bool:
         try:
-            self.accord.check_peers(timeout_s=1.0)
+            self.identity.check_peers(timeout_s=1.0)
         except WrongCatalog:
             return False
         return True
@@ -96,7 +96,7 @@ class World:
 def test_a_beginning_of_the_journal_belongs_to_it(replicas: Replicas, log: list[Order]) -> None:
     world = World(replicas, log)
     world.others_have(ROWS, ROWS[:5])
-    assert not world.accord.may_serve_orders  # before the first look
+    assert not world.identity.may_serve_orders  # before the first look
     assert world.look() == (True, True, False)
     assert world.may_stand()
     assert world.changes == []
@@ -131,7 +131,7 @@ def test_a_log_that_the_catalog_once_confirmed_is_served(replicas: Replicas) -> 
     world.look()
     world.journal.rows = []
     assert world.look() == (False, True, False)
-    assert "no such order 4" in str(world.accord._denied_because)
+    assert "no such order 4" in str(world.identity._denied_because)
 
 
 def test_it_mends_itself(replicas: Replicas, caplog: pytest.LogCaptureFixture) -> None:
@@ -191,14 +191,14 @@ def test_what_was_seen_of_a_replica_counts_when_it_is_dead(replicas: Replicas) -
     assert not world.may_stand()
 
 
-def test_a_catalog_that_cannot_be_asked_confers_no_office(replicas: Replicas) -> None:
+def test_a_catalog_that_cannot_be_asked_lets_nobody_lead(replicas: Replicas) -> None:
     """It may be another one by the time it answers."""
     world = World(replicas, [])
     world.others_have(OTHER, OTHER)
     world.look()
     world.journal.error = Unavailable("down")
     with pytest.raises(Unavailable, match="down"):
-        world.accord.check_peers(timeout_s=1.0)
+        world.identity.check_peers(timeout_s=1.0)
 
 
 BRANCHED = ROWS[:5] + make_rows(4, after=ROWS[:5], epoch=9)
@@ -239,6 +239,6 @@ def test_it_looks_again_and_again(replicas: Replicas, monkeypatch: pytest.Monkey
     monkeypatch.setattr("order.leadership.identity._INTERVAL_S", 0.005)
     world = World(replicas, ROWS)
     world.journal.error = ZeroDivisionError("a defect")  # type: ignore[assignment]
-    world.accord.start()
+    world.identity.start()
     eventually(lambda: len(world.journal.asked) > 3, "it looks")
-    world.accord.stop()
+    world.identity.stop()

@@ -1,4 +1,4 @@
-"""Taking office: the fence, who asks for it at once, and the wait for the promotion."""
+"""Promotion: the fence, who asks for it at once, and the wait for the promotion."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield world
 
 
-# ------------------------------------------------------------ the way into office
+# ------------------------------------------------------------ the way to leading
 
 
 def test_fence_pull_lead(world: World) -> None:
     states: list[tuple[Role, int, int]] = []
     world.catalog.fence_script.append(meanwhile(lambda: states.append(world.state())))
     world.catalog.journal_script.append(meanwhile(lambda: states.append(world.state())))
-    assert world.office.take(5) == 5
+    assert world.promotion.lead(5) == 5
     assert states == [(Role.CANDIDATE, 0, 0), (Role.PROMOTING, 5, 1)]
     assert world.state() == (Role.LEADER, 5, 1)
     assert world.catalog.registered == (5, 1)
@@ -48,8 +48,8 @@ def test_fence_pull_lead(world: World) -> None:
 
 def test_what_was_pulled_is_announced(world: World) -> None:
     """The leader that had it committed may have died before it could."""
-    world.office.take(5)
-    assert world.announced == JOURNAL[2:]
+    world.promotion.lead(5)
+    assert world.published == JOURNAL[2:]
     assert world.catalog.pulled_after == [2]
 
 
@@ -62,11 +62,11 @@ def test_who_asked_does_not_wait_for_the_pull(world: World) -> None:
         return execute()
 
     world.catalog.journal_script.append(slow)
-    office = world.make_office(_in_a_thread, TIMEOUT_S)
-    assert office.take(5) == 5
+    promotion = world.make_promotion(_in_a_thread, TIMEOUT_S)
+    assert promotion.lead(5) == 5
     assert is_reading.wait(TIMEOUT_S)
     assert world.state() == (Role.PROMOTING, 5, 1)
-    assert office.take(6) == 5
+    assert promotion.lead(6) == 5
     may_read.set()
     view = world.node.wait_while_promoting(TIMEOUT_S)
     assert (view.role, view.position) == (Role.LEADER, 7)
@@ -76,14 +76,14 @@ def test_who_asked_does_not_wait_for_the_pull(world: World) -> None:
 def test_a_refusal_is_answered_with_the_registered_epoch_plus_one(
     world: World, suggested: int
 ) -> None:
-    assert world.office.take(suggested) == 5
+    assert world.promotion.lead(suggested) == 5
     assert world.asked_epochs() == [suggested, 5]
     assert world.state() == (Role.LEADER, 5, 1)
 
 
 def test_what_was_heard_of_does_not_count_against_what_is_registered(world: World) -> None:
     world.node.step(lambda replica: replica.hear_of(2, 90))
-    assert world.office.take(91) == 5
+    assert world.promotion.lead(91) == 5
     assert world.state() == (Role.LEADER, 5, 1)
 
 
@@ -92,7 +92,7 @@ def test_a_refusal_that_names_the_asker_confers_nothing(world: World) -> None:
     world.catalog.registered = (5, 1)
     states: list[tuple[Role, int, int]] = []
     world.catalog.fence_script.extend([meanwhile(lambda: states.append(world.state()))] * 2)
-    assert world.office.take(5) == 6
+    assert world.promotion.lead(5) == 6
     assert world.asked_epochs() == [5, 6]
     assert states == [(Role.CANDIDATE, 0, 0)] * 2
     assert world.catalog.registered == (6, 1)
@@ -103,7 +103,7 @@ def test_an_epoch_registered_by_a_call_without_an_answer_is_not_used(
     world: World, error: BourseError
 ) -> None:
     world.catalog.fence_script.append(answer_lost(error))
-    assert world.office.take(5) == 6
+    assert world.promotion.lead(5) == 6
     assert world.asked_epochs() == [5, 5, 6]
     assert world.catalog.registered == (6, 1)
 
@@ -115,7 +115,7 @@ def test_it_races_for_the_epoch_until_it_wins(world: World) -> None:
         return execute()
 
     world.catalog.fence_script.extend([too_late] * 3)
-    assert world.office.take(5) == 8
+    assert world.promotion.lead(5) == 8
     assert world.asked_epochs() == [5, 6, 7, 8]
 
 
@@ -126,8 +126,8 @@ def test_a_candidate_that_does_not_reach_the_fence_withdraws(world: World) -> No
     world.node.step(lambda replica: replica.hear_of(2, 4))
     started = world.clock()
     world.catalog.fence_script.extend([lost(Unavailable("down"))] * 1000)
-    with pytest.raises(Unavailable, match="cannot reach the catalog to take office"):
-        world.office.take(5)
+    with pytest.raises(Unavailable, match="cannot reach the catalog to register an epoch"):
+        world.promotion.lead(5)
     assert world.state() == (Role.FOLLOWER, 4, 2)
     assert world.catalog.pulled_after == []
     assert PATIENCE_S <= world.clock() - started < PATIENCE_S + 0.1
@@ -146,7 +146,7 @@ def test_no_call_to_the_fence_outlives_the_attempt(world: World) -> None:
 
     world.catalog.fence_script.extend([slow] * 1000)
     with pytest.raises(Unavailable):
-        world.office.take(5)
+        world.promotion.lead(5)
     assert len(deadlines) > 3
     assert deadlines == pytest.approx([give_up_at] * len(deadlines))
 
@@ -154,9 +154,9 @@ def test_no_call_to_the_fence_outlives_the_attempt(world: World) -> None:
 def test_after_an_attempt_that_failed_comes_another(world: World) -> None:
     world.catalog.fence_script.extend([lost(Unavailable())] * 1000)
     with pytest.raises(Unavailable):
-        world.office.take(5)
+        world.promotion.lead(5)
     world.catalog.fence_script.clear()
-    assert world.office.take(5) == 5
+    assert world.promotion.lead(5) == 5
 
 
 def test_a_defect_on_the_way_ends_the_candidacy(
@@ -164,35 +164,35 @@ def test_a_defect_on_the_way_ends_the_candidacy(
 ) -> None:
     world.catalog.fence_script.append(lost(ZeroDivisionError("a defect")))
     with pytest.raises(Unavailable):
-        world.office.take(5)
+        world.promotion.lead(5)
     assert "ZeroDivisionError" in caplog.text
     assert world.state()[0] is Role.FOLLOWER
-    assert world.office.take(5) == 5
+    assert world.promotion.lead(5) == 5
 
 
 def test_a_thread_that_could_not_be_started_does_not_end_all_attempts(world: World) -> None:
     def no_thread(_work: Callable[[], None]) -> None:
         raise RuntimeError("can't start new thread")
 
-    office = world.make_office(no_thread, fence_timeout_s=0.01)
+    promotion = world.make_promotion(no_thread, fence_timeout_s=0.01)
     with pytest.raises((RuntimeError, Unavailable)):
-        office.take(5)
-    office._spawn = lambda work: work()
-    assert office.take(5) == 5
+        promotion.lead(5)
+    promotion._spawn = lambda work: work()
+    assert promotion.lead(5) == 5
 
 
 # ------------------------------------------------------------ several at once
 
 
-def test_who_holds_office_answers_with_its_epoch_and_changes_nothing(world: World) -> None:
+def test_who_leads_answers_with_its_epoch_and_changes_nothing(world: World) -> None:
     taken_while_promoting: list[int] = []
     world.catalog.journal_script.append(
-        meanwhile(lambda: taken_while_promoting.append(world.office.take(9)))
+        meanwhile(lambda: taken_while_promoting.append(world.promotion.lead(9)))
     )
-    world.office.take(5)
+    world.promotion.lead(5)
     assert taken_while_promoting == [5]
     for suggested in (1, 5, 6, 100):
-        assert world.office.take(suggested) == 5
+        assert world.promotion.lead(suggested) == 5
     assert world.state() == (Role.LEADER, 5, 1)
     assert world.asked_epochs() == [5]
     assert len(world.catalog.pulled_after) == 1
@@ -209,7 +209,7 @@ def take_at_once(world: World, answer: Misfortune) -> list[Future[int]]:
             assert is_calling.acquire(timeout=TIMEOUT_S)
         return answer(execute)
 
-    begin = world.office.begin
+    begin = world.promotion.begin
 
     def watched(suggested_epoch: int) -> Future[int]:
         attempt = begin(suggested_epoch)
@@ -218,10 +218,10 @@ def take_at_once(world: World, answer: Misfortune) -> list[Future[int]]:
 
     world.catalog.fence_script.append(hold)
     with ThreadPoolExecutor(8) as threads:
-        first = threads.submit(world.office.take, 5)
+        first = threads.submit(world.promotion.lead, 5)
         assert is_asking.wait(TIMEOUT_S)
-        world.office.begin = watched  # type: ignore[method-assign]
-        return [first, *(threads.submit(world.office.take, epoch) for epoch in range(6, 13))]
+        world.promotion.begin = watched  # type: ignore[method-assign]
+        return [first, *(threads.submit(world.promotion.lead, epoch) for epoch in range(6, 13))]
 
 
 def test_who_asks_at_once_joins_one_attempt(world: World) -> None:
@@ -234,13 +234,13 @@ def test_who_asks_at_once_joins_one_attempt(world: World) -> None:
 def test_who_joins_an_attempt_that_fails_fails_with_it(world: World) -> None:
     taken = take_at_once(world, lost(ZeroDivisionError("a defect")))
     for one in taken:
-        with pytest.raises(Unavailable, match="cannot take office"):
+        with pytest.raises(Unavailable, match="cannot lead"):
             one.result(timeout=TIMEOUT_S)
     assert world.asked_epochs() == [5]
 
 
 def test_an_attempt_goes_on_without_its_callers(world: World) -> None:
-    office = world.make_office(_in_a_thread, fence_timeout_s=0.01)
+    promotion = world.make_promotion(_in_a_thread, fence_timeout_s=0.01)
     may_answer = threading.Event()
 
     def hold(execute: Callable[[], object]) -> object:
@@ -249,11 +249,11 @@ def test_an_attempt_goes_on_without_its_callers(world: World) -> None:
 
     world.catalog.fence_script.append(hold)
     for suggested in (5, 6):
-        with pytest.raises(Unavailable, match="taking office takes too long"):
-            office.take(suggested)
+        with pytest.raises(Unavailable, match="the promotion takes too long"):
+            promotion.lead(suggested)
     may_answer.set()
     eventually(lambda: world.state() == (Role.LEADER, 5, 1), world.state)
-    assert office.take(7) == 5
+    assert promotion.lead(7) == 5
     assert world.asked_epochs() == [5]
 
 
@@ -295,27 +295,27 @@ def test_every_change_of_role_is_logged(world: World, caplog: pytest.LogCaptureF
 
 
 def test_a_candidate_tells_the_fence_where_its_log_ends(world: World) -> None:
-    world.office.take(5)
+    world.promotion.lead(5)
     assert world.catalog.claimed == [(2, JOURNAL[1].digest)]
 
 
-def test_a_catalog_that_denies_the_log_confers_no_office(world: World) -> None:
+def test_a_catalog_that_denies_the_log_registers_no_epoch(world: World) -> None:
     world.catalog.fence_script.append(lost(Contradiction("another log")))
-    with pytest.raises(Unavailable, match="cannot take office: another log"):
-        world.office.take(5)
+    with pytest.raises(Unavailable, match="cannot lead: another log"):
+        world.promotion.lead(5)
     assert world.asked_epochs() == [5]  # asking again would not help
-    assert world.accord.denials == ["another log"]
+    assert world.identity.denials == ["another log"]
     assert world.halted == []
     assert world.state() == (Role.FOLLOWER, 0, 0)
-    assert world.office.take(5) == 5  # once the right one is back
+    assert world.promotion.lead(5) == 5  # once the right one is back
 
 
 def test_who_speaks_for_the_others_logs_is_heard_before_the_fence(world: World) -> None:
-    world.accord.objection = WrongCatalog("not the others' catalog")
+    world.identity.objection = WrongCatalog("not the others' catalog")
     with pytest.raises(Unavailable, match="not the others' catalog"):
-        world.office.take(5)
+        world.promotion.lead(5)
     assert world.catalog.asked == []
-    assert world.accord.asked_with == [PATIENCE_S]  # asking again would not help
+    assert world.identity.asked_with == [PATIENCE_S]  # asking again would not help
     assert world.state() == (Role.FOLLOWER, 0, 0)
 
 
@@ -323,22 +323,22 @@ def test_the_others_are_heard_again_before_the_fence_is_asked_again(world: World
     """The catalog that answers at last may be another than the one that was down."""
 
     def comes_back_emptied(execute: Callable[[], Any]) -> Any:
-        world.accord.objection = WrongCatalog("not the others' catalog")
+        world.identity.objection = WrongCatalog("not the others' catalog")
         raise Unavailable("down")
 
     world.catalog.fence_script.append(comes_back_emptied)
     with pytest.raises(Unavailable, match="not the others' catalog"):
-        world.office.take(5)
+        world.promotion.lead(5)
     assert world.asked_epochs() == [5]
     assert world.catalog.registered == (4, 3)
     assert world.state() == (Role.FOLLOWER, 0, 0)
 
 
 def test_while_the_others_cannot_be_heard_the_fence_is_not_asked(world: World) -> None:
-    world.accord.objection = Unavailable("down")
+    world.identity.objection = Unavailable("down")
     with pytest.raises(Unavailable, match="cannot reach the catalog"):
-        world.office.take(5)
+        world.promotion.lead(5)
     assert world.catalog.asked == []
-    assert len(world.accord.asked_with) > 1
-    world.accord.objection = None
-    assert world.office.take(5) == 5
+    assert len(world.identity.asked_with) > 1
+    world.identity.objection = None
+    assert world.promotion.lead(5) == 5

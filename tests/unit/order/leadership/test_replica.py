@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from common.domain import EMPTY_DIGEST
-from order.leadership.replica import IN_OFFICE, Gap, IllegalTransition, Replica, ReplicaView, Role
+from order.leadership.replica import LEADING, Gap, IllegalTransition, Replica, ReplicaView, Role
 
 ME, OTHER, THIRD = 1, 2, 3
 DIGEST = b"d" * 32
@@ -195,7 +195,7 @@ def test_a_refusal_is_a_refusal_though_it_registered_what_was_asked() -> None:
     assert replica.view().epoch == 6
 
 
-def test_hearsay_never_confers_office() -> None:
+def test_hearsay_never_makes_a_leader() -> None:
     for state in STATES.values():
         replica = state()
         before = insides(replica)
@@ -204,7 +204,7 @@ def test_hearsay_never_confers_office() -> None:
         assert insides(replica) == before
 
 
-def test_news_of_a_newer_office_is_taken_over() -> None:
+def test_news_of_a_newer_epoch_is_taken_over() -> None:
     replica = leader()
     assert replica.hear_of(THIRD, 6) is True
     view = replica.view()
@@ -242,7 +242,7 @@ def test_one_batch_at_a_time() -> None:
 
 
 @pytest.mark.parametrize("leave", ["step_down", "hear.newer"])
-def test_a_batch_does_not_outlive_its_office(leave: str) -> None:
+def test_a_batch_does_not_outlive_its_epoch(leave: str) -> None:
     replica = in_batch()
     STEPS[leave](replica)
     assert replica.settle_batch(5) is False
@@ -251,7 +251,7 @@ def test_a_batch_does_not_outlive_its_office(leave: str) -> None:
     replica.caught_up(7)
     assert replica.open_batch() == 7
     before = insides(replica)
-    assert replica.settle_batch(5) is False  # news of the batch of the office before
+    assert replica.settle_batch(5) is False  # news of the batch of the epoch before
     assert replica.step_down(5) is False
     assert insides(replica) == before
 
@@ -350,9 +350,9 @@ def test_no_walk_breaks_an_invariant() -> None:
                 assert state_of(replica) == state
                 continue
             view = replica.view()
-            in_office = view.role in IN_OFFICE
-            assert in_office == (view.leader_id == ME)
-            if in_office and (before.role not in IN_OFFICE or before.epoch != view.epoch):
+            leading = view.role in LEADING
+            assert leading == (view.leader_id == ME)
+            if leading and (before.role not in LEADING or before.epoch != view.epoch):
                 assert step in accepted
             assert not replica._batch_is_open or view.role is Role.LEADER
             assert view.epoch >= before.epoch or step in accepted

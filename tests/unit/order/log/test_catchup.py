@@ -50,8 +50,8 @@ def start(
     peers: Sequence[ReplicaPeer] = (),
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> list[Order]:
-    """Catches up from these; returns what was announced."""
-    announced: list[Order] = []
+    """Catches up from these; returns what was published."""
+    published: list[Order] = []
     with peer_of(*replicas) as known:
         catch_up(
             mine.node,
@@ -59,10 +59,10 @@ def start(
             [*peers, *known],
             peer_timeout_s=TIMEOUT_S,
             pull_timeout_s=TIMEOUT_S,
-            announce=announced.extend,
+            publish=published.extend,
             is_stopping=is_stopping,
         )
-    return announced
+    return published
 
 
 def heard(parts: Parts) -> tuple[Role, int, int]:
@@ -73,8 +73,8 @@ def heard(parts: Parts) -> tuple[Role, int, int]:
 def test_it_pulls_from_the_leader_what_it_lacks(
     mine: Parts, leader: RunningReplica, other: RunningReplica
 ) -> None:
-    announced = start(mine, other, leader)
-    assert announced == ROWS[10:]
+    published = start(mine, other, leader)
+    assert published == ROWS[10:]
     assert (mine.log.last_number, mine.log.digest) == (len(ROWS), ROWS[-1].digest)
     assert heard(mine) == (Role.FOLLOWER, 2, 5)
 
@@ -166,7 +166,7 @@ def test_peers_that_are_away_or_silent_do_not_hold_it_up(
             [away, *peers],
             peer_timeout_s=0.2,
             pull_timeout_s=TIMEOUT_S,
-            announce=lambda _rows: None,
+            publish=lambda _rows: None,
             is_stopping=lambda: False,
         )
         may_answer.set()
@@ -219,7 +219,7 @@ def test_with_a_disk_that_takes_no_rows_it_starts_with_its_own_log(
     with refusing_rows(mine.log):
         assert start(mine, leader) == []
     assert mine.log.last_number == 10
-    assert mine.ledger.last_append_failed  # which keeps it from office
+    assert mine.ledger.last_append_failed  # which keeps it from leading
 
 
 def test_a_leader_that_contradicts_its_log_is_damage(
@@ -243,10 +243,10 @@ def test_with_a_leader_whose_stream_has_a_hole_it_starts_with_what_it_got(
 def test_it_does_not_run_after_a_leader_that_trades(mine: Parts, leader: RunningReplica) -> None:
     """Each chunk that is appended here takes the leader the time to append one more row."""
     more = iter(make_rows(50, after=ROWS))
-    announced: list[Order] = []
+    published: list[Order] = []
 
-    def announce(rows: Sequence[Order]) -> None:
-        announced.extend(rows)
+    def publish(rows: Sequence[Order]) -> None:
+        published.extend(rows)
         leader.ledger.append([next(more)])
 
     with peer_of(leader) as known:
@@ -256,7 +256,7 @@ def test_it_does_not_run_after_a_leader_that_trades(mine: Parts, leader: Running
             known,
             peer_timeout_s=TIMEOUT_S,
             pull_timeout_s=TIMEOUT_S,
-            announce=announce,
+            publish=publish,
             is_stopping=lambda: False,
         )
     assert len(ROWS) <= mine.log.last_number < len(ROWS) + 10

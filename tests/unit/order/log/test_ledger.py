@@ -156,15 +156,15 @@ def chunks_of(size: int, rows: Sequence[Order] = ROWS) -> Callable[[int], Iterat
 
 
 def test_pulling_appends_all_that_the_source_has_more(parts: Parts) -> None:
-    announced: list[list[Order]] = []
-    parts.ledger.pull(chunks_of(4), announced.append)
+    published: list[list[Order]] = []
+    parts.ledger.pull(chunks_of(4), published.append)
     assert_holds(parts, ROWS)
-    assert announced == [ROWS[10:14], ROWS[14:18], ROWS[18:]]
+    assert published == [ROWS[10:14], ROWS[14:18], ROWS[18:]]
 
 
 def test_pulling_from_who_has_no_more_changes_nothing(parts: Parts) -> None:
-    parts.ledger.pull(chunks_of(4, ROWS[:10]), lambda _rows: pytest.fail("nothing to announce"))
-    parts.ledger.pull(chunks_of(4, ROWS[:5]), lambda _rows: pytest.fail("nothing to announce"))
+    parts.ledger.pull(chunks_of(4, ROWS[:10]), lambda _rows: pytest.fail("nothing to publish"))
+    parts.ledger.pull(chunks_of(4, ROWS[:5]), lambda _rows: pytest.fail("nothing to publish"))
     assert_holds(parts, ROWS[:10])
 
 
@@ -173,19 +173,19 @@ def test_what_came_before_the_source_broke_off_is_kept(parts: Parts) -> None:
         yield ROWS[after : after + 3]
         raise Unavailable("gone")
 
-    announced: list[Order] = []
+    published: list[Order] = []
     with pytest.raises(Unavailable, match="gone"):
-        parts.ledger.pull(breaking, announced.extend)
+        parts.ledger.pull(breaking, published.extend)
     assert_holds(parts, ROWS[:13])
-    assert announced == ROWS[10:13]
-    parts.ledger.pull(chunks_of(100), announced.extend)
-    assert announced == ROWS[10:]
+    assert published == ROWS[10:13]
+    parts.ledger.pull(chunks_of(100), published.extend)
+    assert published == ROWS[10:]
 
 
 @pytest.mark.timeout(20)
 def test_others_append_while_the_source_is_slow(parts: Parts) -> None:
     """The lock is not held between chunks; what came in by the other way is known by then."""
-    announced: list[Order] = []
+    published: list[Order] = []
 
     def slow(after: int) -> Iterable[list[Order]]:
         yield ROWS[after : after + 2]
@@ -193,9 +193,9 @@ def test_others_append_while_the_source_is_slow(parts: Parts) -> None:
         yield ROWS[after + 2 : after + 4]
         yield ROWS[after + 4 :]
 
-    parts.ledger.pull(slow, announced.extend)
+    parts.ledger.pull(slow, published.extend)
     assert_holds(parts, ROWS)
-    assert announced == ROWS[10:12] + ROWS[17:]
+    assert published == ROWS[10:12] + ROWS[17:]
 
 
 def test_a_pull_that_the_disk_refuses(parts: Parts) -> None:
@@ -229,7 +229,7 @@ def test_rows_that_arrive_by_many_ways_at_once_get_in_once(tmp_path: Path) -> No
         with ThreadPoolExecutor(8) as threads:
             appended = [row for rows in threads.map(send, range(8)) for row in rows]
         assert_holds(parts, rows)
-    assert sorted(numbers(appended)) == numbers(rows)  # each announced by one thread
+    assert sorted(numbers(appended)) == numbers(rows)  # each published by one thread
 
 
 def test_nothing_is_appended_while_the_log_stands_still(parts: Parts) -> None:

@@ -16,11 +16,11 @@ from order.log.ledger import Ledger, RowSource
 from order.log.log import OrderLog
 from order.trading.catalog_client import Result
 from order.trading.pipeline import Pipeline
-from order.trading.queue import Decision, PendingTrade, TradeQueue
+from order.trading.queue import PendingTrade, TradeAnswer, TradeQueue
 from tests.unit.order.fakes import (
     Clock,
-    FakeAccord,
     FakeCatalog,
+    FakeIdentity,
     lead,
     make_pending,
     make_rows,
@@ -59,8 +59,8 @@ class World:
     clock: Clock = field(default_factory=Clock)
     steps: list[str] = field(default_factory=list)
     halted: list[str] = field(default_factory=list)
-    accord: FakeAccord = field(default_factory=FakeAccord)
-    resigned: list[str] = field(default_factory=list)  # why it left office by its own fault
+    identity: FakeIdentity = field(default_factory=FakeIdentity)
+    resigned: list[str] = field(default_factory=list)  # why it stopped leading by its own fault
     break_down: str = ""  # the step that has a defect
 
     def __post_init__(self) -> None:
@@ -73,9 +73,9 @@ class World:
             catalog=self,
             ledger=self.ledger,
             followers=self,
-            announcer=self,
+            publisher=self,
             resign=self.resign,
-            accord=self.accord,
+            identity=self.identity,
             attempt_timeout_s=ATTEMPT_TIMEOUT_S,
             patience_s=PATIENCE_S,
             halt=self.halted.append,
@@ -83,7 +83,7 @@ class World:
             pause=self.clock.pause,
         )
 
-    # ---- what the pipeline sees as the catalog, the followers and the announcer
+    # ---- what the pipeline sees as the catalog, the followers and the publisher
 
     def update_batch(self, epoch: int, trades: Sequence[Any], timeout_s: float) -> list[Result]:
         self.note("commit", " ".join(trade.request_id for trade in trades))
@@ -96,8 +96,8 @@ class World:
         assert epoch == EPOCH
         self.note("replicate", str(numbers(rows)))
 
-    def announce(self, rows: Sequence[Order]) -> None:
-        self.note("announce", str(sorted(set(numbers(rows)))))
+    def publish(self, rows: Sequence[Order]) -> None:
+        self.note("publish", str(sorted(set(numbers(rows)))))
 
     def resign(self, epoch: int, why: str) -> None:
         if self.node.step(lambda replica: replica.step_down(epoch), why):
@@ -125,7 +125,7 @@ class World:
         self.queue.close()
         self.pipeline.run()
 
-    def answers(self, *requests: str | PendingTrade) -> list[Decision | BourseError]:
+    def answers(self, *requests: str | PendingTrade) -> list[TradeAnswer | BourseError]:
         pendings = self.ask(*requests)
         self.run()
         return [outcome(pending) for pending in pendings]
@@ -135,7 +135,7 @@ class World:
         return self.node.view().role
 
     def assert_deposed(self) -> None:
-        """It left office, but not by its own fault."""
+        """It stopped leading, but not by its own fault."""
         view = self.node.view()
         assert (view.role, view.leader_id, view.epoch) == (Role.FOLLOWER, 0, EPOCH)
         assert self.resigned == []
@@ -158,5 +158,5 @@ def open_world(directory: Path) -> Iterator[World]:
         yield World(parts.log, parts.node, WatchedLedger(parts.log, parts.node), catalog)
 
 
-def summary(answer: Decision | BourseError) -> tuple[int, int] | type[BourseError]:
-    return (answer.status, answer.number) if isinstance(answer, Decision) else type(answer)
+def summary(answer: TradeAnswer | BourseError) -> tuple[int, int] | type[BourseError]:
+    return (answer.status, answer.number) if isinstance(answer, TradeAnswer) else type(answer)

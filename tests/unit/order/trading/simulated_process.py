@@ -1,5 +1,5 @@
 """A replica's process of which only one thread ever runs, and only from one call over the network
-to the next: it makes the real pipeline, office, ledger and state machine wait for their turn.
+to the next: it makes the real pipeline, promotion, ledger and state machine wait for their turn.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from catalog.sqlite.store import CatalogStore
 from common.domain import Order, Trade
 from common.errors import Contradiction
 from order.leadership.node import Node
-from order.leadership.promotion import Office
+from order.leadership.promotion import Promotion
 from order.leadership.replica import Gap, Replica
 from order.log.ledger import Ledger
 from order.log.log import OrderLog
@@ -117,7 +117,7 @@ class Process:
         self.tasks: list[Task] = []
         self.pipeline_task: Task | None = None
         self.queue = TradeQueue(100, 3, lambda: world.now_s)
-        self.office = Office(
+        self.promotion = Promotion(
             self.node,
             self,
             self.ledger,
@@ -137,9 +137,9 @@ class Process:
             catalog=self,
             ledger=self.ledger,
             followers=self,
-            announcer=self,
-            resign=self.office.resign,
-            accord=self,
+            publisher=self,
+            resign=self.promotion.resign,
+            identity=self,
             attempt_timeout_s=1.0,
             patience_s=4.0,
             halt=world.halted,
@@ -162,7 +162,7 @@ class Process:
         self.world.to_catalog.append(message)
         return message.task.wait(message)
 
-    # ---- what the parts see as the catalog, the followers and the announcer
+    # ---- what the parts see as the catalog, the followers and the publisher
 
     def update_batch(self, epoch: int, trades: Sequence[Trade], timeout_s: float) -> list[Result]:
         self.world.sent.update((epoch, trade.request_id, id(self)) for trade in trades)
@@ -187,7 +187,7 @@ class Process:
         if rows:
             self.world.to_replicas.append((list(rows), self.node.view().replica_id, epoch))
 
-    def announce(self, rows: Sequence[Order]) -> None:
+    def publish(self, rows: Sequence[Order]) -> None:
         pass
 
     def check_peers(self, timeout_s: float) -> None:
@@ -212,8 +212,8 @@ class Process:
         except Gap:
             pass  # told to the sender, who brings this replica up some other time
 
-    def take_office(self, suggested_epoch: int) -> None:
-        self.office.begin(suggested_epoch)  # joins the attempt that runs, if one does
+    def promote(self, suggested_epoch: int) -> None:
+        self.promotion.begin(suggested_epoch)  # joins the attempt that runs, if one does
 
     def run_batch(self) -> None:
         is_idle = self.pipeline_task is None or self.pipeline_task.is_over

@@ -1,4 +1,4 @@
-"""A world in which the order of everything is chosen: the real pipeline, office, ledger, state
+"""A world in which the order of everything is chosen: the real pipeline, promotion, ledger, state
 machine and catalog store, with a network and a scheduler between them that do their worst.
 
 Each activity of a replica runs in a thread of its own, but only one thread ever runs, and only
@@ -19,10 +19,10 @@ from catalog.sqlite.store import CatalogStore
 from common.domain import BUY, EMPTY_DIGEST, SELL, Order, Trade, next_digest
 from common.domain import Trade as CatalogTrade
 from common.errors import BourseError, OutcomeUnknown
-from order.leadership.replica import IN_OFFICE, Role
+from order.leadership.replica import LEADING, Role
 from order.log.log import OrderLog
 from order.trading.catalog_client import FenceAnswer, Result
-from order.trading.queue import Decision, PendingTrade
+from order.trading.queue import PendingTrade, TradeAnswer
 from tests.unit.order.trading.simulated_process import Message, Process, Task
 
 STOCKS = {"a": 40, "b": 3}
@@ -72,7 +72,7 @@ class World:
             assert epoch == self.store.registered().epoch, "a deposed leader committed"
         return [
             Result(
-                Decision(
+                TradeAnswer(
                     status=decision.status,
                     number=decision.number,
                     version=decision.order.version if decision.order else 0,
@@ -161,11 +161,11 @@ class World:
         assert rows == journal[: len(rows)], "the log is not a prefix of the journal"
         assert view.position == len(rows)
         assert view.digest == (rows[-1].digest if rows else EMPTY_DIGEST)
-        if view.role in IN_OFFICE:
-            assert self.registrants[view.epoch] is process, "office by hearsay"
+        if view.role in LEADING:
+            assert self.registrants[view.epoch] is process, "leader by hearsay"
         if view.role is Role.LEADER:
             older = sum(row.epoch < view.epoch for row in journal)
-            assert view.position >= older, "leads without the rows of earlier offices"
+            assert view.position >= older, "leads without the rows of earlier epochs"
 
     # ---- what can happen
 
@@ -213,15 +213,15 @@ class World:
                 process.receive(rows, leader_id, epoch)
 
     def ask(self, choice: int) -> None:
-        """A client sends a trade, new or again, mostly to one that holds office, if only as
+        """A client sends a trade, new or again, mostly to one that leads, if only as
         far as it knows."""
-        in_office = [one for one in self.processes if one.node.view().role in IN_OFFICE]
-        process = in_office[choice % len(in_office)] if in_office else self._pick(choice)
+        leading = [one for one in self.processes if one.node.view().role in LEADING]
+        process = leading[choice % len(leading)] if leading else self._pick(choice)
         trade = TRADES[choice // self.replica_count % len(TRADES)]
         self.ask_process(process, trade)
 
     def ask_process(self, process: Process, trade: Trade) -> None:
-        if process.node.view().role in IN_OFFICE:
+        if process.node.view().role in LEADING:
             pending = PendingTrade(trade, self.now_s + 1000)
             process.queue.put(pending)
             self.asked.append((trade, pending))
@@ -234,10 +234,10 @@ class World:
     def elect(self, choice: int) -> None:
         """Somebody wants this replica to lead; the epoch suggested may be any."""
         suggested = self.store.registered().epoch + 1 + (choice // 3 % 4 - 1 if choice & 8 else 0)
-        self._pick(choice).take_office(suggested)
+        self._pick(choice).promote(suggested)
 
     def gossip(self, choice: int) -> None:
-        """News of an office that somebody did get."""
+        """News of an epoch that somebody did get."""
         if self.registrants:
             epoch = list(self.registrants)[choice % len(self.registrants)]
             leader_id = self.registrants[epoch].node.view().replica_id
@@ -275,7 +275,7 @@ class World:
             if not undecided:
                 return
             if role is Role.FOLLOWER:
-                leader.take_office(self.store.registered().epoch + 1)
+                leader.promote(self.store.registered().epoch + 1)
             elif role is Role.LEADER:
                 for trade in undecided:
                     self.ask_process(leader, trade)

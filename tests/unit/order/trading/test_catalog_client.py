@@ -25,7 +25,7 @@ from common.rpc_client import open_channel
 from common.rpc_server import RpcServer
 from common.wire import order_to_item
 from order.trading.catalog_client import CatalogClient, FenceAnswer, Result
-from order.trading.queue import Decision
+from order.trading.queue import TradeAnswer
 from proto import bourse_pb2, bourse_pb2_grpc
 from tests.unit.order.fakes import TIMEOUT_S, make_rows, make_trade
 
@@ -118,9 +118,9 @@ def test_each_result_is_translated(client: CatalogClient, catalog: Catalog) -> N
         Update(status=-1, transaction_number=-1),
     )
     assert update(client, *[make_trade("any")] * 3) == [
-        Result(Decision(1, 9, 2**50, 4_999, NOW_S, replayed=False), row),
-        Result(Decision(0, -1, 0, 1, NOW_S, replayed=True), None),
-        Result(Decision(-1, -1, 0, 0, NOW_S, replayed=False), None),
+        Result(TradeAnswer(1, 9, 2**50, 4_999, NOW_S, replayed=False), row),
+        Result(TradeAnswer(0, -1, 0, 1, NOW_S, replayed=True), None),
+        Result(TradeAnswer(-1, -1, 0, 0, NOW_S, replayed=False), None),
     ]
 
 
@@ -133,7 +133,7 @@ def test_a_trade_that_was_not_decided_is_an_error_of_its_own(
 ) -> None:
     catalog.results(Update(status=1, transaction_number=1), Update(failure=failure))  # type: ignore[arg-type]
     good, bad = update(client, make_trade("good"), make_trade("bad"))
-    assert isinstance(good.outcome, Decision)
+    assert isinstance(good.outcome, TradeAnswer)
     assert type(bad.outcome) is kind
     assert bad.row is None
 

@@ -54,7 +54,7 @@ NEEDED = (
     "recorded rows",
     "recorded refusals",
     "in-order append",
-    "no office by hearsay",
+    "no leader by hearsay",
     "a refusal is a refusal",
     "pull before leading",
 )

@@ -12,7 +12,7 @@ from common.domain import Order
 from common.errors import Internal, KeyReused, NotLeader, OutcomeUnknown, Unavailable
 from order.leadership.replica import Role
 from order.trading.catalog_client import Result
-from order.trading.queue import Decision, PendingTrade
+from order.trading.queue import PendingTrade, TradeAnswer
 from tests.unit.order.fakes import make_pending, make_trade, meanwhile, outcome
 from tests.unit.order.trading.pipeline_world import (
     ATTEMPT_TIMEOUT_S,
@@ -38,7 +38,7 @@ def test_a_batch_takes_its_steps_in_order(world: World) -> None:
         "commit a b",
         "append [3, 4]",
         "replicate [3, 4]",
-        "announce [3, 4]",
+        "publish [3, 4]",
         "answer a",
         "answer b",
     ]
@@ -52,9 +52,9 @@ def test_each_caller_gets_the_decision_on_its_own_trade(world: World) -> None:
         "done", make_pending("refused", quantity=5_000), make_pending("unknown", name="nosuch")
     )
     row = world.catalog.rows[2]
-    assert done == Decision(1, 3, row.version, 5_000, world.clock(), replayed=False)
-    assert refused == Decision(0, -1, 0, 5_000, world.clock(), replayed=False)
-    assert unknown == Decision(-1, -1, 0, 5_000, world.clock(), replayed=False)
+    assert done == TradeAnswer(1, 3, row.version, 5_000, world.clock(), replayed=False)
+    assert refused == TradeAnswer(0, -1, 0, 5_000, world.clock(), replayed=False)
+    assert unknown == TradeAnswer(-1, -1, 0, 5_000, world.clock(), replayed=False)
     assert "append [3]" in world.steps
 
 
@@ -66,20 +66,20 @@ def test_batches_follow_one_another(world: World) -> None:
 
 
 def test_a_batch_without_a_new_row_still_goes_all_the_way(world: World) -> None:
-    """Nothing for the followers; what is repeated is announced again, for the first time may
+    """Nothing for the followers; what is repeated is published again, for the first time may
     have been lost with the leader that had it committed."""
     world.catalog.update_batch(EPOCH, [make_trade("a")], 1)
     world.ledger.append(world.catalog.rows[2:])
     world.steps.clear()
     repeat, refused = world.answers("a", make_pending("r", quantity=5_000))
-    assert isinstance(repeat, Decision)
+    assert isinstance(repeat, TradeAnswer)
     assert (repeat.number, repeat.replayed) == (3, True)
     assert summary(refused) == (0, -1)
     assert world.steps == [
         "commit a r",
         "append []",
         "replicate []",
-        "announce [3]",
+        "publish [3]",
         "answer a",
         "answer r",
     ]
@@ -117,7 +117,7 @@ def test_a_trade_that_is_too_late_is_not_sent(world: World) -> None:
 # ------------------------------------------------------------ defects
 
 
-@pytest.mark.parametrize("step", ["commit", "replicate", "announce"])
+@pytest.mark.parametrize("step", ["commit", "replicate", "publish"])
 def test_a_defect_leaves_no_caller_without_an_answer(
     world: World, step: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -129,7 +129,7 @@ def test_a_defect_leaves_no_caller_without_an_answer(
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_a_disk_that_cannot_be_read_ends_the_office_but_not_the_answers(
+def test_a_disk_that_cannot_be_read_ends_leading_but_not_the_answers(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the log is said to have cannot be compared."""
@@ -155,7 +155,7 @@ def test_what_was_answered_before_a_defect_stays_so(
     assert type(outcome(second)) is OutcomeUnknown
 
 
-def answer_only_a(pending: PendingTrade, decision: Decision) -> None:
+def answer_only_a(pending: PendingTrade, decision: TradeAnswer) -> None:
     if pending.trade.request_id != "a":
         raise ZeroDivisionError("a defect in answering")
     pending.outcome.set_result(decision)
@@ -194,7 +194,7 @@ def test_few_callers_do_not_wait_for_each_other(
 
     monkeypatch.setattr(world.queue, "gather", fail)
     monkeypatch.setattr(world.queue, "_batch_limit", 1)
-    assert all(isinstance(one, Decision) for one in world.answers("a", "b", "c"))
+    assert all(isinstance(one, TradeAnswer) for one in world.answers("a", "b", "c"))
 
 
 # ------------------------------------------------------------ how long a batch takes

@@ -20,12 +20,12 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield world
 
 
-def test_an_append_that_fails_ends_the_office_but_not_the_answers(world: World) -> None:
+def test_an_append_that_fails_ends_leading_but_not_the_answers(world: World) -> None:
     """What the catalog decided is decided; the followers get it by the journal."""
     with refusing_rows(world.log):
         answers = world.answers("a", make_pending("r", quantity=5_000), "b", "c")
     assert [summary(answer) for answer in answers] == [(1, 3), (0, -1), (1, 4), NotLeader]
-    assert world.steps[:3] == ["commit a r b", "replicate []", "announce [3, 4]"]
+    assert world.steps[:3] == ["commit a r b", "replicate []", "publish [3, 4]"]
     world.assert_resigned("cannot append: ")
     assert world.ledger.last_append_failed
     assert world.log.last_number == 2
@@ -43,19 +43,19 @@ def test_a_gap_is_filled_from_the_journal(world: World) -> None:
         "append [3, 4, 5, 6]",
         "append [7, 8]",
         "replicate [3, 4, 5, 6, 7, 8]",
-        "announce [3, 4, 5, 6, 7, 8]",
+        "publish [3, 4, 5, 6, 7, 8]",
         "answer a",
     ]
     assert world.log.rows(0) == world.catalog.rows
     assert world.role is Role.LEADER
 
 
-def test_a_gap_that_cannot_be_filled_ends_the_office_but_not_the_answers(world: World) -> None:
+def test_a_gap_that_cannot_be_filled_ends_leading_but_not_the_answers(world: World) -> None:
     world.catalog.rows += make_rows(5, after=world.catalog.rows, epoch=2)
     world.catalog.journal_script.append(lost(Unavailable("down")))
     (answer,) = world.answers("a")
     assert summary(answer) == (1, 8)
-    assert world.steps[-3:] == ["replicate []", "announce [8]", "answer a"]
+    assert world.steps[-3:] == ["replicate []", "publish [8]", "answer a"]
     world.assert_resigned("cannot pull the journal: down")
 
 
@@ -64,7 +64,7 @@ def test_no_trade_is_acknowledged_under_a_contradiction(world: World) -> None:
     del world.catalog.rows[1:]
     answers = world.answers(*"abcd")
     assert [type(answer) for answer in answers] == [OutcomeUnknown] * 3 + [NotLeader]
-    (denial,) = world.accord.denials
+    (denial,) = world.identity.denials
     assert "row 2 is not the one in the log" in denial
     world.assert_resigned(denial)
     assert world.halted == []
@@ -72,12 +72,12 @@ def test_no_trade_is_acknowledged_under_a_contradiction(world: World) -> None:
     assert len(world.catalog.sent) == 1
 
 
-def test_a_journal_that_contradicts_the_log_ends_the_office(world: World) -> None:
+def test_a_journal_that_contradicts_the_log_ends_leading(world: World) -> None:
     rows = make_rows(4, after=world.catalog.rows, epoch=2)
     world.catalog.rows += rows
     world.catalog.journal_script.append(lambda execute: [[replace(rows[0], quantity=77)]])
     (answer,) = world.answers("a")
     assert type(answer) is OutcomeUnknown
-    assert len(world.accord.denials) == 1
+    assert len(world.identity.denials) == 1
     assert world.role is Role.FOLLOWER
     assert world.halted == []

@@ -1,4 +1,4 @@
-"""Announcing: the newest version of each stock to every sink, and nobody waits for a slow one."""
+"""Publishing: the newest version of each stock to every sink, and nobody waits for a slow one."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from common.errors import Busy
 from order.trading import publisher as publisher_module
 from order.trading.publisher import (
     INVALIDATION_CHANNEL,
-    Announcer,
     Changes,
+    Publisher,
     RedisPublisher,
     UpdateHub,
     UpdateStream,
@@ -31,7 +31,7 @@ def row(name: str, version: int) -> Order:
     return Order(version, f"request-{version}", name, BUY, 1, version, 1)
 
 
-# ------------------------------------------------------------ the announcer
+# ------------------------------------------------------------ the publisher
 
 
 class Sink:
@@ -44,16 +44,16 @@ class Sink:
 
 def test_each_sink_gets_the_newest_version_of_each_stock() -> None:
     sinks = [Sink(), Sink()]
-    Announcer(sinks).announce([row("a", 3), row("b", 9), row("a", 5), row("b", 8), row("a", 4)])
+    Publisher(sinks).publish([row("a", 3), row("b", 9), row("a", 5), row("b", 8), row("a", 4)])
     for sink in sinks:
         assert sink.offered == [{"a": 5, "b": 9}]
 
 
 def test_a_batch_is_one_offer_and_nothing_is_none() -> None:
     sink = Sink()
-    announcer = Announcer([sink])
-    announcer.announce(make_rows(30))
-    announcer.announce([])
+    publisher = Publisher([sink])
+    publisher.publish(make_rows(30))
+    publisher.publish([])
     assert sink.offered == [{"stock0": 30, "stock1": 28, "stock2": 29}]
 
 
@@ -309,7 +309,7 @@ def test_subscribers_of_the_channel_get_what_a_batch_changed(server: RedisServer
         assert pubsub.get_message(timeout=TIMEOUT_S)["type"] == "subscribe"
         publisher = RedisPublisher(connect(server))
         publisher.start()
-        Announcer([publisher]).announce([row("株 a", 1), row("b", 2), row("株 a", 3)])
+        Publisher([publisher]).publish([row("株 a", 1), row("b", 2), row("株 a", 3)])
         message = pubsub.get_message(timeout=TIMEOUT_S)
         publisher.stop()
     assert json.loads(message["data"]) == [["株 a", 3], ["b", 2]]

@@ -1,4 +1,4 @@
-"""The pipeline while its replica loses office, or is still on the way into it."""
+"""The pipeline while its replica is deposed, or is still promoting."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield world
 
 
-def test_decisions_hold_though_the_office_was_lost_meanwhile(world: World) -> None:
+def test_decisions_hold_though_the_epoch_was_lost_meanwhile(world: World) -> None:
     def another_leads() -> None:
         world.node.step(lambda replica: replica.hear_of(2, EPOCH + 1))
 
@@ -34,7 +34,7 @@ def test_decisions_hold_though_the_office_was_lost_meanwhile(world: World) -> No
     assert (world.node.view().leader_id, world.role) == (2, Role.FOLLOWER)
 
 
-def test_a_batch_of_an_old_office_does_not_end_the_new_one(world: World) -> None:
+def test_a_batch_of_an_old_epoch_does_not_end_the_new_one(world: World) -> None:
     """Deposed while the batch is in doubt, and elected again before it is refused."""
 
     def lose_and_win() -> None:

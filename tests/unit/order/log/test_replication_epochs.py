@@ -1,4 +1,4 @@
-"""The in-sync set belongs to one office, and ends with it."""
+"""The in-sync set belongs to one epoch, and ends with it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield world
 
 
-def test_out_of_office_nobody_is_in_sync(world: World) -> None:
+def test_without_a_leader_nobody_is_in_sync(world: World) -> None:
     world.settle()
     assert world.replicator.in_sync() == [2, 3]
     world.node.step(lambda replica: replica.step_down(EPOCH))
@@ -34,19 +34,19 @@ def elect_again(world: World) -> None:
     lead(world.node, EPOCH + 2)
 
 
-def test_a_new_office_begins_with_nobody_in_sync(world: World) -> None:
-    """Its followers may have missed rows of the office between."""
+def test_a_new_epoch_begins_with_nobody_in_sync(world: World) -> None:
+    """Its followers may have missed rows of the epoch between."""
     world.settle()
     elect_again(world)
     assert world.replicator.in_sync() == []
     world.replicate(world.append())
     assert world.asked == {2: [], 3: []}
     world.look(world.peers[1])
-    assert world.replicator.in_sync() == [3]  # not replica 2 of the office before
+    assert world.replicator.in_sync() == [3]  # not replica 2 of the epoch before
     assert world.positions() == [5, 6]
 
 
-def test_a_batch_of_an_old_office_is_nobodys(world: World) -> None:
+def test_a_batch_of_an_old_epoch_is_nobodys(world: World) -> None:
     world.settle()
     elect_again(world)
     world.look(world.peers[0])
@@ -55,19 +55,19 @@ def test_a_batch_of_an_old_office_is_nobodys(world: World) -> None:
     assert world.asked == {2: [], 3: []}
 
 
-@pytest.mark.parametrize("new_office_has_followers", [True, False])
-def test_who_was_brought_up_for_an_old_office_is_not_in_the_new_one(
-    world: World, new_office_has_followers: bool
+@pytest.mark.parametrize("new_epoch_has_followers", [True, False])
+def test_who_was_brought_up_for_an_old_epoch_is_not_in_the_new_one(
+    world: World, new_epoch_has_followers: bool
 ) -> None:
     def meanwhile(_numbers: list[int]) -> None:
         elect_again(world)
         world.followers[3].servicer.on_rows = lambda _numbers: None
-        if new_office_has_followers:
+        if new_epoch_has_followers:
             world.look(world.peers[0])
 
     world.followers[3].servicer.on_rows = meanwhile
     world.look(world.peers[1])
-    assert world.replicator.in_sync() == ([2] if new_office_has_followers else [])
+    assert world.replicator.in_sync() == ([2] if new_epoch_has_followers else [])
     world.look(world.peers[0])
     assert world.replicator.in_sync() == [2]
 
@@ -89,7 +89,7 @@ def test_a_follower_brings_nobody_up(world: World) -> None:
     assert world.asked == {2: [], 3: []}
 
 
-def test_bringing_up_ends_with_the_office(tmp_path: Path) -> None:
+def test_bringing_up_ends_with_the_epoch(tmp_path: Path) -> None:
     rows = make_rows(1_200)
     with (
         open_parts(tmp_path / "leader", rows) as leader,
