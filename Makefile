@@ -3,6 +3,9 @@
 BIN := .venv/bin
 STUBS := bourse_pb2.py bourse_pb2.pyi bourse_pb2_grpc.py bourse_pb2_grpc.pyi
 
+# Processes that run tests. Most tests wait more than they compute.
+JOBS := 3
+
 # The environment is always .venv, of a Python that this machine has.
 export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
@@ -28,7 +31,7 @@ local: venv ## start everything as processes of this machine, without containers
 	$(BIN)/python -m stack.local $(ARGS)
 
 test: venv ## run the tests, SLOW=1 the longest too; ARGS="-k name" goes to pytest
-	$(BIN)/python -m pytest $(if $(SLOW),,-m "not slow") $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) $(if $(SLOW),,-m "not slow") $(ARGS)
 
 faults: venv ## break the running stack for two minutes and judge its promises; ARGS="--seed 7"
 	$(BIN)/python -m faults run $(ARGS)

@@ -1,4 +1,4 @@
-"""What holds for every test: which of them need an engine or Terraform, and what to do without."""
+"""What holds for every test: which need an engine or Terraform, and which run side by side."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -14,9 +15,11 @@ from hypothesis import settings
 settings.register_profile("bourse", deadline=None)
 settings.load_profile("bourse")
 
-E2E = Path(__file__).parent / "e2e"
+TESTS = Path(__file__).parent
+E2E = TESTS / "e2e"
 NOT_RUN = pytest.StashKey[list[str]]()
 SLOW_NOT_RUN = pytest.StashKey[int]()
+DEMANDED = pytest.StashKey[str]()
 
 # A stack's first test waits until its images are built; the default is too short for that.
 _E2E_TIMEOUT_S = 900
@@ -24,12 +27,23 @@ _E2E_TIMEOUT_S = 900
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what lies in tests/e2e, so that `-m` sees it and no test has to say it."""
+    """Marks what lies in tests/e2e, so that `-m` sees it and no test has to say it.
+
+    Each group runs in one process: the tests of a file share what they set up, and those with
+    containers share a stack. They come first, for they take longest.
+    """
+    items.sort(key=lambda item: E2E not in item.path.parents)
     for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group_of(item.path)))
         if E2E in item.path.parents:
             item.add_marker(pytest.mark.containers)
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(_E2E_TIMEOUT_S))
+
+
+def _group_of(path: Path) -> str:
+    folder, *_ = path.relative_to(TESTS).parts
+    return folder if folder in ("e2e", "terraform") else path.relative_to(TESTS).as_posix()
 
 
 class _Gate:
@@ -61,7 +75,9 @@ class _Gate:
         if missing is None:
             return
         if os.environ.get(self._demand) == "1":
-            raise pytest.UsageError(f"{self._demand}=1, but {missing}")
+            for item in needing:
+                item.stash[DEMANDED] = f"{self._demand}=1, but {missing}"
+            return
         config.stash.setdefault(NOT_RUN, []).append(
             f"{len(needing)} tests that need {self._name} did NOT run: {missing}. "
             f"{self._demand}=1 makes this an error."
@@ -78,11 +94,33 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(gate)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if complaint := item.stash.get(DEMANDED, ""):
+        pytest.fail(complaint, pytrace=False)
+
+
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     """Counts those that `make test` leaves out because they take long."""
     for item in items:
         if item.get_closest_marker("slow") and item.config.option.markexpr == "not slow":
             item.config.stash[SLOW_NOT_RUN] = item.config.stash.get(SLOW_NOT_RUN, 0) + 1
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In a process of several: hands the one that prints what it cannot know."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["not run"] = session.config.stash.get(NOT_RUN, [])
+        output["slow not run"] = session.config.stash.get(SLOW_NOT_RUN, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    # Each has collected everything, so one speaks for all.
+    output = getattr(node, "workeroutput", {})
+    node.config.stash[NOT_RUN] = output.get("not run", [])
+    node.config.stash[SLOW_NOT_RUN] = output.get("slow not run", 0)
 
 
 def why_no_engine() -> str | None:
