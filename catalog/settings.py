@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from common.settings import Directory, RpcServiceSettings
+from common.settings import RpcServiceSettings
 
 
 class CatalogSettings(RpcServiceSettings):
@@ -16,7 +16,7 @@ class CatalogSettings(RpcServiceSettings):
         le=1_000,
         description="calls the catalog serves at once",
     )
-    data_dir: Directory = Field(
+    data_dir: Path = Field(
         default=Path("data/catalog"), description="the directory the catalog keeps its data in"
     )
     stocks_file: Path = Field(

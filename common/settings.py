@@ -7,11 +7,11 @@ import re
 import sys
 from collections.abc import Mapping
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -58,42 +58,38 @@ def _check_address(value: Any) -> Any:
 
 
 def _check_redis_url(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    if not _is_redis_url(value):
-        raise ValueError("not of the form redis://host:port/database")
+    if isinstance(value, str) and (wrong := _wrong_in_redis_url(value)):
+        raise ValueError(f"{wrong}; expected redis://user:password@host:port/database")
     return value
 
 
-def _is_redis_url(text: str) -> bool:
+def _wrong_in_redis_url(text: str) -> str:
+    """Empty if nothing is. No part of the text is in it: any part can be of the password."""
     try:
         parts = urlsplit(text)
         # Reading the port checks it.
         has_address = bool(parts.hostname) and parts.port != 0
     except ValueError:
-        return False
+        return "no host and port can be read from it"
     if parts.scheme == "unix":
-        return bool(parts.path)
-    if parts.query:
-        return False  # it could undo the timeouts that answers in time rest on
+        return "" if parts.path else "it names no socket"
     database = parts.path.strip("/")
-    return (
-        parts.scheme in ("redis", "rediss")
-        and has_address
-        and (not database or database.isdecimal())
-    )
-
-
-def _check_directory(value: Any) -> Any:
-    if value == "":  # which would be the working directory, and that is on no volume
-        raise ValueError("no directory is named")
-    return value
+    wrong = {
+        "it begins with neither redis:// nor rediss://": parts.scheme not in ("redis", "rediss"),
+        "it names no host, or port 0": not has_address,
+        # A query could undo the timeouts that keep answers in time.
+        "it may have no query (?…) and no #; a password writes them as %3F and %23": bool(
+            parts.query or parts.fragment
+        ),
+        "its path is not the number of a database": database and not database.isdecimal(),
+    }
+    return next((reason for reason, is_wrong in wrong.items() if is_wrong), "")
 
 
 Address = Annotated[str, BeforeValidator(_check_address)]
-RedisUrl = Annotated[str, BeforeValidator(_check_redis_url)]
+# It may hold a password, so it is not for showing: see `_is_secret`.
+RedisUrl = Annotated[str, BeforeValidator(_check_redis_url), Field(repr=False)]
 Replicas = Annotated[dict[int, str], NoDecode, BeforeValidator(_parse_replicas)]
-Directory = Annotated[Path, BeforeValidator(_check_directory)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -135,17 +131,43 @@ def load_settings(kind: type[AnySettings], service: str) -> AnySettings:
     if rigged := sorted(name for name in os.environ if name.startswith(_RIG_PREFIX)):
         print(f"{service}: {', '.join(rigged)} set: that is for tests only", file=sys.stderr)
         raise SystemExit(2)
+    _unset_empty(kind)
     try:
         return kind()
     except ValidationError as error:
-        print(f"{service}: {describe(error)}", file=sys.stderr)
+        print(f"{service}: {describe(error, kind)}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
-def describe(error: ValidationError) -> str:
-    """Every wrong setting in one line: its variable, the value found and what is wrong."""
-    return "; ".join(
-        f"setting {str(detail['loc'][0]).upper() if detail['loc'] else '(all)'}"
-        f"={detail['input']!r}: {detail['msg'].removeprefix('Value error, ')}"
-        for detail in error.errors()
-    )
+def _unset_empty(kind: type[ServiceSettings]) -> None:
+    """A setting that is empty has its default.
+
+    The variable goes, because gunicorn reads WEB_CONCURRENCY too, and fails if it is empty.
+    """
+    for variable in [name for name, value in os.environ.items() if not value]:
+        if variable.lower() in kind.model_fields:
+            del os.environ[variable]
+
+
+def describe(error: ValidationError, kind: type[ServiceSettings]) -> str:
+    """Every wrong setting in one line: its variable, the value found and what is wrong.
+
+    A value that may hold a password is not shown.
+    """
+    return "; ".join(_describe_one(detail, kind) for detail in error.errors())
+
+
+def _describe_one(detail: ErrorDetails, kind: type[ServiceSettings]) -> str:
+    message = detail["msg"].removeprefix("Value error, ")
+    if not detail["loc"]:  # of several settings together: the input is all of them
+        return f"settings: {message}"
+    name = str(detail["loc"][0])
+    if detail["type"] == "missing":  # here, too, the input is all settings
+        return f"setting {name.upper()}: it is not set, and has no default"
+    shown = "(not shown)" if _is_secret(name, kind) else repr(detail["input"])
+    return f"setting {name.upper()}={shown}: {message}"
+
+
+def _is_secret(name: str, kind: type[ServiceSettings]) -> bool:
+    """What is no part of the settings' own `repr` is shown nowhere else either."""
+    return not kind.model_fields[name].repr

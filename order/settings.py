@@ -10,7 +10,6 @@ from common.settings import (
     DEFAULT_REPLICAS,
     Address,
     Count,
-    Directory,
     RedisUrl,
     Replicas,
     RpcServiceSettings,
@@ -26,7 +25,7 @@ class OrderSettings(RpcServiceSettings):
     order_threadpool_size: int = Field(
         default=128, ge=32, le=1024, description="calls a replica serves at once"
     )
-    data_dir: Directory = Field(default=Path("data/order"), description="where the log is kept")
+    data_dir: Path = Field(default=Path("data/order"), description="where the log is kept")
     catalog_address: Address = Field(default="catalog:50051", description="the catalog")
     redis_url: RedisUrl = Field(
         default="redis://redis:6379/0", description="where invalidations are published"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -71,11 +72,9 @@ WRONG_VALUES = [
     ("HTTP_ADDRESS", "localhost:65536"),
     ("WEB_CONCURRENCY", "0"),
     ("WEB_CONCURRENCY", "two"),
-    ("WEB_CONCURRENCY", ""),
     ("WEB_THREADS", "-1"),
     ("WEB_THREADS", "1.5"),
     ("CATALOG_ADDRESS", "catalog"),
-    ("ORDER_REPLICAS", ""),
     ("ORDER_REPLICAS", "order-1:50051"),
     ("ORDER_REPLICAS", "0=order-1:50051"),
     ("ORDER_REPLICAS", "1=order-1"),
@@ -86,7 +85,7 @@ WRONG_VALUES = [
     ("CACHE_SIZE", "five"),
     ("REDIS_TIMEOUT_S", "-1"),
     ("DECISION_TIMEOUT_S", "4.6"),
-    *(("REDIS_URL", url) for url in ["", "redis", "http://redis:6379", "redis://redis:port"]),
+    *(("REDIS_URL", url) for url in ["redis", "http://redis:6379", "redis://redis:port"]),
 ]
 
 
@@ -103,6 +102,68 @@ def test_a_wrong_value_is_one_line_naming_its_variable(
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"frontend: setting {variable}=")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_variable_means_the_default(
+    monkeypatch: pytest.MonkeyPatch, kind: type[ServiceSettings]
+) -> None:
+    expected = load_settings(kind, "test")
+    for name, field in kind.model_fields.items():
+        if not field.is_required():
+            monkeypatch.setenv(name.upper(), "")
+    assert load_settings(kind, "test") == expected
+    assert not [name for name in kind.model_fields if os.environ.get(name.upper()) == ""], (
+        "gunicorn reads WEB_CONCURRENCY too, and fails if it is empty"
+    )
+
+
+PASSWORD = "s3cret"  # noqa: S105 - that is the point
+URLS_WITH_A_PASSWORD = [
+    f"rediss://default:{PASSWORD}@h:6380/0?ssl_cert_reqs=none",
+    f"redis://default:{PASSWORD}@h:port/0",
+    f"redis://default:{PASSWORD}@h:1/first",
+    f"redis://default:{PASSWORD}@",
+    f"redis://default:{PASSWORD}",
+    f"redis://default:a/{PASSWORD}@h",
+    f"redis://default:a#{PASSWORD}@h",
+    f"redis://default:{PASSWORD}@[h",
+    f"redis://h:6379/0?password={PASSWORD}",
+    f"default:{PASSWORD}@h:6379",
+    PASSWORD,
+]
+
+
+@pytest.mark.parametrize("url", URLS_WITH_A_PASSWORD)
+def test_a_password_in_a_wrong_url_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    monkeypatch.setenv("REDIS_URL", url)
+    with pytest.raises(SystemExit):
+        load_settings(FrontendSettings, "frontend")
+    line = capsys.readouterr().err
+    assert line.startswith("frontend: setting REDIS_URL=(not shown): ")
+    assert PASSWORD not in line
+
+
+@pytest.mark.parametrize("wrong_id", ["4", "first", ""])
+def test_another_wrong_setting_does_not_show_the_password(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrong_id: str
+) -> None:
+    monkeypatch.setenv("REDIS_URL", f"redis://default:{PASSWORD}@h:1/0")
+    monkeypatch.setenv("ORDER_ID", wrong_id)
+    with pytest.raises(SystemExit):
+        load_settings(OrderSettings, "order")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "ORDER_ID" in line
+    assert PASSWORD not in line
+
+
+def test_settings_that_are_shown_hide_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", f"redis://default:{PASSWORD}@h:1/0")
+    settings = load_settings(FrontendSettings, "frontend")
+    assert PASSWORD in settings.redis_url
+    assert PASSWORD not in f"{settings!r} {settings}"
 
 
 def test_a_wrong_value_cannot_add_lines(
