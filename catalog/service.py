@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import grpc
 
@@ -15,13 +14,13 @@ from catalog.sqlite.store import MAX_CHUNK, CatalogStore
 from catalog.stock import Stock
 from common.domain import Trade, is_valid_name
 from common.errors import (
-    Busy,
     Contradiction,
     Internal,
     InvalidRequest,
     KeyReused,
     StaleEpoch,
 )
+from common.slots import Slots
 from common.wire import order_to_item, trade_from_request
 from proto import bourse_pb2, bourse_pb2_grpc
 
@@ -47,7 +46,7 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
     def __init__(self, store: CatalogStore, leases: Leases, max_streams: int) -> None:
         self._store = store
         self._leases = leases
-        self._stream_slots = threading.BoundedSemaphore(max_streams)
+        self._streams = Slots(max_streams, "too many journal streams at once")
         self._contradictions: dict[int, str] = {}  # what was last said, by replica
 
     def Lookup(
@@ -151,20 +150,9 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
     ) -> Iterator[bourse_pb2.OrderBatch]:
         if request.last_number < 0 or request.limit < 0:
             raise InvalidRequest("last_number and limit are 0 or more")
-        with self._stream_slot(request.limit):
+        is_short = 0 < request.limit <= _SHORT_READ_ROWS
+        with nullcontext() if is_short else self._streams.taken():
             yield from self._chunks(request.last_number, request.limit)
-
-    @contextmanager
-    def _stream_slot(self, limit: int) -> Iterator[None]:
-        if 0 < limit <= _SHORT_READ_ROWS:
-            yield
-            return
-        if not self._stream_slots.acquire(blocking=False):
-            raise Busy("too many journal streams at once")
-        try:
-            yield
-        finally:
-            self._stream_slots.release()
 
     def _chunks(self, last_number: int, limit: int) -> Iterator[bourse_pb2.OrderBatch]:
         """Batches of at most MAX_CHUNK rows, each read by itself, until the limit or the end."""

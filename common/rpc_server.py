@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 from common import logs
 from common.errors import BourseError, Busy, Internal, Unavailable
 from common.rpc_client import REQUEST_ID_KEY
+from common.slots import Slots
 
 logger = logging.getLogger(__name__)
 
@@ -57,27 +58,24 @@ class _Wrapped(grpc.ServerInterceptor):
         return handler
 
 
-class _FewReflections:
+def _bounding_reflection() -> Callable[[str, Any], Any]:
     """Bounds the reflection streams: each keeps a thread for as long as its caller likes."""
+    slots = Slots(_REFLECTION_STREAMS, "too many reflection streams at once")
 
-    def __init__(self, limit: int) -> None:
-        self._slots = threading.BoundedSemaphore(limit)
-
-    def wrap(self, method: str, handler: Any) -> Any:
+    def wrap(method: str, handler: Any) -> Any:
         if not method.startswith("/grpc.reflection."):
             return handler
-        return handler._replace(stream_stream=self._bounded(handler.stream_stream))
 
-    def _bounded(self, handler: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
         def bounded(requests: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            if not self._slots.acquire(blocking=False):
-                _abort(context, Busy("too many reflection streams at once"))
             try:
-                yield from handler(requests, context)
-            finally:
-                self._slots.release()
+                with slots.taken():
+                    yield from handler.stream_stream(requests, context)
+            except Busy as refusal:
+                _abort(context, refusal)
 
-        return bounded
+        return handler._replace(stream_stream=bounded)
+
+    return wrap
 
 
 class _OpenStreams:
@@ -180,9 +178,7 @@ class RpcServer:
         self._streams = _OpenStreams()
         self._server = grpc.server(
             futures.ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
-            interceptors=[
-                _Wrapped([_FewReflections(_REFLECTION_STREAMS).wrap, _guarded, self._streams.wrap])
-            ],
+            interceptors=[_Wrapped([_bounding_reflection(), _guarded, self._streams.wrap])],
             options=_SERVER_OPTIONS,
             maximum_concurrent_rpcs=threads + queue_limit,
         )

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 
 import grpc
@@ -16,7 +14,6 @@ from common import domain
 from common.domain import MAX_EPOCH, MAX_TRADES_PER_CALL, Order
 from common.errors import (
     BourseError,
-    Busy,
     Damaged,
     InvalidRequest,
     NotLeader,
@@ -24,6 +21,7 @@ from common.errors import (
     Unavailable,
     number_of,
 )
+from common.slots import Slots
 from common.wire import TYPE_NUMBERS, order_to_item, orders_from_items, trade_from_request
 from order.leadership.node import Node
 from order.leadership.promotion import Promotion
@@ -74,9 +72,9 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         self._replicator = replicator
         self._hub = hub
         self._stream_publisher = stream_publisher
-        self._trade_slots = threading.BoundedSemaphore(trade_limit)
-        self._catch_up_slots = threading.BoundedSemaphore(stream_limit)
-        self._update_slots = threading.BoundedSemaphore(stream_limit)
+        self._trade_slots = Slots(trade_limit, "too many trades at once")
+        self._log_streams = Slots(stream_limit, "too many streams at once")
+        self._update_streams = Slots(stream_limit, "too many streams at once")
         self._is_ready = is_ready
         self._may_serve_orders = may_serve_orders
         self._is_stopping = is_stopping
@@ -123,7 +121,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
             raise NotLeader(f"replica {self._replica_id} is not the leader")
         deadline_s = time.monotonic() + time_left_s - _ANSWER_MARGIN_S
         pending = [PendingTrade(trade, deadline_s) for trade in trades]
-        with _slot(self._trade_slots, "too many trades at once"):
+        with self._trade_slots.taken():
             self._queue.put(*pending)
             outcomes = [one.result(deadline_s - time.monotonic()) for one in pending]
         for trade, outcome in zip(trades, outcomes, strict=True):
@@ -223,7 +221,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
     def _chunks(self, request: bourse_pb2.SyncRequest) -> Iterator[list[Order]]:
         self._check_orders_are_sure()
         left = request.limit if request.limit > 0 else None
-        with _slot(self._catch_up_slots, "too many streams at once"):
+        with self._log_streams.taken():
             for rows in self._log.chunks(max(0, request.last_number)):
                 yield rows[:left]
                 if left is not None and (left := left - len(rows)) <= 0:
@@ -236,10 +234,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
     def StreamDBUpdates(
         self, request: bourse_pb2.Empty, context: grpc.ServicerContext
     ) -> Iterator[bourse_pb2.CacheInvalidateRequest]:
-        with (
-            _slot(self._update_slots, "too many streams at once"),
-            self._hub.subscribe() as stream,
-        ):
+        with self._update_streams.taken(), self._hub.subscribe() as stream:
             while context.is_active() and not self._is_stopping():
                 if (change := stream.take()) is not None:
                     yield bourse_pb2.CacheInvalidateRequest(name=change[0], version=change[1])
@@ -330,14 +325,3 @@ def _time_left_s(context: grpc.ServicerContext) -> float:
     # Without a deadline gRPC has ages left, or None.
     time_left_s = context.time_remaining()
     return _DEFAULT_DEADLINE_S if time_left_s is None else min(time_left_s, _DEFAULT_DEADLINE_S)
-
-
-@contextmanager
-def _slot(slots: threading.BoundedSemaphore, message: str) -> Iterator[None]:
-    """Takes one of a bounded number of places, or raises Busy."""
-    if not slots.acquire(blocking=False):
-        raise Busy(message)
-    try:
-        yield
-    finally:
-        slots.release()

@@ -1,0 +1,143 @@
+"""Retries end: after a time, after a number of attempts, on an error that nothing can change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from common.retries import Backoff, Retries, always
+
+
+class Clock:
+    """Time passes by sleeping, and by what an attempt takes."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.pauses: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, pause_s: float) -> None:
+        self.pauses.append(pause_s)
+        self.now += pause_s
+
+
+class Away(Exception):
+    pass
+
+
+class AwayForGood(Away):
+    pass
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def failing(times: int, error: type[Exception] = Away) -> Callable[[float], list[float]]:
+    """An attempt that fails so often and then returns the times that were left to each."""
+    left: list[float] = []
+
+    def attempt(left_s: float) -> list[float]:
+        left.append(left_s)
+        if len(left) <= times:
+            raise error(f"failure {len(left)}")
+        return left
+
+    return attempt
+
+
+def test_no_pause_where_nothing_fails(clock: Clock) -> None:
+    retries = Retries(on=(Away,), for_s=1, backoff=always(0.1), clock=clock, sleep=clock.sleep)
+    assert retries.call(failing(0)) == [1]
+    assert clock.pauses == []
+
+
+def test_each_attempt_is_told_what_is_left(clock: Clock) -> None:
+    retries = Retries(on=(Away,), for_s=1, backoff=always(0.25), clock=clock, sleep=clock.sleep)
+    assert retries.call(failing(3)) == [1, 0.75, 0.5, 0.25]
+
+
+def test_the_time_ends_them_with_the_last_error(clock: Clock) -> None:
+    retries = Retries(on=(Away,), for_s=1, backoff=always(0.3), clock=clock, sleep=clock.sleep)
+    with pytest.raises(Away, match="failure 4"):
+        retries.call(failing(100))
+    assert clock.now == pytest.approx(100.9)  # a fifth attempt would have begun too late
+
+
+def test_what_an_attempt_takes_is_part_of_the_time(clock: Clock) -> None:
+    def slow(_left_s: float) -> None:
+        clock.now += 0.6
+        raise Away
+
+    retries = Retries(on=(Away,), for_s=1, backoff=always(0.1), clock=clock, sleep=clock.sleep)
+    with pytest.raises(Away):
+        retries.call(slow)
+    assert clock.now == pytest.approx(101.3)
+
+
+def test_the_number_ends_them_too(clock: Clock) -> None:
+    retries = Retries(on=(Away,), attempts=3, backoff=always(0.1), clock=clock, sleep=clock.sleep)
+    assert retries.call(failing(2)) == [math.inf] * 3
+    with pytest.raises(Away, match="failure 3"):
+        retries.call(failing(3))
+
+
+@pytest.mark.parametrize("error", [KeyError, AwayForGood])
+def test_other_errors_end_them_at_once(clock: Clock, error: type[Exception]) -> None:
+    retries = Retries(
+        on=(Away,),
+        never_on=(AwayForGood,),
+        for_s=1,
+        backoff=always(0.1),
+        clock=clock,
+        sleep=clock.sleep,
+    )
+    with pytest.raises(error):
+        retries.call(failing(1, error))
+    assert clock.pauses == []
+
+
+def test_every_error_that_is_retried_is_heard_of(clock: Clock) -> None:
+    retries = Retries(on=(Away,), attempts=3, backoff=always(0.1), clock=clock, sleep=clock.sleep)
+    heard: list[str] = []
+    with pytest.raises(Away):
+        retries.call(failing(3), lambda error: heard.append(str(error)))
+    assert heard == ["failure 1", "failure 2"]
+
+
+def test_who_hears_of_an_error_can_end_them(clock: Clock) -> None:
+    def give_up(error: Exception) -> None:
+        raise LookupError from error
+
+    retries = Retries(on=(Away,), attempts=3, backoff=always(0.1), clock=clock, sleep=clock.sleep)
+    with pytest.raises(LookupError):
+        retries.call(failing(3), give_up)
+    assert clock.pauses == []
+
+
+def test_a_bound_is_demanded() -> None:
+    with pytest.raises(ValueError, match="without a bound"):
+        Retries(on=(Away,), backoff=always(0.1))
+
+
+def test_pauses_double_up_to_the_longest() -> None:
+    backoff = Backoff(0.1, 0.5, at_least=1.0)
+    assert [backoff.pause_s(failures) for failures in (1, 2, 3, 4, 10_000)] == [
+        0.1,
+        0.2,
+        0.4,
+        0.5,
+        0.5,
+    ]
+
+
+def test_pauses_are_spread() -> None:
+    pauses = [Backoff(0.1, 1.0, at_least=0.5).pause_s(2) for _ in range(1000)]
+    assert all(0.1 <= pause_s <= 0.2 for pause_s in pauses)
+    assert min(pauses) < 0.12
+    assert max(pauses) > 0.18
