@@ -58,8 +58,11 @@ class OrderView:
 
 
 class Trades(Protocol):
-    def trade(self, trade: Trade) -> Decision:
+    def trade(self, trade: Trade, elapsed_s: float) -> Decision:
         """Has the trade decided and the cache made safe for the answer.
+
+        Args:
+            elapsed_s: how much of the request's time is gone already.
 
         Raises:
             KeyReused: the request id was decided for another trade.

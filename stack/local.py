@@ -350,6 +350,7 @@ def explain(supervisor: Supervisor, parts: Sequence[Part], restart_after_s: floa
     frontend = parts[-1]
     report(f"  curl '{HOST}:{frontend.port}/stocks?stockname=stock1'")
     fate = "stays dead" if restart_after_s is None else f"comes back after {restart_after_s:g} s"
+    report("No edge runs here: slow clients hold threads, and nobody repeats a failed request.")
     report(f"Kill any part with `kill -9 PID`: it {fate}. Ctrl-C stops everything.")
 
 

@@ -28,13 +28,6 @@ class Floor(HttpServer):
         self._peer = peer
         super().__init__(settings, _no_parts)
 
-    def load_config(self) -> None:
-        super().load_config()
-        # The worker and its hooks are part of what is measured; the floor has gunicorn's own.
-        self.cfg.set("worker_class", "gthread")
-        for hook in ("when_ready", "post_fork", "pre_request"):
-            self.cfg.set(hook, self.cfg.settings[hook].default)
-
     def load(self) -> Flask:
         return hello() if self._peer is None else hop(self._peer)
 

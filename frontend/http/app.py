@@ -12,10 +12,10 @@ from flask import Flask, Response, g, request
 
 from common import logs
 from common.errors import Unavailable
-from frontend.http import arrival
 from frontend.http.answers import COMMON_HEADERS, REQUEST_ID_HEADER, register_error_answers
 from frontend.http.done import DoneFirst, decided
 from frontend.http.hits import HitsFirst
+from frontend.http.request_start import is_too_old
 from frontend.http.routes import Parts, create_routes
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def _begin() -> None:
     g.started_s = was_decided.started_s if was_decided else time.perf_counter()
     # A trade takes its own request id instead, as soon as it is known.
     logs.request_id.set(was_decided.request_id if was_decided else str(uuid4()))
-    if arrival.came_too_late():
+    if is_too_old(request.environ):
         raise Unavailable("too many requests are waiting")
 
 

@@ -14,14 +14,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import uuid4
 
-from gunicorn.http.errors import ParseException
-
 from common import logs
 from common.domain import Trade
 from common.errors import InvalidRequest
-from frontend.http import arrival
 from frontend.http.answers import COMMON_HEADERS, REQUEST_ID_HEADER, data_body
 from frontend.http.hits import Application, Environment, StartResponse
+from frontend.http.request_start import elapsed_s, is_too_old
 from frontend.http.validation import MAX_BODY_BYTES, idempotency_key, parse_trade
 from frontend.model import DONE, Decision, Trades
 
@@ -61,16 +59,16 @@ class DoneFirst:
             started_s = time.perf_counter()
             trade = _trade(environ)
             if trade is not None:
-                outcome = self._decide(trade)
+                outcome = self._decide(trade, elapsed_s(environ))
                 if isinstance(outcome, Decision) and outcome.status == DONE:
                     return _answer(trade.request_id, outcome, started_s, start_response)
                 environ[_DECIDED] = Decided(trade.request_id, outcome, started_s)
         return self._application(environ, start_response)
 
-    def _decide(self, trade: Trade) -> Decision | Exception:
+    def _decide(self, trade: Trade, elapsed_s: float) -> Decision | Exception:
         logs.request_id.set(trade.request_id)
         try:
-            return self._trades.trade(trade)
+            return self._trades.trade(trade, elapsed_s)
         except Exception as error:  # noqa: BLE001 - the application raises it, and answers
             return error
         finally:
@@ -95,12 +93,12 @@ def _trade(environ: Environment) -> Trade | None:
         environ.get("CONTENT_TYPE") != "application/json"
         or length not in _LENGTHS
         or "HTTP_TRANSFER_ENCODING" in environ
-        or arrival.came_too_late()
+        or is_too_old(environ)
     ):
         return None
     try:
         received = environ["wsgi.input"].read(int(length))
-    except (OSError, ParseException):
+    except Exception:  # noqa: BLE001 - servers have no error in common for a broken body
         return None
     environ["wsgi.input"] = io.BytesIO(received)  # for whoever reads it next
     if len(received) < int(length):

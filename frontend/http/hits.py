@@ -11,8 +11,8 @@ from typing import Any
 from uuid import uuid4
 
 from common.errors import InvalidRequest
-from frontend.http import arrival
 from frontend.http.answers import COMMON_HEADERS, REQUEST_ID_HEADER, quote_body
+from frontend.http.request_start import is_too_old
 from frontend.http.validation import name_parameter
 from frontend.model import CacheResult, NotCached, Quote, Quotes
 
@@ -47,7 +47,7 @@ class HitsFirst:
         return self._application(environ, start_response)
 
     def _cached(self, environ: Environment) -> Quote | None:
-        if arrival.came_too_late():
+        if is_too_old(environ):
             return None
         try:
             name = name_parameter(environ["QUERY_STRING"].encode("latin-1"), STOCK_PARAMETER)

@@ -12,6 +12,7 @@ from common.errors import NotFound, Unavailable
 from frontend.http.answers import data_answer, error_answer, quote_answer
 from frontend.http.done import KEY_HEADER, ORDERS_PATH, REPLAYED, decided, location
 from frontend.http.hits import STOCK_PARAMETER, STOCK_PATH, missed
+from frontend.http.request_start import elapsed_s
 from frontend.http.validation import (
     idempotency_key,
     name_parameter,
@@ -74,7 +75,7 @@ class _Routes:
         request_id = idempotency_key(request.headers.get(KEY_HEADER)) or str(uuid4())
         logs.request_id.set(request_id)
         trade = parse_trade(read_json_body(request), request_id)
-        return _trade_answer(self._parts.trades.trade(trade))
+        return _trade_answer(self._parts.trades.trade(trade, elapsed_s(request.environ)))
 
     def order(self) -> Response:
         number = order_number_parameter(request.query_string, "order-number")

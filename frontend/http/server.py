@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,11 +16,11 @@ from gunicorn.glogging import Logger
 
 from common.logs import logging_config
 from frontend.http.app import create_app
-from frontend.http.http_worker import Worker, bound_answers, keep_signals, refuse_repeated_key
 from frontend.http.routes import Parts
 from frontend.settings import FrontendSettings
 
-# An idle connection stays open this long: a client holds one for a whole session.
+# An idle connection stays open this long: longer than the edge keeps one, and long enough for a
+# client without an edge that holds one for a whole session.
 _KEEP_ALIVE_S = 90
 
 # Idle connections a worker keeps beside those being served. With a worker's own files they
@@ -54,6 +56,7 @@ class HttpServer(BaseApplication):  # type: ignore[misc] # gunicorn is not typed
     def load_config(self) -> None:
         for name, value in _options(self._settings).items():
             self.cfg.set(name, value)
+        self.cfg.set("post_fork", _end_when_told)
         self.cfg.set("worker_exit", self._close)
 
     def load(self) -> Flask:
@@ -61,6 +64,17 @@ class HttpServer(BaseApplication):  # type: ignore[misc] # gunicorn is not typed
 
     def _close(self, _server: Any, _worker: Any) -> None:
         self._resources.close()
+
+
+def _end_when_told(_server: Any, _worker: Any) -> None:
+    """Ends a new worker that is told to stop before gunicorn has set the worker's own handlers.
+
+    Until then it has copies of the master's, which note the signal where nobody looks: the
+    worker would go on, and the master would kill it when its patience is over. gunicorn calls
+    this hook a moment after the fork; a signal in that moment is still lost.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, lambda *_: os._exit(0))
 
 
 class _ServerLogger(Logger):  # type: ignore[misc] # gunicorn is not typed
@@ -77,7 +91,7 @@ def _options(settings: FrontendSettings) -> dict[str, Any]:
     return {
         "bind": settings.http_address,
         "workers": settings.web_concurrency,
-        "worker_class": Worker,
+        "worker_class": "gthread",
         "threads": settings.web_threads,
         "worker_connections": settings.web_threads + _IDLE_CONNECTIONS,
         "keepalive": _KEEP_ALIVE_S,
@@ -91,7 +105,4 @@ def _options(settings: FrontendSettings) -> dict[str, Any]:
         "secure_scheme_headers": {},
         "logger_class": _ServerLogger,
         "logconfig_dict": logging,
-        "when_ready": bound_answers,
-        "post_fork": keep_signals,
-        "pre_request": refuse_repeated_key,
     }

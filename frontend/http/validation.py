@@ -9,7 +9,6 @@ from typing import Any, Never
 from urllib.parse import parse_qsl
 
 from flask import Request
-from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from common.domain import (
@@ -112,8 +111,8 @@ def read_json_body(request: Request) -> bytes:
         # One byte more than allowed tells a body that is too long. Werkzeug's own limit would
         # cut a chunked one off in silence.
         body = request.stream.read(MAX_BODY_BYTES + 1)
-    except (OSError, ParseException):
-        raise InvalidRequest("the body is incomplete or malformed") from None
+    except Exception as error:
+        raise InvalidRequest("the body is incomplete or malformed") from error
     if len(body) > MAX_BODY_BYTES:
         raise _too_large()
     if announced is not None and len(body) < announced:

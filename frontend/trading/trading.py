@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from common.domain import Trade
-from frontend.http import arrival
 from frontend.model import DONE, Decision
 
 # With it a trade that was decided is answered within 10 s, or not as done.
@@ -37,10 +36,9 @@ class AcknowledgedTrades:
         self._safety = safety
         self._clock = clock
 
-    def trade(self, trade: Trade) -> Decision:
-        waited_s = arrival.waited_s.get()
-        give_up_at = self._clock() - waited_s + _SAFE_WITHIN_S
-        decision = self._leader.decide(trade, waited_s)
+    def trade(self, trade: Trade, elapsed_s: float) -> Decision:
+        give_up_at = self._clock() - elapsed_s + _SAFE_WITHIN_S
+        decision = self._leader.decide(trade, elapsed_s)
         if decision.status == DONE:
             answered_at = self._clock()
             self._safety.wait_until_safe(

@@ -22,11 +22,13 @@ ORDER1 = OrderView(1, "stock3", "SELL", 25)
 class FakeTrades:
     def __init__(self) -> None:
         self.calls: list[Trade] = []
+        self.elapsed_s: list[float] = []
         self.request_ids_in_context: list[str] = []
         self.decide: Callable[[Trade], Decision] = lambda _trade: DONE
 
-    def trade(self, trade: Trade) -> Decision:
+    def trade(self, trade: Trade, elapsed_s: float) -> Decision:
         self.calls.append(trade)
+        self.elapsed_s.append(elapsed_s)
         self.request_ids_in_context.append(logs.request_id.get())
         return self.decide(trade)
 

@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from common.errors import Internal, KeyReused, OutcomeUnknown, Unavailable
-from frontend.http import arrival
+from frontend.http import request_start
 from frontend.http.app import create_app
 from frontend.http.done import DoneFirst
 from frontend.http.hits import HitsFirst
@@ -176,7 +176,7 @@ def test_everything_else_goes_on_to_the_application(
 def test_a_trade_that_waited_too_long_is_not_decided(
     client: FlaskClient, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrival, "_LONGEST_WAIT_S", -1.0)
+    monkeypatch.setattr(request_start, "LONGEST_WAIT_S", -1.0)
     assert post(client).status_code == 503
     assert fakes.trades.calls == []
 

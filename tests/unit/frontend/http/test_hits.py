@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from common.errors import Unavailable
-from frontend.http import arrival
+from frontend.http import request_start
 from frontend.http.app import create_app
 from frontend.http.hits import HitsFirst
 from frontend.model import CacheResult, Quote
@@ -131,7 +131,7 @@ def test_asked_for_the_head_it_gives_the_head(client: FlaskClient) -> None:
 def test_a_request_that_waited_too_long_is_no_hit(
     client: FlaskClient, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrival, "_LONGEST_WAIT_S", -1.0)
+    monkeypatch.setattr(request_start, "LONGEST_WAIT_S", -1.0)
     assert client.get("/stocks?stockname=stock1").status_code == 503
     assert fakes.quotes.calls == []
 

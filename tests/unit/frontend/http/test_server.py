@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +16,12 @@ from typing import Any
 
 import pytest
 
+from common.settings import load_settings
+from frontend.http.server import HttpServer
 from frontend.http.validation import MAX_BODY_BYTES
-from tests.unit.frontend.http.process import ServerProcess
+from frontend.settings import FrontendSettings
+from tests.unit.frontend.http.fakes import build_fake_parts
+from tests.unit.frontend.http.process import ROOT, ServerProcess
 
 TRADE = json.dumps({"name": "stock1", "quantity": 10, "type": "BUY"}).encode()
 JSON = {"Content-Type": "application/json"}
@@ -108,20 +114,36 @@ def test_a_long_query_meets_the_rules_of_the_application(ask: Ask) -> None:
     assert answer.status == code_of(body) == 400
 
 
-@pytest.mark.parametrize("keys", [["a", "b"], ["a", "a"], ['"a"', '"b"']])
-def test_a_repeated_key_is_refused(connection: http.client.HTTPConnection, keys: list[str]) -> None:
-    connection.putrequest("POST", "/orders")
-    for key in keys:
-        connection.putheader("Idempotency-Key", key)
-    connection.putheader("Content-Type", "application/json")
-    connection.putheader("Content-Length", str(len(TRADE)))
-    connection.endheaders(TRADE)
-    answer = connection.getresponse()
-    assert answer.status == code_of(answer.read()) == 400
-
-
 HEAD = b"POST /orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def answers_to(server: ServerProcess, request: bytes) -> bytes:
+    """All that comes back before the server closes the connection."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(request)
+        client.shutdown(socket.SHUT_WR)
+        return client.makefile("rb").read()
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n",
+        CHUNKED + b"2\r\n{}x\r\n0\r\n\r\n",
+        CHUNKED + b"2\r\n{}\r\n0\r\nno trailer\r\n\r\n",
+        HEAD + b"\r\n",
+        HEAD + b"Content-Length: 100\r\n\r\n" + TRADE,
+    ],
+    ids=["chunk size", "chunk end", "trailer", "no body", "short body"],
+)
+def test_a_broken_body_is_answered_by_the_application(
+    server: ServerProcess, request_bytes: bytes
+) -> None:
+    head, _, rest = answers_to(server, request_bytes).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"X-Request-Id: " in head
+    assert rest.startswith(b'{"error":{"code":400,"message":"')
 
 
 @pytest.mark.parametrize(
@@ -135,45 +157,21 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
         (HEAD + b"Content-Length: " + b"1" * 5000 + b"\r\n\r\n{}", 400),
         (b"nonsense\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nno header\r\n\r\n", 400),
-        # These reach the application, which finds the body broken as it reads it.
-        (CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n", 400),
-        (CHUNKED + b"2\r\n{}x\r\n0\r\n\r\n", 400),
-        (CHUNKED + b"2\r\n{}\r\n0\r\nno trailer\r\n\r\n", 400),
-        (HEAD + b"\r\n", 400),
     ],
 )
-def test_malformed_requests_are_answered_in_json(
+def test_what_is_no_http_is_refused_by_gunicorn_itself(
     server: ServerProcess, request_bytes: bytes, code: int
 ) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
-        client.sendall(request_bytes)
-        client.shutdown(socket.SHUT_WR)
-        answer = http.client.HTTPResponse(client)
-        answer.begin()
-        assert answer.status == code_of(answer.read()) == code
-        assert answer.headers["Cache-Control"] == "no-store"
-        assert answer.headers["X-Request-Id"]
-
-
-@pytest.mark.parametrize("chunks", [b"0\r\nno trailer\r\n\r\n", b"1;=\r\nx\r\n0\r\n\r\n"])
-def test_a_malformed_body_that_nobody_reads_gets_no_second_answer(
-    server: ServerProcess, chunks: bytes
-) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
-        client.sendall(CHUNKED.replace(b"POST", b"PUT") + chunks)
-        client.shutdown(socket.SHUT_WR)
-        answers = client.makefile("rb").read()
-    assert answers.startswith(b"HTTP/1.1 405 ")
+    answers = answers_to(server, request_bytes)
+    assert answers.startswith(b"HTTP/1.1 %d " % code)
     assert answers.count(b"HTTP/1.1 ") == 1
 
 
-def test_a_refusal_quotes_but_the_beginning(server: ServerProcess) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
-        client.sendall(b"GET / HTTP/1.1\r\n" + b"\xff" * 60_000 + b"\r\n\r\n")
-        answer = http.client.HTTPResponse(client)
-        answer.begin()
-        assert answer.status == 400
-        assert 100 < len(answer.read()) < 2_000
+def test_connections_are_kept_for_a_session_and_workers_for_ever() -> None:
+    config = HttpServer(load_settings(FrontendSettings, "frontend"), build_fake_parts).cfg
+    assert config.worker_class_str == "gthread"
+    assert config.keepalive >= 75
+    assert config.max_requests == 0
 
 
 def test_a_request_is_logged_once(server: ServerProcess, ask: Ask) -> None:
@@ -190,6 +188,26 @@ def test_a_killed_worker_is_replaced(server: ServerProcess, ask: Ask) -> None:
     os.kill(int(workers[-1]), signal.SIGKILL)
     server.wait_for(r"Booting worker with pid: (\d+)", count=len(workers) + 1)
     assert ask("GET", "/healthz")[0].status == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_a_worker_told_to_stop_before_it_has_handlers_ends(number: int) -> None:
+    script = (
+        "import os, signal\n"
+        "from common.settings import load_settings\n"
+        "from frontend.http.server import HttpServer\n"
+        "from frontend.settings import FrontendSettings\n"
+        "config = HttpServer(load_settings(FrontendSettings, 'frontend'), lambda *_: None).cfg\n"
+        # As the master's, with which the worker would go on.
+        f"signal.signal({number}, lambda *_: None)\n"
+        "config.post_fork(None, None)\n"
+        f"os.kill(os.getpid(), {number})\n"
+        "raise SystemExit('it goes on')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_stopping_finishes_what_is_in_flight(tmp_path: Path) -> None:
