@@ -25,6 +25,7 @@ from order.leadership.identity import LogIdentity
 from order.leadership.node import Node
 from order.leadership.promotion import Promotion
 from order.leadership.replica import Replica
+from order.leadership.watchdog import Progress, Watchdog
 from order.log.catchup import catch_up
 from order.log.ledger import Ledger
 from order.log.log import OrderLog, open_log, set_aside
@@ -88,17 +89,19 @@ class Service:
             catch_up_timeout_s=settings.peer_timeout_s,
             interval_s=settings.catch_up_interval_s,
         )
+        progress = Progress()
         promotion = Promotion(
             self._node,
             catalog,
             self._ledger,
             publisher.publish,
             self._identity,
+            progress=progress,
             fence_timeout_s=settings.fence_timeout_s,
             patience_s=settings.commit_patience_s,
-            stuck_after_s=settings.stuck_after_s,
             halt=self.halt,
         )
+        self._watchdog = Watchdog(progress, promotion.give_up, settings.stuck_after_s)
         pipeline = Pipeline(
             node=self._node,
             queue=self._queue,
@@ -108,6 +111,7 @@ class Service:
             publisher=publisher,
             resign=promotion.resign,
             identity=self._identity,
+            progress=progress,
             attempt_timeout_s=settings.commit_attempt_timeout_s,
             patience_s=settings.commit_patience_s,
             halt=self.halt,
@@ -125,7 +129,6 @@ class Service:
                 ledger=self._ledger,
                 queue=self._queue,
                 promotion=promotion,
-                batch_age_s=pipeline.batch_age_s,
                 replica_ids=settings.order_replicas,
                 replicator=self._replicator,
                 hub=hub,
@@ -165,6 +168,7 @@ class Service:
         port = self._server.start([_SERVICE])
         self._redis_publisher.start()
         self._pipeline_thread.start()
+        self._watchdog.start()
         self._replicator.start()
         logger.info("listening on port %d, last number %d", port, self._log.last_number)
         self._identity.look()
@@ -205,6 +209,7 @@ class Service:
         self._pipeline_thread.join(_JOIN_TIMEOUT_S)
         if self._pipeline_thread.is_alive():
             return False
+        self._watchdog.stop()
         self._identity.stop()
         self._replicator.stop()
         self._redis_publisher.stop()

@@ -51,7 +51,6 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         ledger: Ledger,
         queue: TradeQueue,
         promotion: Promotion,
-        batch_age_s: Callable[[], float],
         replica_ids: Collection[int],
         replicator: Replicator,
         hub: UpdateHub,
@@ -67,7 +66,6 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         self._ledger = ledger
         self._queue = queue
         self._promotion = promotion
-        self._batch_age_s = batch_age_s
         self._replica_ids = frozenset(replica_ids)
         self._replicator = replicator
         self._hub = hub
@@ -251,7 +249,6 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
     def GetLeader(
         self, request: bourse_pb2.Empty, context: grpc.ServicerContext
     ) -> bourse_pb2.GetLeaderResponse:
-        self._promotion.resign_if_stuck(self._batch_age_s())
         view = self._node.view()
         return bourse_pb2.GetLeaderResponse(
             replica_id=self._replica_id, leader_id=view.leader_id, epoch=view.epoch
@@ -264,7 +261,6 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
             self._check_epoch(request.epoch)
             if _time_left_s(context) <= 0:
                 raise OutcomeUnknown("the caller has gone on to another candidate")
-            self._promotion.resign_if_stuck(self._batch_age_s())
             self._promotion.lead(request.epoch)
         else:
             self._hear_of(request.leader_id, request.epoch)

@@ -13,6 +13,7 @@ from common.domain import Order
 from common.errors import BourseError, Contradiction, Damaged, Unavailable
 from order.leadership.node import Node
 from order.leadership.replica import LEADING, IllegalTransition, Replica
+from order.leadership.watchdog import Progress
 from order.log.ledger import AppendFailed, Ledger
 from order.trading.catalog_client import FenceAnswer
 
@@ -72,9 +73,9 @@ class Promotion:
         publish: Callable[[Sequence[Order]], None],
         identity: Identity,
         *,
+        progress: Progress,
         fence_timeout_s: float,
         patience_s: float,
-        stuck_after_s: float,
         halt: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
@@ -87,7 +88,7 @@ class Promotion:
         self._identity = identity
         self._fence_timeout_s = fence_timeout_s
         self._patience_s = patience_s
-        self._stuck_after_s = stuck_after_s
+        self._progress = progress
         self._halt = halt
         self._clock = clock
         self._pause = pause
@@ -96,7 +97,6 @@ class Promotion:
         self._attempt: Future[int] | None = None
         self._rests_until = clock()
         self._resigned_because = ""
-        self._promotion_moved_at: float | None = None  # None: none is running
 
     def lead(self, suggested_epoch: int) -> int:
         """When it returns, this replica leads or is about to; returns the epoch.
@@ -135,25 +135,14 @@ class Promotion:
 
     def resign(self, epoch: int, why: str) -> None:
         """Stops leading in that epoch by this replica's own fault, and rests."""
-        if self._node.step(lambda replica: replica.step_down(epoch), why):
-            self._rest(why)
+        with self._joining:  # nobody can ask it to lead before it rests
+            if self._node.step(lambda replica: replica.step_down(epoch), why):
+                self._rest(why)
 
-    def resign_if_stuck(self, batch_age_s: float) -> None:
-        """Stops leading when nothing moves, and rests as long as nothing does: a disk can
-        hang instead of failing.
-
-        Called by who is about to speak for this replica, for the stuck thread cannot.
-
-        Args:
-            batch_age_s: how long the batch in work has been; 0 if there is none.
-        """
-        view = self._node.view()
-        moved_at = self._promotion_moved_at
-        promotion_idle_s = 0.0 if moved_at is None else self._clock() - moved_at
-        idle_s = max(batch_age_s, promotion_idle_s)
-        if idle_s > self._stuck_after_s:
-            why = f"nothing has moved for {idle_s:.1f} s"
-            self._node.step(lambda replica: replica.step_down(view.epoch), why)
+    def give_up(self, why: str) -> None:
+        """Stops leading, in whatever epoch, and rests."""
+        with self._joining:
+            self._node.step(lambda replica: replica.step_down(replica.view().epoch), why)
             self._rest(why)
 
     def _rest(self, why: str) -> None:
@@ -162,23 +151,21 @@ class Promotion:
 
     def _run(self, attempt: Future[int], suggested_epoch: int) -> None:
         """From follower to leader; the callers go their way once the fence has accepted."""
-        try:
-            epoch = self._fence(suggested_epoch)
-        except Exception as error:
-            if isinstance(error, Damaged):
-                self._report(error)
-            elif not isinstance(error, BourseError):
-                logger.exception("unexpected error while asking the fence")
+        with self._progress.of_work() as moved:
+            try:
+                epoch = self._fence(suggested_epoch, moved)
+            except Exception as error:
+                if isinstance(error, Damaged):
+                    self._report(error)
+                elif not isinstance(error, BourseError):
+                    logger.exception("unexpected error while asking the fence")
+                self._forget(attempt)
+                attempt.set_exception(Unavailable(f"cannot lead: {error}"))
+                return
             self._forget(attempt)
-            attempt.set_exception(Unavailable(f"cannot lead: {error}"))
-            return
-        self._forget(attempt)
-        attempt.set_result(epoch)
-        self._promotion_moved_at = self._clock()
-        try:
-            self._promote(epoch)
-        finally:
-            self._promotion_moved_at = None
+            attempt.set_result(epoch)
+            moved()
+            self._promote(epoch, moved)
 
     def _report(self, error: Damaged) -> None:
         """What another part says is wrong is no reason to halt: it may be the other part."""
@@ -192,9 +179,9 @@ class Promotion:
             if self._attempt is attempt:
                 self._attempt = None
 
-    def _fence(self, suggested_epoch: int) -> int:
+    def _fence(self, suggested_epoch: int, moved: Callable[[], None]) -> int:
         """From follower to promoting; returns the epoch that the catalog registered."""
-        self._check_log()
+        self._check_log(moved)
         asked = self._node.step(lambda replica: replica.stand(suggested_epoch))
         try:
             return self._ask_fence(asked)
@@ -202,12 +189,12 @@ class Promotion:
             self._node.step(Replica.withdraw, "not accepted by the fence")
             raise
 
-    def _check_log(self) -> None:
+    def _check_log(self, moved: Callable[[], None]) -> None:
         """A log that refused its last rows must take them before this replica may lead."""
         if not self._ledger.last_append_failed:
             return
         try:
-            self._ledger.pull(self._registry.journal, self._publish)
+            self._ledger.pull(self._registry.journal, lambda rows: self._take_in(rows, moved))
         except AppendFailed as failure:
             raise Unavailable(f"the log takes no rows: {failure}") from failure
 
@@ -215,13 +202,10 @@ class Promotion:
         give_up_at = self._clock() + self._patience_s
         said = ""
         while (remaining_s := give_up_at - self._clock()) > 0:
-            view = self._node.view()
             try:
                 # Each time anew: while there was no answer the catalog may have become another.
                 self._identity.check_peers(remaining_s)
-                answer = self._registry.fence(
-                    asked, view.replica_id, remaining_s, view.position, view.digest
-                )
+                answer = self._register(asked, give_up_at)
             except (Contradiction, WrongCatalog):
                 raise
             except BourseError as error:
@@ -236,6 +220,13 @@ class Promotion:
             asked = self._refused(asked, answer)
         raise Unavailable("cannot reach the catalog to register an epoch")
 
+    def _register(self, asked: int, give_up_at: float) -> FenceAnswer:
+        remaining_s = give_up_at - self._clock()
+        if remaining_s <= 0:
+            raise Unavailable("comparing the logs took too long")
+        view = self._node.view()
+        return self._registry.fence(asked, view.replica_id, remaining_s, view.position, view.digest)
+
     def _accepted(self, asked: int) -> None:
         self._node.step(lambda replica: replica.fence_accepted(asked), "accepted by the fence")
 
@@ -248,12 +239,12 @@ class Promotion:
         )
         return self._node.step(lambda replica: replica.fence_refused(asked, answer.epoch))
 
-    def _promote(self, epoch: int) -> None:
+    def _promote(self, epoch: int, moved: Callable[[], None]) -> None:
         """From promoting to leading: the log gets what it lacks; what it got is published, for
         the leader that had it committed may have died before it could."""
         try:
             # Without it, a new leader lacks orders ("pull before leading": test_interleavings.py).
-            self._pull(epoch)
+            self._pull(epoch, moved)
             self._node.step(lambda replica: replica.caught_up(epoch), "caught up")
         except IllegalTransition:
             logger.info("epoch %d was lost while promoting", epoch)
@@ -265,12 +256,12 @@ class Promotion:
             logger.exception("unexpected error while promoting")
             self.resign(epoch, "unexpected error while promoting")
 
-    def _pull(self, epoch: int) -> None:
+    def _pull(self, epoch: int, moved: Callable[[], None]) -> None:
         """Raises what the last try ended with when the patience is over."""
         give_up_at = self._clock() + self._patience_s
         while True:
             try:
-                self._ledger.pull(self._registry.journal, self._take_in)
+                self._ledger.pull(self._registry.journal, lambda rows: self._take_in(rows, moved))
             except Damaged:
                 raise
             except BourseError as error:
@@ -281,6 +272,6 @@ class Promotion:
             else:
                 return
 
-    def _take_in(self, rows: Sequence[Order]) -> None:
-        self._promotion_moved_at = self._clock()
+    def _take_in(self, rows: Sequence[Order], moved: Callable[[], None]) -> None:
+        moved()
         self._publish(rows)

@@ -11,6 +11,7 @@ from common.domain import Order, Trade
 from common.errors import BourseError, Contradiction, Damaged, NotLeader, OutcomeUnknown, StaleEpoch
 from order.leadership.node import Node
 from order.leadership.replica import Gap, IllegalTransition, Replica, Role
+from order.leadership.watchdog import Progress
 from order.log.ledger import AppendFailed, Ledger
 from order.trading.catalog_client import Result
 from order.trading.queue import PendingTrade, TradeAnswer, TradeQueue
@@ -79,6 +80,7 @@ class Pipeline:
         publisher: Publisher,
         resign: Resignation,
         identity: Identity,
+        progress: Progress,
         attempt_timeout_s: float,
         patience_s: float,
         halt: Callable[[str], None],
@@ -93,17 +95,12 @@ class Pipeline:
         self._publisher = publisher
         self._resign = resign
         self._identity = identity
+        self._progress = progress
         self._attempt_timeout_s = attempt_timeout_s
         self._patience_s = patience_s
         self._halt = halt
         self._clock = clock
         self._pause = pause
-        self._batch_began_at: float | None = None
-
-    def batch_age_s(self) -> float:
-        """How long the batch in work has been; 0 if there is none."""
-        began_at = self._batch_began_at
-        return 0.0 if began_at is None else self._clock() - began_at
 
     def run(self) -> None:
         """Until the queue is closed and empty."""
@@ -116,12 +113,12 @@ class Pipeline:
             if expected >= _GATHERED_FROM:
                 self._queue.gather(expected, _GATHER_S)
             if batch := self._queue.take_batch():
-                self._process_guarded(batch)
+                with self._progress.of_work():
+                    self._process_guarded(batch)
                 expected = len(batch) + len(self._queue)
 
     def _process_guarded(self, batch: Sequence[PendingTrade]) -> None:
         """No error may end the thread or leave a caller without an answer."""
-        self._batch_began_at = self._clock()
         try:
             self.process(batch)
         except Contradiction as denial:
@@ -135,8 +132,6 @@ class Pipeline:
             logger.exception("unexpected error in the trade pipeline")
             _fail(batch, OutcomeUnknown())
             self._resign(self._node.view().epoch, "unexpected error in the trade pipeline")
-        finally:
-            self._batch_began_at = None
 
     def process(self, batch: Sequence[PendingTrade]) -> None:
         """One batch, from the queue to its answers."""

@@ -13,6 +13,7 @@ from common.domain import EMPTY_DIGEST, Order, Trade
 from common.errors import Contradiction
 from order.leadership.node import Node
 from order.leadership.replica import Replica, ReplicaView, Role
+from order.leadership.watchdog import Progress
 from order.log.ledger import Ledger
 from order.log.log import open_log
 from order.trading.catalog_client import Result
@@ -112,6 +113,7 @@ def running_pipeline(directory: Path, node: Node) -> Iterator[TradeQueue]:
         publisher=Nobody(),
         resign=lambda epoch, why: None,
         identity=Nobody(),
+        progress=Progress(),
         attempt_timeout_s=1.0,
         patience_s=1.0,
         halt=lambda _reason: None,

@@ -147,9 +147,11 @@ class FakeIdentity:
         self.denials: list[str] = []
         self.objection: BourseError | None = None
         self.asked_with: list[float] = []  # timeouts
+        self.during_check: Callable[[], None] = lambda: None
 
     def check_peers(self, timeout_s: float) -> None:
         self.asked_with.append(timeout_s)
+        self.during_check()
         if self.objection:
             raise self.objection
 

@@ -16,13 +16,24 @@ from common.replicas import ReplicaPeer
 from common.rpc_client import open_channel
 from common.rpc_server import RpcServer
 from order.leadership.promotion import Promotion
+from order.leadership.watchdog import Progress, Watchdog
 from order.log.replication import Replicator
 from order.service import OrderServicer
 from order.trading.pipeline import Pipeline
 from order.trading.publisher import Publisher, UpdateHub, UpdateStream
 from order.trading.queue import PendingTrade, TradeQueue
 from proto import bourse_pb2, bourse_pb2_grpc
-from tests.unit.order.fakes import TIMEOUT_S, FakeCatalog, FakeIdentity, Parts, lead, open_parts
+from tests.unit.order.fakes import (
+    TIMEOUT_S,
+    Clock,
+    FakeCatalog,
+    FakeIdentity,
+    Parts,
+    lead,
+    open_parts,
+)
+
+STUCK_AFTER_S = 3.0
 
 
 class WatchedQueue(TradeQueue):
@@ -93,7 +104,6 @@ class RunningReplica:
         self.halted: list[str] = []
         self.identity = FakeIdentity()
         self.may_serve_orders = True
-        self.batch_age_s = 0.0
         publisher = Publisher([self.hub])
         self.replicator = Replicator(
             self.node,
@@ -104,18 +114,21 @@ class RunningReplica:
             catch_up_timeout_s=TIMEOUT_S,
             interval_s=0.005,
         )
+        self.clock = Clock()
+        self.progress = Progress(self.clock)
         self.promotion = Promotion(
             self.node,
             catalog,
             self.ledger,
             publisher.publish,
             self.identity,
+            progress=self.progress,
             fence_timeout_s=TIMEOUT_S,
             patience_s=TIMEOUT_S,
-            stuck_after_s=10.0,
             halt=self.halted.append,
             spawn=lambda work: work(),
         )
+        self.watchdog = Watchdog(self.progress, self.promotion.give_up, STUCK_AFTER_S)
         pipeline = Pipeline(
             node=self.node,
             queue=self.queue,
@@ -125,6 +138,7 @@ class RunningReplica:
             publisher=publisher,
             resign=self.promotion.resign,
             identity=self.identity,
+            progress=self.progress,
             attempt_timeout_s=TIMEOUT_S,
             patience_s=TIMEOUT_S,
             halt=self.halted.append,
@@ -136,7 +150,6 @@ class RunningReplica:
             ledger=self.ledger,
             queue=self.queue,
             promotion=self.promotion,
-            batch_age_s=lambda: self.batch_age_s,
             replica_ids=(1, 2, 3),
             replicator=self.replicator,
             hub=self.hub,

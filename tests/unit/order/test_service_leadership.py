@@ -21,7 +21,7 @@ from tests.unit.order.calls import (
     refusal,
 )
 from tests.unit.order.fakes import TIMEOUT_S, eventually, refusing_rows
-from tests.unit.order.replicas import RunningReplica, peer_of, running_replica
+from tests.unit.order.replicas import STUCK_AFTER_S, RunningReplica, peer_of, running_replica
 
 
 @pytest.fixture
@@ -99,16 +99,21 @@ def test_rows_of_a_leader_that_cannot_be_are_refused(replica: RunningReplica) ->
     assert replica.log.last_number == 10
 
 
-def test_a_leader_whose_disk_hangs_does_not_say_that_it_leads(leader: RunningReplica) -> None:
-    """Nobody else could say it: the thread that should hangs."""
-    leader.batch_age_s = 60.0
-    assert leader_and_epoch(leader) == (0, 1)
+def test_asking_who_leads_changes_nothing(leader: RunningReplica) -> None:
+    """That a replica hangs is for its watchdog to see, whoever asks, and though nobody asks."""
+    with leader.progress.of_work():
+        leader.clock.now_s += STUCK_AFTER_S + 1
+        assert leader_and_epoch(leader) == (1, 1)
+        leader.watchdog.look()
+        assert leader_and_epoch(leader) == (0, 1)
 
 
 def test_a_replica_whose_disk_hangs_does_not_lead(leader: RunningReplica) -> None:
-    leader.batch_age_s = 60.0
     request = bourse_pb2.SetLeaderRequest(leader_id=1, epoch=2)
-    code, details = refusal(lambda: leader.call("SetLeader", request))
+    with leader.progress.of_work():
+        leader.clock.now_s += STUCK_AFTER_S + 1
+        leader.watchdog.look()
+        code, details = refusal(lambda: leader.call("SetLeader", request))
     assert code is Status.UNAVAILABLE
     assert "nothing has moved" in details
     assert leader.catalog.asked == []

@@ -13,6 +13,7 @@ from common.domain import Order
 from common.errors import Unavailable
 from order.leadership.promotion import Promotion
 from order.leadership.replica import Role
+from order.leadership.watchdog import Progress, Watchdog
 from tests.unit.order.fakes import (
     TIMEOUT_S,
     Clock,
@@ -45,7 +46,9 @@ class World:
 
     def __post_init__(self) -> None:
         self.node = self.parts.node
+        self.progress = Progress(self.clock)
         self.promotion = self.make_promotion(lambda work: work(), TIMEOUT_S)
+        self.watchdog = Watchdog(self.progress, self.promotion.give_up, STUCK_AFTER_S)
 
     def make_promotion(
         self, spawn: Callable[[Callable[[], None]], object], fence_timeout_s: float
@@ -56,9 +59,9 @@ class World:
             self.parts.ledger,
             self.published.extend,
             self.identity,
+            progress=self.progress,
             fence_timeout_s=fence_timeout_s,
             patience_s=PATIENCE_S,
-            stuck_after_s=STUCK_AFTER_S,
             halt=self.halted.append,
             clock=self.clock,
             pause=self.clock.pause,

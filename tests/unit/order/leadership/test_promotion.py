@@ -342,3 +342,18 @@ def test_while_the_others_cannot_be_heard_the_fence_is_not_asked(world: World) -
     assert len(world.identity.asked_with) > 1
     world.identity.objection = None
     assert world.promotion.lead(5) == 5
+
+
+def test_one_patience_is_for_the_logs_and_the_fence(world: World) -> None:
+    world.identity.during_check = lambda: world.clock.pause(0.4)
+    assert world.promotion.lead(5) == 5
+    ((_epoch, _leader_id, timeout_s),) = world.catalog.asked
+    assert timeout_s == pytest.approx(PATIENCE_S - 0.4)
+
+
+def test_no_fence_is_asked_when_the_patience_is_over(world: World) -> None:
+    """The callers have gone on, and another candidate may lead by now."""
+    world.identity.during_check = lambda: world.clock.pause(PATIENCE_S)
+    with pytest.raises(Unavailable, match="cannot reach the catalog"):
+        world.promotion.lead(5)
+    assert world.catalog.asked == []

@@ -12,6 +12,7 @@ from common.domain import Order
 from common.errors import BourseError
 from order.leadership.node import Node
 from order.leadership.replica import Role
+from order.leadership.watchdog import Progress
 from order.log.ledger import Ledger, RowSource
 from order.log.log import OrderLog
 from order.trading.catalog_client import Result
@@ -67,6 +68,7 @@ class World:
         self.ledger.steps = self.steps
         self.catalog.clock = self.clock
         self.queue = TradeQueue(capacity=100, batch_limit=3, clock=self.clock)
+        self.progress = Progress(self.clock)
         self.pipeline = Pipeline(
             node=self.node,
             queue=self.queue,
@@ -76,6 +78,7 @@ class World:
             publisher=self,
             resign=self.resign,
             identity=self.identity,
+            progress=self.progress,
             attempt_timeout_s=ATTEMPT_TIMEOUT_S,
             patience_s=PATIENCE_S,
             halt=self.halted.append,

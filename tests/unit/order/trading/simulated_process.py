@@ -15,6 +15,7 @@ from common.errors import Contradiction
 from order.leadership.node import Node
 from order.leadership.promotion import Promotion
 from order.leadership.replica import Gap, Replica
+from order.leadership.watchdog import Progress
 from order.log.ledger import Ledger
 from order.log.log import OrderLog
 from order.trading.catalog_client import FenceAnswer, Result
@@ -123,9 +124,9 @@ class Process:
             self.ledger,
             lambda rows: None,
             self,
+            progress=Progress(lambda: world.now_s),
             fence_timeout_s=2.0,
             patience_s=4.0,
-            stuck_after_s=10.0,
             halt=world.halted,
             clock=lambda: world.now_s,
             pause=self.pause,
@@ -140,6 +141,7 @@ class Process:
             publisher=self,
             resign=self.promotion.resign,
             identity=self,
+            progress=Progress(lambda: world.now_s),
             attempt_timeout_s=1.0,
             patience_s=4.0,
             halt=world.halted,

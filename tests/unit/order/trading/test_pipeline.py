@@ -200,11 +200,11 @@ def test_few_callers_do_not_wait_for_each_other(
 # ------------------------------------------------------------ how long a batch takes
 
 
-def test_the_age_of_the_batch_in_work(world: World) -> None:
-    ages: list[float] = []
+def test_a_batch_is_work_until_it_is_answered(world: World) -> None:
+    idle_s: list[float] = []
 
     def look() -> None:
-        ages.append(world.pipeline.batch_age_s())
+        idle_s.append(world.progress.longest_idle_s())
 
     def work(duration_s: float) -> None:
         look()
@@ -216,17 +216,17 @@ def test_the_age_of_the_batch_in_work(world: World) -> None:
     world.catalog.update_script.append(meanwhile(lambda: work(3)))
     world.catalog.update_script.append(meanwhile(lambda: work(2)))
     world.answers(*"abcd")  # two batches
-    assert ages == [0, 0, 3, 0, 2]
+    assert idle_s == [0, 0, 3, 0, 2]
     world.clock.now_s += 50
-    assert world.pipeline.batch_age_s() == 0
+    assert world.progress.longest_idle_s() == 0
 
 
 @pytest.mark.parametrize("failure", ["defect", "damage"])
-def test_a_batch_that_failed_is_not_in_work(world: World, failure: str) -> None:
+def test_a_batch_that_failed_is_no_work_any_more(world: World, failure: str) -> None:
     if failure == "defect":
         world.break_down = "replicate"
     else:
         del world.catalog.rows[1:]
     world.answers("a")
     world.clock.now_s += 50
-    assert world.pipeline.batch_age_s() == 0
+    assert world.progress.longest_idle_s() == 0
