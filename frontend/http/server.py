@@ -33,6 +33,8 @@ _MAX_REQUEST_LINE_BYTES = 8190
 # The master's patience includes what a worker does after its last request.
 _STOP_MARGIN_S = 3
 
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - gunicorn makes its files unguessable
 
 BuildParts = Callable[[FrontendSettings, ExitStack], Parts]
@@ -56,7 +58,7 @@ class HttpServer(BaseApplication):  # type: ignore[misc] # gunicorn is not typed
     def load_config(self) -> None:
         for name, value in _options(self._settings).items():
             self.cfg.set(name, value)
-        self.cfg.set("post_fork", _end_when_told)
+        self.cfg.set("on_starting", _keep_stop_signals)
         self.cfg.set("worker_exit", self._close)
 
     def load(self) -> Flask:
@@ -66,15 +68,25 @@ class HttpServer(BaseApplication):  # type: ignore[misc] # gunicorn is not typed
         self._resources.close()
 
 
-def _end_when_told(_server: Any, _worker: Any) -> None:
-    """Ends a new worker that is told to stop before gunicorn has set the worker's own handlers.
+def _keep_stop_signals(_server: Any) -> None:
+    """Lets a worker be told to stop from the instant of its fork on.
 
-    Until then it has copies of the master's, which note the signal where nobody looks: the
-    worker would go on, and the master would kill it when its patience is over. gunicorn calls
-    this hook a moment after the fork; a signal in that moment is still lost.
+    A new worker has copies of the master's handlers, which note a signal where nobody in the
+    worker looks. Before gunicorn sets the worker's own, a signal is lost: the worker goes on,
+    and the master kills it when its patience is over. So no signal reaches a worker before it
+    has this handler. A worker told to stop so early has nothing to finish.
     """
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+    os.register_at_fork(
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS),
+        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS),
+        after_in_child=_end_when_told,
+    )
+
+
+def _end_when_told() -> None:
+    for number in _STOP_SIGNALS:
         signal.signal(number, lambda *_: os._exit(0))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
 
 
 class _ServerLogger(Logger):  # type: ignore[misc] # gunicorn is not typed

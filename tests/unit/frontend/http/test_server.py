@@ -191,19 +191,24 @@ def test_a_killed_worker_is_replaced(server: ServerProcess, ask: Ask) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
-def test_a_worker_told_to_stop_before_it_has_handlers_ends(number: int) -> None:
-    script = (
-        "import os, signal\n"
-        "from common.settings import load_settings\n"
-        "from frontend.http.server import HttpServer\n"
-        "from frontend.settings import FrontendSettings\n"
-        "config = HttpServer(load_settings(FrontendSettings, 'frontend'), lambda *_: None).cfg\n"
-        # As the master's, with which the worker would go on.
-        f"signal.signal({number}, lambda *_: None)\n"
-        "config.post_fork(None, None)\n"
-        f"os.kill(os.getpid(), {number})\n"
-        "raise SystemExit('it goes on')"
-    )
+def test_a_worker_told_to_stop_at_its_fork_ends(number: int) -> None:
+    script = f"""
+import os, signal
+from common.settings import load_settings
+from frontend.http.server import HttpServer
+from frontend.settings import FrontendSettings
+
+# The first thing that the new process does.
+os.register_at_fork(after_in_child=lambda: signal.raise_signal({number}))
+# As the master's handler: with it alone the worker would go on.
+signal.signal({number}, lambda *_: None)
+HttpServer(load_settings(FrontendSettings, "frontend"), lambda *_: None).cfg.on_starting(None)
+worker = os.fork()
+if worker == 0:
+    os._exit(1)
+assert os.waitpid(worker, 0)[1] == 0, "it goes on"
+assert not signal.pthread_sigmask(signal.SIG_BLOCK, []), "the master is deaf"
+"""
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
     )
