@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from stack.numbers import whole
+
 _EXIT_CODES = (
     "Exit code: 0 measured; 1 some answers were errors, or not what was to be measured; 2 it could "
     "not be measured, or the arguments are wrong; 130 interrupted. A missed target is no error."
@@ -81,7 +83,7 @@ def _add_failover(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     for kind in ("kill", "pause"):
         parser.add_argument(
             f"--{kind}s",
-            type=lambda text: whole(text, 0, 1000),
+            type=whole(0, 1000),
             default=20,
             metavar="N",
             help=f"how often to {kind} the leader (default: %(default)s)",
@@ -115,14 +117,14 @@ def _add_only(parser: argparse.ArgumentParser, parts: Sequence[str]) -> None:
 def _add_rounds(parser: argparse.ArgumentParser, seconds: int, rounds: int) -> None:
     parser.add_argument(
         "--seconds",
-        type=lambda text: whole(text, 1, 600),
+        type=whole(1, 600),
         default=seconds,
         metavar="N",
         help="of each measurement, whole ones (default: %(default)s)",
     )
     parser.add_argument(
         "--rounds",
-        type=lambda text: whole(text, 1, 100),
+        type=whole(1, 100),
         default=rounds,
         metavar="N",
         help="how often everything takes its turn (default: %(default)s)",
@@ -140,10 +142,3 @@ def _add_output(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help=f"write the JSON here, not as DIR/{name}.json"
     )
-
-
-def whole(text: str, least: int, most: int) -> int:
-    """Raises ArgumentTypeError."""
-    if not (text.isascii() and text.isdecimal() and least <= int(text[:12]) <= most):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
-    return int(text)

@@ -9,8 +9,8 @@ from bench.bench import CONNECTIONS, FLOOR_OF, BenchResults, Case, Point
 from bench.rounds import Results
 from bench.spread import Spread, ratios
 from bench.targets import HEADING, Target, Verdict
-from client.latency import percentile
-from faults.report import table
+from stack.numbers import percentile
+from stack.terminal import table
 
 
 def verdicts(results: BenchResults) -> list[Verdict]:

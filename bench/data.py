@@ -17,6 +17,6 @@ _VOLUME = 1_000_000
 def filled(orders: int, stocks: int) -> Iterator[Path]:
     """A catalog and order logs as so many trades of so many stocks have left them."""
     with TemporaryDirectory(prefix="bourse-bench-") as directory:
-        plan = fill.Plan(orders, stocks, _VOLUME, epochs=1, seed=1, behind={})
-        fill.fill(Path(directory), plan)
+        contents = fill.Contents(orders, stocks, _VOLUME, epochs=1, seed=1, behind={})
+        fill.fill(Path(directory), contents)
         yield Path(directory)

@@ -13,10 +13,11 @@ from bench.data import filled
 from bench.project import Images, Project
 from bench.upkeep import looked_up, next_number
 from bench.wrk import Load, Measured, Wrk
-from faults.history import ORDER_SERVICES, Observation
-from faults.nemesis import in_sync, leader_of
-from stack.containers import Stack, StackError
+from stack.containers import Containers
+from stack.observations import in_sync, leader_of
 from stack.observer import Observer
+from stack.parts import ORDER_SERVICES
+from stack.waiting import wait_for
 
 KINDS = ("kill", "pause")
 CONNECTIONS = 16
@@ -27,7 +28,6 @@ _ORDERS = 10_000
 _BEFORE_S = 1.0
 _AFTER_S: Mapping[str, float] = {"kill": 3.0, "pause": 5.0}
 _IN_SYNC_WITHIN_S = 60.0
-_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class FailoverResults:
 
 
 def run(engine: Any, wrk: Wrk, plan: Plan, say: Callable[[str], None]) -> FailoverResults:
-    """Raises ComposeFailed, StackError, WrkFailed, NoAnswer, Malformed."""
+    """Raises StackError, WrkFailed, NoAnswer, Malformed."""
     images = Images(engine, say)
     with images.built() as base, filled(_ORDERS, _STOCKS) as data:
         project = Project(engine, images, base, say)
@@ -83,7 +83,7 @@ class _Failovers:
     def __init__(
         self, project: Project, observer: Observer, wrk: Wrk, say: Callable[[str], None]
     ) -> None:
-        self._stack = project.stack
+        self._containers = project.containers
         self._url = project.url("frontend")
         self._observer = observer
         self._wrk = wrk
@@ -105,7 +105,7 @@ class _Failovers:
         with self._wrk.running(self._url, load, CONNECTIONS, seconds) as running:
             time.sleep(_BEFORE_S)
             struck_s = time.monotonic()
-            with _broken(self._stack, kind, leader):
+            with _broken(self._containers, kind, leader):
                 measured = running.result()
         self._note(f"{kind} {number}/{of}", kind, leader, struck_s, measured)
 
@@ -125,17 +125,17 @@ class _Failovers:
 
     def _leader_of_all(self) -> str:
         """Who leads, as soon as the others are in sync with it. Raises StackError."""
-        give_up_at = time.monotonic() + _IN_SYNC_WITHIN_S
         since_ns = time.monotonic_ns()
-        seen: Observation | None = None
-        while time.monotonic() < give_up_at:
+
+        def leader() -> str | None:
             seen = self._observer.latest()
-            if seen is not None and seen.at_ns > since_ns:
-                leader = leader_of(seen)
-                if leader and all(in_sync(seen, service) for service in ORDER_SERVICES):
-                    return leader
-            time.sleep(_POLL_S)
-        raise StackError(f"the replicas are not in sync in {_IN_SYNC_WITHIN_S:g} s: {seen}")
+            if seen is None or seen.at_ns <= since_ns:
+                return None
+            alike = all(in_sync(seen, service) for service in ORDER_SERVICES)
+            return leader_of(seen) if alike else None
+
+        found = wait_for(leader, _IN_SYNC_WITHIN_S, lambda: f"in sync: {self._observer.latest()}")
+        return str(found)
 
     def _problem(self, what: str) -> None:
         self._results.problems.append(what)
@@ -143,11 +143,11 @@ class _Failovers:
 
 
 @contextmanager
-def _broken(stack: Stack, kind: str, service: str) -> Iterator[None]:
+def _broken(containers: Containers, kind: str, service: str) -> Iterator[None]:
     """Killed or paused inside, back outside."""
     strike, heal = {
-        "kill": (stack.kill, stack.start),
-        "pause": (stack.pause, stack.unpause),
+        "kill": (containers.kill, containers.start),
+        "pause": (containers.pause, containers.unpause),
     }[kind]
     try:
         strike(service)

@@ -9,8 +9,8 @@ from bench.failover import CONNECTIONS, KINDS, FailoverResults, Strike
 from bench.pictures import BLUE, GREY, ORANGE, RED, picture
 from bench.spread import Spread
 from bench.targets import HEADING, Target, Verdict
-from client.latency import percentile
-from faults.report import table
+from stack.numbers import percentile
+from stack.terminal import table
 
 LIMITS_MS = {"kill": 300.0, "pause": 1500.0}
 _PERCENTS = (50, 90, 99)

@@ -13,7 +13,7 @@ from typing import Any
 
 import docker
 
-from bench.project import ROOT
+from stack.parts import ROOT
 
 _CPUS = Path("/proc/cpuinfo")
 
@@ -21,7 +21,7 @@ _CPUS = Path("/proc/cpuinfo")
 def describe(engine: docker.DockerClient) -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", "client", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
         "commit": _commit(),
         "processor": _processor(),
         "cores": os.cpu_count(),

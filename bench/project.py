@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import tarfile
 import tempfile
@@ -16,17 +15,12 @@ from typing import Any
 import docker
 from docker.errors import DockerException
 
-from bench import settings
 from bench.model import Model, image_names, with_shared_images
-from stack.compose import run_compose
-from stack.containers import Stack, StackError
+from stack import settings
+from stack.compose import Compose
+from stack.containers import Containers
+from stack.parts import StackError
 
-ROOT = Path(__file__).resolve().parents[1]
-
-_BUILD_TIMEOUT_S = 900
-_UP_TIMEOUT_S = 300
-_DOWN_TIMEOUT_S = 120
-_HTTP_PORT = "26111"
 _USER = 10001  # of the images
 
 
@@ -46,9 +40,7 @@ class Images:
             ComposeFailed: it cannot be read.
         """
         environment = settings.for_docker() | {"BOURSE_PORT": "127.0.0.1:0"}
-        # A file `.env` is for the person who wrote it.
-        words = ["-p", self.name, "--env-file", os.devnull, "config", "--format", "json"]
-        printed = run_compose(words, ROOT, _DOWN_TIMEOUT_S, environment)
+        printed = Compose(self.name, environment=environment).run("config", "--format", "json")
         return with_shared_images(json.loads(printed), self.name)
 
     @contextmanager
@@ -57,8 +49,7 @@ class Images:
         self._say("building the images")
         with _file(self.base) as path:
             try:
-                words = ["-f", str(path), "-p", self.name, "build", "--quiet"]
-                run_compose(words, ROOT, _BUILD_TIMEOUT_S, settings.for_docker())
+                _compose(self.name, path).build()
                 yield self.base
             finally:
                 self._remove()
@@ -93,7 +84,7 @@ class Project:
         self.name = f"{images.name}{tag and f'-{tag}'}"
         self._model = _renamed(model, self.name)
         self._say = say
-        self.stack = Stack(engine, self.name)
+        self.containers = Containers(engine, self.name)
 
     @contextmanager
     def up(self, data: Path | None = None) -> Iterator[None]:
@@ -106,23 +97,25 @@ class Project:
             ComposeFailed, StackError: it cannot be brought up.
         """
         with ExitStack() as closing:
-            self._path = closing.enter_context(_file(self._model))
-            closing.callback(self._down)
+            compose = _compose(self.name, closing.enter_context(_file(self._model)))
+            closing.callback(compose.remove)
+            closing.callback(self._say, f"removing {self.name}")
             self._say(f"starting {self.name}: {len(self._model['services'])} containers")
-            self._compose("up", "--no-build", "--no-start")
+            compose.run("up", "--no-build", "--no-start")
             if data is not None:
                 self._fill(data)
-            self._compose("up", "--no-build", "--wait")
+            compose.run("up", "--no-build", "--wait")
             yield
 
     def url(self, service: str) -> str:
-        return f"http://{self._compose('port', service, _HTTP_PORT).strip()}"
+        """Of its first container. Raises StackError."""
+        return self.containers.urls(service)[0]
 
     def memory_mib(self) -> dict[str, float]:
         """Of each service that runs, without pages of files that give way. Raises StackError."""
         found: dict[str, float] = {}
         for name in self._model["services"]:
-            container = self.stack.container(name)
+            container = self.containers.container(name)
             if container.status != "running":
                 continue
             try:
@@ -137,7 +130,7 @@ class Project:
         for name in self._model["services"]:
             if (data / name).is_dir():
                 try:
-                    container = self.stack.container(name)
+                    container = self.containers.container(name)
                     # A volume's files belong to the user of the image.
                     with tempfile.TemporaryFile() as packed:
                         _pack(data / name, packed)
@@ -145,14 +138,9 @@ class Project:
                 except DockerException as error:
                     raise StackError(f"filling the volume of {name}: {error}") from error
 
-    def _down(self) -> None:
-        self._say(f"removing {self.name}")
-        words = ("down", "--volumes", "--remove-orphans", "--timeout", "1")
-        self._compose(*words, timeout_s=_DOWN_TIMEOUT_S)
 
-    def _compose(self, *words: str, timeout_s: float = _UP_TIMEOUT_S) -> str:
-        options = ["-f", str(self._path), "-p", self.name]
-        return run_compose([*options, *words], ROOT, timeout_s, settings.for_docker())
+def _compose(project: str, path: Path) -> Compose:
+    return Compose(project, [path], settings.for_docker())
 
 
 def _renamed(model: Model, new: str) -> Model:

@@ -9,7 +9,7 @@ from bench.scale import CatchUp, Comparison, Point
 from bench.scale_sections import ScaleResults
 from bench.spread import Spread, ratios
 from bench.targets import HEADING, Target, Verdict
-from faults.report import table
+from stack.terminal import table
 
 _FLAT = 0.9
 

@@ -22,9 +22,9 @@ from bench.scale import (
 )
 from bench.upkeep import looked_up, next_number
 from bench.wrk import Load, Wrk
-from faults.nemesis import in_sync
-from stack.containers import StackError
+from stack.observations import in_sync
 from stack.observer import Observer
+from stack.waiting import wait_for
 
 _FEW_ORDERS, _MANY_ORDERS = 1_000, 1_000_000
 _FEW_STOCKS, _SOME_STOCKS, _MANY_STOCKS = 10, 1_000, 100_000
@@ -37,7 +37,6 @@ _SMALL_CACHE, _LARGE_CACHE = HOT_STOCKS, 50_000
 _BEHIND, _MISSING_ROWS = "order-1", 100_000
 _CATCH_UP_CONNECTIONS = 16
 _BEFORE_S, _AFTER_S, _LONGEST_S = 4.0, 4.0, 90.0
-_LOOK_EVERY_S = 0.05
 _FILLING_S = 5.0
 
 _CACHED = Measure("cached lookup", 16, lambda _end: Load.lookups(1, HOT_STOCKS))
@@ -62,7 +61,7 @@ class ScaleResults:
 
 
 def run(engine: Any, wrk: Wrk, plan: Plan, say: Callable[[str], None]) -> ScaleResults:
-    """Raises ComposeFailed, StackError, WrkFailed, NoAnswer, Malformed."""
+    """Raises StackError, WrkFailed, NoAnswer, Malformed."""
     images = Images(engine, say)
     results = ScaleResults()
     with images.built() as base:
@@ -219,14 +218,14 @@ class _Scale:
                 return [self._catch_up(project, observer) for _ in range(times)]
 
     def _catch_up(self, project: Project, observer: Observer) -> CatchUp:
-        project.stack.stop(_BEHIND)
-        project.stack.wipe(_BEHIND)
+        project.containers.stop(_BEHIND)
+        project.containers.wipe(_BEHIND)
         url, load = project.url("frontend"), Load.trades(HOT_STOCKS, timed=True)
         began_s = time.monotonic()
         with self._wrk.running(url, load, _CATCH_UP_CONNECTIONS, _LONGEST_S) as running:
             time.sleep(_BEFORE_S)
             started_s = time.monotonic()
-            project.stack.start(_BEHIND)
+            project.containers.start(_BEHIND)
             in_sync_s = _in_sync_at(observer, _BEHIND, began_s + _LONGEST_S)
             self._say(f"  in sync {in_sync_s - started_s:.1f} s after its start")
             time.sleep(_AFTER_S)
@@ -284,9 +283,11 @@ class _Scale:
 def _in_sync_at(observer: Observer, service: str, give_up_at_s: float) -> float:
     """When it was seen in sync. Raises StackError."""
     since_ns = time.monotonic_ns()
-    while time.monotonic() < give_up_at_s:
+
+    def is_in_sync() -> bool:
         seen = observer.latest()
-        if seen is not None and seen.at_ns > since_ns and in_sync(seen, service):
-            return time.monotonic()
-        time.sleep(_LOOK_EVERY_S)
-    raise StackError(f"{service} does not catch up: {observer.latest()}")
+        return seen is not None and seen.at_ns > since_ns and in_sync(seen, service)
+
+    left_s = give_up_at_s - time.monotonic()
+    wait_for(is_in_sync, left_s, lambda: f"{service} catches up: {observer.latest()}")
+    return time.monotonic()

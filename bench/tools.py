@@ -25,10 +25,9 @@ from bench import (
 )
 from bench.wrk import Wrk, WrkFailed
 from client.answers import Malformed
-from faults.interrupts import Interrupts
-from faults.report import Progress
-from stack.compose import ComposeFailed
-from stack.containers import StackError, connect
+from stack.containers import connect
+from stack.parts import StackError
+from stack.terminal import Interrupts, Progress
 
 _NOTE = "Medians; in brackets where the middle half of what was measured lies."
 
@@ -60,8 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
             findings = _TOOLS[arguments.tool](engine, wrk, arguments, progress.say)
         print(f"{machine.line(described)}\n{_NOTE}\n\n{findings.text}")
         _write(arguments, described, findings)
-    except (ComposeFailed, StackError, WrkFailed, Malformed, OSError) as error:
-        print(f"python -m client {arguments.tool}: {error}", file=sys.stderr)
+    except (StackError, WrkFailed, Malformed, OSError) as error:
+        print(f"python -m bench {arguments.tool}: {error}", file=sys.stderr)
         return EXIT_CANNOT
     if findings.problems:
         print(f"PROBLEMS: {len(findings.problems)}. These figures are not to be trusted.")

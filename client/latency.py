@@ -3,19 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-
-def percentile(ascending: Sequence[float], percent: int) -> float:
-    """The smallest value that `percent` of all values do not exceed (the nearest rank).
-
-    Always a value that was measured, never one in between. Raises ValueError if there is none.
-    """
-    if not ascending or not 0 <= percent <= 100:
-        raise ValueError(f"no {percent}th percentile of {len(ascending)} values")
-    rank = -(-percent * len(ascending) // 100)  # rounded up, in integers
-    return ascending[max(rank, 1) - 1]
+from stack.numbers import percentile
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,15 @@ import sys
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from common.rpc_client import open_channel
+
 _TIMEOUT_S = 2.0
 
 
 def is_serving(address: str, timeout_s: float = _TIMEOUT_S) -> bool:
     """True when the service at `address` answers SERVING in time."""
-    with grpc.insecure_channel(address) as channel:
+    # With the options of every channel: one that asked a proxy would never find its own service.
+    with open_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
             answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)

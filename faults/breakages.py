@@ -11,7 +11,7 @@ _LOST_SHARE = 0.2
 
 class Containers(Protocol):
     def kill(self, service: str) -> None: ...
-    def stop(self, service: str) -> None: ...
+    def stop(self, service: str) -> int: ...
     def start(self, service: str) -> None: ...
     def pause(self, service: str) -> None: ...
     def unpause(self, service: str) -> None: ...
@@ -42,6 +42,9 @@ def breakages(stack: Containers, network: Links) -> dict[str, Breakage]:
         stack.kill(service)
         stack.wipe(service)
 
+    def stop(service: str) -> None:
+        stack.stop(service)
+
     def flush(service: str) -> None:
         stack.execute(service, "redis-cli", "FLUSHALL")
 
@@ -57,8 +60,8 @@ def breakages(stack: Containers, network: Links) -> dict[str, Breakage]:
 
     return {
         "kill": Breakage(stack.kill, stack.start),
-        "stop": Breakage(stack.stop, stack.start),
-        "rolling": Breakage(stack.stop, stack.start),
+        "stop": Breakage(stop, stack.start),
+        "rolling": Breakage(stop, stack.start),
         "pause": Breakage(stack.pause, stack.unpause),
         "partition": Breakage(network.cut_off, network.heal),
         "partition-catalog": Breakage(

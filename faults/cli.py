@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import random
 import shlex
 import sys
@@ -13,21 +12,21 @@ from pathlib import Path
 from faults.checker import judge
 from faults.figures import figures_of
 from faults.history import BadHistory, read_history
-from faults.interrupts import Interrupts
 from faults.page import write_page
-from faults.report import Progress, as_text, say_at_once
+from faults.report import as_text
 from faults.run import Plan, RunFailed, heal, run
 from faults.schedule import BadSchedule, by_hand, catalogue, random_mix
-from stack.compose import Compose, ComposeFailed
-from stack.containers import Stack, StackError, connect
+from stack.compose import running
+from stack.containers import Containers, connect
 from stack.network import Network
+from stack.numbers import number, whole
+from stack.parts import StackError
+from stack.terminal import Interrupts, Progress, say_at_once
 
 EXIT_HELD = 0
 EXIT_BROKEN = 1
 EXIT_CANNOT = 2
 EXIT_INTERRUPTED = 130  # as the shell has it: 128 + SIGINT
-
-_ROOT = Path(__file__).resolve().parents[1]  # where compose.yaml is
 
 DEFAULT_PROJECT = "bourse"
 DEFAULT_DURATION_S = 120.0
@@ -49,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
         return command(arguments)
-    except (BadHistory, BadSchedule, ComposeFailed, RunFailed, StackError, OSError) as error:
+    except (BadHistory, BadSchedule, RunFailed, StackError, OSError) as error:
         print(f"python -m faults: {error}", file=sys.stderr)
         return EXIT_CANNOT
     except KeyboardInterrupt:
@@ -77,11 +76,9 @@ def _run(arguments: argparse.Namespace) -> int:
         directory=arguments.out,
     )
     engine = connect()
-    with (
-        Interrupts(say_at_once) as interrupts,
-        Compose(engine, arguments.project, _ROOT).up(progress.say),
-    ):
-        history = run(engine, arguments.project, plan, progress, interrupts)
+    containers = Containers(engine, arguments.project)
+    with Interrupts(say_at_once) as interrupts, running(containers, progress.say):
+        history = run(engine, containers, plan, progress, interrupts)
     progress.say("judging the history")
     return _judge(history, history.with_name("report.html"))
 
@@ -119,11 +116,11 @@ def _judge(history: Path, page: Path | None) -> int:
 
 def _heal(arguments: argparse.Namespace) -> int:
     engine = connect()
-    stack = Stack(engine, arguments.project)
+    containers = Containers(engine, arguments.project)
     say = Progress(sys.stderr).say
     with Interrupts(say_at_once) as interrupts:
         interrupts.not_any_more()
-        problems = heal(stack, Network(engine, stack), say)
+        problems = heal(containers, Network(engine, containers), say)
     return EXIT_BROKEN if problems else EXIT_HELD
 
 
@@ -164,48 +161,48 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     add(
         "--every",
-        type=_seconds,
+        type=number(0.1, 86_400),
         default=DEFAULT_EVERY_S,
         metavar="SECONDS",
         help="between the strikes of --fault (default: %(default)g)",
     )
     add(
         "--lasts",
-        type=_seconds,
+        type=number(0.1, 86_400),
         metavar="SECONDS",
         help="how long each of them stays broken (default: half of --every)",
     )
     add(
         "--for",
         dest="duration",
-        type=_seconds,
+        type=number(0.1, 86_400),
         default=DEFAULT_DURATION_S,
         metavar="SECONDS",
         help="how long to trade (default: %(default)g)",
     )
     add(
         "--seed",
-        type=_seed,
+        type=whole(0, 2**53),
         default=random.SystemRandom().randrange(10**6),
         help="of the random mix and of the load; the report names it (default: a new one)",
     )
     add(
         "--clients",
-        type=_clients,
+        type=whole(1, 256),
         default=8,
         metavar="N",
         help="side by side: 1 to 256 (default: %(default)s)",
     )
     add(
         "--rate",
-        type=_rate,
+        type=number(0, 100_000),
         default=200.0,
         metavar="N",
         help="requests a second of all clients together; 0: flat out (default: %(default)g)",
     )
     add(
         "--settle",
-        type=_seconds,
+        type=number(0.1, 86_400),
         default=60.0,
         metavar="SECONDS",
         help="how long to go on asking for unknown outcomes at the end (default: %(default)g)",
@@ -253,30 +250,3 @@ def _add_project(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="the compose project (default: %(default)s)",
     )
-
-
-def _seconds(text: str) -> float:
-    return _number(text, 0.1, 86_400)
-
-
-def _rate(text: str) -> float:
-    return _number(text, 0, 100_000)
-
-
-def _clients(text: str) -> int:
-    return int(_number(text, 1, 256, whole=True))
-
-
-def _seed(text: str) -> int:
-    return int(_number(text, 0, 2**53, whole=True))
-
-
-def _number(text: str, least: float, most: float, *, whole: bool = False) -> float:
-    try:
-        value: float = int(text) if whole else float(text)
-    except ValueError:
-        value = math.nan  # which lies in no range
-    if not least <= value <= most:
-        kind = "a whole number" if whole else "a number"
-        raise argparse.ArgumentTypeError(f"{text!r} is not {kind} from {least:g} to {most:g}")
-    return value

@@ -8,15 +8,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from faults.history import (
-    ORDER_SERVICES,
     Answer,
     Call,
     End,
     Fault,
-    Observation,
     Record,
     Run,
 )
+from stack.numbers import percentile
+from stack.observations import Observation
+from stack.parts import ORDER_SERVICES
 
 _BUCKET_S = 0.5
 _MOST_BUCKETS = 600
@@ -250,9 +251,4 @@ def _waits(waits_s: list[float]) -> Waits:
     waits_s.sort()
     if not waits_s:
         return Waits(0, 0.0, 0.0, 0.0)
-    return Waits(len(waits_s), _percentile(waits_s, 50), _percentile(waits_s, 99), waits_s[-1])
-
-
-def _percentile(ordered: Sequence[float], percent: int) -> float:
-    """By nearest rank."""
-    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
+    return Waits(len(waits_s), percentile(waits_s, 50), percentile(waits_s, 99), waits_s[-1])

@@ -15,10 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-FORMAT = 1
+from stack.observations import Final, Observation, Position, Row, restored_positions
 
-SERVICES = ("frontend", "catalog", "order-1", "order-2", "order-3", "redis")
-ORDER_SERVICES = ("order-1", "order-2", "order-3")
+FORMAT = 1
 
 
 class BadHistory(Exception):
@@ -101,53 +100,6 @@ class Fault:
     hits: tuple[str, ...]  # the services that it struck
     impairs: tuple[str, ...]
     detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """What one replica said of itself."""
-
-    role: str
-    epoch: int
-    leader_id: int
-    last_number: int
-    digest: str  # in hexadecimal, read together with last_number
-    in_sync: tuple[int, ...] = ()
-    ready: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What the replicas said between `at_ns` and `until_ns`; one that is missing did not answer."""
-
-    at_ns: int
-    until_ns: int
-    replicas: Mapping[str, Position]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A row of the catalog's journal, read after the run."""
-
-    number: int
-    request_id: str
-    name: str
-    type: str
-    quantity: int
-    version: int
-    epoch: int
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Final:
-    """What the catalog and the replicas held when everything was healed and nobody traded."""
-
-    at_ns: int
-    last_number: int  # of the journal
-    quantities: Mapping[str, int]
-    versions: Mapping[str, int]
-    replicas: Mapping[str, Position]
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,11 +255,3 @@ def _restored(key: str, value: Any) -> Any:
     if key in {"hits", "impairs", "in_sync", "problems"}:
         return tuple(value)
     return restored_positions(value) if key == "replicas" else value
-
-
-def restored_positions(said: Mapping[str, Mapping[str, Any]]) -> dict[str, Position]:
-    """What JSON has of them. Raises TypeError, AttributeError."""
-    return {
-        name: Position(**{**fields, "in_sync": tuple(fields.get("in_sync", ()))})
-        for name, fields in said.items()
-    }

@@ -10,9 +10,10 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 
 from faults.breakages import Breakage
-from faults.history import ORDER_SERVICES, SERVICES, Fault, Observation, Position
+from faults.history import Fault
 from faults.schedule import Strike, struck
-from stack.containers import StackError
+from stack.observations import Observation, Position, in_sync, leader_of
+from stack.parts import ORDER_SERVICES, SERVICES, StackError
 
 # What is healed serves again within this, or the run says that it did not.
 _RECOVERED_WITHIN_S = 60.0
@@ -249,37 +250,12 @@ def _at_once(tasks: Sequence[Callable[[], str | None]]) -> list[str | None]:
     return results
 
 
-def _leading(seen: Observation) -> tuple[str, Position] | None:
-    """Who leads the newest epoch, and where it is."""
-    leaders = [(said.epoch, name) for name, said in seen.replicas.items() if said.role == "leader"]
-    return (max(leaders)[1], seen.replicas[max(leaders)[1]]) if leaders else None
-
-
-def leader_of(seen: Observation | None) -> str | None:
-    """The service that leads the newest epoch, if one was seen."""
-    found = None if seen is None else _leading(seen)
-    return None if found is None else found[0]
-
-
 def _committed_since(seen: Observation, old: Position) -> bool:
-    found = _leading(seen)
-    return (
-        found is not None and found[1].epoch > old.epoch and found[1].last_number > old.last_number
-    )
-
-
-def in_sync(seen: Observation, service: str) -> bool:
-    """It is ready, and leads or is among those that the leader keeps in sync.
-
-    With nobody leading there is nobody to be in sync with.
-    """
-    said = seen.replicas.get(service)
-    if said is None or not said.ready:
+    leader = leader_of(seen)
+    if leader is None:
         return False
-    found = _leading(seen)
-    if found is None:
-        return True
-    return found[0] == service or int(service.rpartition("-")[2]) in found[1].in_sync
+    said = seen.replicas[leader]
+    return said.epoch > old.epoch and said.last_number > old.last_number
 
 
 def heal_all(

@@ -12,8 +12,9 @@ import jinja2
 
 from faults.checks.verdict import Judgement, counted
 from faults.figures import Bucket, FaultFigures, Figures, LeaderChange, Waits
-from faults.history import SERVICES
-from faults.report import closing_line, seconds, verdict_word
+from faults.report import closing_line, verdict_word
+from stack.parts import SERVICES
+from stack.terminal import seconds
 
 _TEMPLATE = "page.html.j2"
 

@@ -1,26 +1,18 @@
-"""What a person reads on the terminal: while a run lasts, and at its end."""
+"""What a person reads on the terminal at the end of a run."""
 
 from __future__ import annotations
 
-import math
-import os
-import sys
 import textwrap
-import threading
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from statistics import median
-from typing import TextIO
 
 from faults.checks.verdict import Judgement, Verdict
 from faults.figures import FaultFigures, Figures, Waits
+from stack.terminal import seconds, table
 
 _WIDTH = 100
 _SHOWN_VIOLATIONS = 5
-_LINE_EVERY_S = 10.0
-_REDRAWN_EVERY_S = 0.5
 
 
 def verdict_word(held: bool | None) -> str:
@@ -133,65 +125,3 @@ def _requests(figures: Figures) -> str:
         f"{figures.total:,} requests, {rate:,.0f} a second, {figures.repeats:,} of them repeats"
     )
     return f"{table(rows)}\n{summary}"
-
-
-def seconds(value: float) -> str:
-    """Three digits are enough."""
-    if value < 1:
-        return f"{value * 1000:.0f} ms"
-    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f} s"
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """The first row is the heading, the first column to the left."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
-def say_at_once(text: str) -> None:
-    """For a handler of signals: it may have interrupted a Progress that holds its lock."""
-    with suppress(OSError):  # a terminal that was closed
-        os.write(sys.stderr.fileno(), f"\n{text}\n".encode())
-
-
-class Progress:
-    """While it runs: a line for each event; how far it is on a line of its own, or now and then."""
-
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stream = stream
-        self._clock = clock
-        self._began_s = clock()
-        self._shown_s = self._began_s
-        self._lock = threading.Lock()
-        self._is_tty = stream.isatty()
-
-    def say(self, text: str) -> None:
-        with self._lock:
-            self._print(f"{self._elapsed_s():7.1f} s  {text}\n")
-
-    def show(self, requests: int, unknown: int) -> None:
-        every_s = _REDRAWN_EVERY_S if self._is_tty else _LINE_EVERY_S
-        with self._lock:
-            if self._clock() - self._shown_s < every_s:
-                return
-            self._shown_s = self._clock()
-            end = "" if self._is_tty else "\n"
-            self._print(
-                f"{self._elapsed_s():7.1f} s  {requests:,} requests, {unknown} in doubt{end}"
-            )
-
-    def _print(self, text: str) -> None:
-        clear = "\r\x1b[2K" if self._is_tty else ""
-        # A terminal that was closed is told nothing; the stack is healed all the same.
-        with suppress(OSError):
-            print(f"{clear}{text}", end="", file=self._stream, flush=True)
-
-    def _elapsed_s(self) -> float:
-        return self._clock() - self._began_s

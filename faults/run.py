@@ -16,14 +16,17 @@ from typing import Any, Protocol
 from client.connection import BaseUrl, Connection, NoAnswer
 from client.requests import Request, trade
 from faults.breakages import breakages
-from faults.history import SERVICES, Call, End, Final, HistoryWriter, Observation, Record, Row, Run
-from faults.interrupts import Interrupts
+from faults.history import Call, End, HistoryWriter, Record, Run
 from faults.nemesis import Eyes, Nemesis, heal_all
 from faults.schedule import Strike
 from faults.workload import Load, Workload
-from stack.containers import Stack, StackError
+from stack.containers import Containers
 from stack.network import Network
+from stack.observations import Final, Observation, Row
 from stack.observer import Observer
+from stack.parts import SERVICES, StackError
+from stack.terminal import Interrupts
+from stack.waiting import wait_for
 
 _READY_WITHIN_S = 90.0
 _PROBE_TIMEOUT_S = 10.0
@@ -55,7 +58,9 @@ class Plan:
     directory: Path  # where the run's own directory goes
 
 
-def run(engine: Any, project: str, plan: Plan, progress: Progress, interrupts: Interrupts) -> Path:
+def run(
+    engine: Any, containers: Containers, plan: Plan, progress: Progress, interrupts: Interrupts
+) -> Path:
     """The history, with everything in it; the stack is up, and healed when it returns.
 
     The first interrupt under load ends it early, the second gives up at once.
@@ -64,33 +69,32 @@ def run(engine: Any, project: str, plan: Plan, progress: Progress, interrupts: I
         RunFailed, StackError, OSError: it could not be made.
         KeyboardInterrupt: it was given up, with everything healed.
     """
-    stack = Stack(engine, project)
-    network = Network(engine, stack)
+    network = Network(engine, containers)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     directory = plan.directory / f"{stamp}-seed{plan.seed}"
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "history.jsonl"
     with ExitStack() as closing:
-        closing.callback(heal, stack, network, progress.say)
+        closing.callback(heal, containers, network, progress.say)
         closing.callback(interrupts.not_any_more)
-        heal(stack, network, progress.say)  # of what an earlier run may have left
+        heal(containers, network, progress.say)  # of what an earlier run may have left
         network.build()
-        probe = _Probe(stack)
+        probe = _Probe(containers)
         probe.wait_ready(_READY_WITHIN_S)
         probe.have_a_leader()
         writer = closing.enter_context(HistoryWriter(path))
         interrupts.end_early()
-        session = _Session(stack, network, probe, plan, progress)
+        session = _Session(containers, network, probe, plan, progress)
         session.play(engine, writer.write, interrupts.stopping)
     return path
 
 
-def heal(stack: Stack, network: Network, say: Callable[[str], None]) -> tuple[str, ...]:
+def heal(containers: Containers, network: Network, say: Callable[[str], None]) -> tuple[str, ...]:
     """Everything of the stack runs, on its network; no helper is left. Returns what failed."""
-    actions: list[tuple[str, Callable[[], None]]] = [("helpers", stack.remove_helpers)]
+    actions: list[tuple[str, Callable[[], None]]] = [("helpers", containers.remove_helpers)]
     for service in SERVICES:
-        actions.append((f"resuming {service}", lambda s=service: stack.unpause(s)))  # type: ignore[misc]
-        actions.append((f"starting {service}", lambda s=service: stack.start(s)))  # type: ignore[misc]
+        actions.append((f"resuming {service}", lambda s=service: containers.unpause(s)))  # type: ignore[misc]
+        actions.append((f"starting {service}", lambda s=service: containers.start(s)))  # type: ignore[misc]
         actions.append((f"network of {service}", lambda s=service: network.heal(s)))  # type: ignore[misc]
     return heal_all(actions, say)
 
@@ -98,13 +102,13 @@ def heal(stack: Stack, network: Network, say: Callable[[str], None]) -> tuple[st
 class _Session:
     def __init__(
         self,
-        stack: Stack,
+        containers: Containers,
         network: Network,
         probe: _Probe,
         plan: Plan,
         progress: Progress,
     ) -> None:
-        self._stack = stack
+        self._containers = containers
         self._network = network
         self._plan = plan
         self._probe = probe
@@ -118,21 +122,21 @@ class _Session:
             if begun.is_set():  # a history begins with its run
                 write(seen)
 
-        with Observer(engine, self._stack.project, note) as observer:
+        with Observer(engine, self._containers.project, note) as observer:
             opening = self._opening(observer)
             write(opening)
             begun.set()
             load = Load(plan.clients, plan.rate, plan.seed, f"faults-{secrets.token_hex(4)}")
-            workload = Workload(self._stack.urls(), load, opening.quantities, write)
+            workload = Workload(self._containers.urls("frontend"), load, opening.quantities, write)
             eyes = Eyes(
                 observer.latest,
                 self._probe.is_ready,
-                lambda service: self._stack.status(service) == "running",
+                lambda service: self._containers.status(service) == "running",
                 self._pings,
                 lambda service: _orphans(observer, service, opening, write),
             )
             nemesis = Nemesis(
-                breakages(self._stack, self._network), eyes, write, self._progress.say
+                breakages(self._containers, self._network), eyes, write, self._progress.say
             )
             try:
                 problems = self._trade(workload, nemesis, stopping)
@@ -162,7 +166,7 @@ class _Session:
             raise RunFailed(f"the replicas do not agree before the run: {final.replicas}")
         return Run(
             at_ns=time.monotonic_ns(),
-            url=", ".join(self._stack.urls()),
+            url=", ".join(self._containers.urls("frontend")),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             command=self._plan.command,
             seed=self._plan.seed,
@@ -203,7 +207,7 @@ class _Session:
 
     def _pings(self, service: str) -> bool:
         try:
-            return "PONG" in self._stack.execute(service, "redis-cli", "ping")
+            return "PONG" in self._containers.execute(service, "redis-cli", "ping")
         except StackError:
             return False
 
@@ -231,19 +235,15 @@ def _orphans(
 class _Probe:
     """Asks the frontend whether it is ready; for any thread."""
 
-    def __init__(self, stack: Stack) -> None:
-        self._stack = stack
+    def __init__(self, containers: Containers) -> None:
+        self._containers = containers
 
     def is_ready(self) -> bool:
         return self._status(Request("GET", "/readyz", awaits_recovery=False)) == 200
 
     def wait_ready(self, timeout_s: float) -> None:
-        """Raises RunFailed."""
-        give_up_at = time.monotonic() + timeout_s
-        while not self.is_ready():
-            if time.monotonic() > give_up_at:
-                raise RunFailed(f"the stack is not ready within {timeout_s:g} s: docker compose ps")
-            time.sleep(0.2)
+        """Raises NotInTime."""
+        wait_for(self.is_ready, timeout_s, "the stack is ready: docker compose ps", 0.2)
 
     def have_a_leader(self) -> None:
         """Has one elected, by a trade that changes nothing. Raises RunFailed."""
@@ -256,7 +256,9 @@ class _Probe:
 
     def _status(self, request: Request) -> int | None:
         try:
-            connection = Connection(BaseUrl.parse(self._stack.urls()[0]), _PROBE_TIMEOUT_S)
+            connection = Connection(
+                BaseUrl.parse(self._containers.urls("frontend")[0]), _PROBE_TIMEOUT_S
+            )
         except StackError:
             return None  # it publishes no port just now
         try:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
-from faults.history import ORDER_SERVICES, SERVICES
+from stack.parts import ORDER_SERVICES, SERVICES
 
 _REPLICAS = ("leader", "follower", *ORDER_SERVICES, "two")
 _EVERYTHING = (*_REPLICAS, "catalog", "redis", "frontend", "all")

@@ -1,114 +1,104 @@
-"""Brings the stack up for a run, and afterwards leaves it as it was found."""
+"""`docker compose` on one project: brought up, taken down, and left as it was found."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import docker
+from stack.containers import Containers
+from stack.parts import ROOT, SERVICES, StackError
 
-from faults.history import SERVICES
-
-_UP_TIMEOUT_S = 900
-_DOWN_TIMEOUT_S = 120
+_BUILD_TIMEOUT_S = 900.0
+_TIMEOUT_S = 300.0
 
 
-class ComposeFailed(Exception):
+class ComposeFailed(StackError):
     """The message holds what it printed."""
 
 
 class Compose:
-    """The project's compose file, through the program `docker compose`.
-
+    """
     Args:
-        root: the directory of compose.yaml.
+        files: what to read in place of compose.yaml.
+        environment: all that it sees of the environment; by default, what this process has.
+            With one, no file `.env` is read either: that is for the person who wrote it.
     """
 
-    def __init__(self, engine: docker.DockerClient, project: str, root: Path) -> None:
-        self._engine = engine
-        self._project = project
-        self._root = root
+    def __init__(
+        self,
+        project: str,
+        files: Sequence[Path] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.project = project
+        self._options = ["-p", project, *(word for file in files for word in ("-f", str(file)))]
+        self._environment = environment
+        if environment is not None:
+            self._options += ["--env-file", os.devnull]
 
-    @contextmanager
-    def up(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Everything runs inside; what did not run before does not run after, either.
+    def run(self, *words: str, timeout_s: float = _TIMEOUT_S) -> str:
+        """What it printed.
 
         Raises:
-            ComposeFailed: it cannot be brought up, or not be put back.
+            ComposeFailed: it exits otherwise than with 0, or takes longer than `timeout_s`.
         """
-        found = self._running()
-        if set(SERVICES) <= found:
-            yield
-            return
-        containers, volumes = bool(self._containers()), bool(self._volumes())
-        say(f"starting the stack {self._project}; building its images can take minutes")
+        command = ["docker", "compose", "--progress", "plain", *self._options, *words]
         try:
-            self._compose("up", "--build", "--wait", timeout_s=_UP_TIMEOUT_S)
-            yield
-        finally:
-            say(f"putting the stack {self._project} back as it was")
-            if not containers:
-                # The data was made by this run, unless there were volumes before.
-                self._compose("down", *([] if volumes else ["--volumes"]))
-            else:
-                self._compose("stop", *sorted(set(SERVICES) - found))
+            done = subprocess.run(  # noqa: S603 - our own words, and the name of a project
+                command,
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                check=False,
+                start_new_session=True,  # Ctrl-C is for the tool, which ends this if need be
+            )
+        except FileNotFoundError:
+            raise ComposeFailed("there is no program `docker` here") from None
+        except subprocess.TimeoutExpired:
+            raise ComposeFailed(f"{' '.join(command)} took more than {timeout_s:g} s") from None
+        if done.returncode != 0:
+            raise ComposeFailed(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+        return done.stdout
 
-    def _containers(self) -> list[Any]:
-        found: list[Any] = self._engine.containers.list(all=True, filters=self._labelled())
-        return found
+    def up(self, *options: str) -> None:
+        """Builds what is missing or old, and waits until everything is healthy."""
+        self.run("up", "--build", "--wait", *options, timeout_s=_BUILD_TIMEOUT_S)
 
-    def _running(self) -> set[str]:
-        return {
-            container.labels["com.docker.compose.service"]
-            for container in self._containers()
-            if container.status == "running"
-        }
+    def build(self) -> None:
+        self.run("build", "--quiet", timeout_s=_BUILD_TIMEOUT_S)
 
-    def _volumes(self) -> list[Any]:
-        found: list[Any] = self._engine.volumes.list(filters=self._labelled())
-        return found
-
-    def _labelled(self) -> dict[str, str]:
-        return {"label": f"com.docker.compose.project={self._project}"}
-
-    def _compose(self, *arguments: str, timeout_s: float = _DOWN_TIMEOUT_S) -> None:
-        run_compose(["-p", self._project, *arguments], self._root, timeout_s)
+    def remove(self, *options: str) -> None:
+        """Containers, networks and volumes; nobody waits for the containers to end well."""
+        self.run("down", "--volumes", "--remove-orphans", "--timeout", "1", *options)
 
 
-def run_compose(
-    arguments: Sequence[str],
-    root: Path,
-    timeout_s: float,
-    environment: Mapping[str, str] | None = None,
-) -> str:
-    """What `docker compose` printed, run in the directory `root`.
-
-    Args:
-        environment: all of it; as this process has it without.
+@contextmanager
+def running(containers: Containers, say: Callable[[str], None]) -> Iterator[None]:
+    """Everything runs inside; what did not run before does not run after, either.
 
     Raises:
-        ComposeFailed: it exits otherwise than with 0, or takes longer than `timeout_s`.
+        StackError: it cannot be brought up, or not be put back.
     """
-    command = ["docker", "compose", "--progress", "plain", *arguments]
+    compose = Compose(containers.project)
+    found = containers.running_services()
+    if set(SERVICES) <= found:
+        yield
+        return
+    had_containers, had_volumes = containers.has_containers(), containers.has_volumes()
+    say(f"starting the stack {compose.project}; building its images can take minutes")
     try:
-        done = subprocess.run(  # noqa: S603 - our own words, and the name of a project
-            command,
-            cwd=root,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-            start_new_session=True,  # Ctrl-C is for the run, which ends this if need be
-        )
-    except FileNotFoundError:
-        raise ComposeFailed("there is no program `docker` here") from None
-    except subprocess.TimeoutExpired:
-        raise ComposeFailed(f"{' '.join(command)} took more than {timeout_s:g} s") from None
-    if done.returncode != 0:
-        raise ComposeFailed(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-    return done.stdout
+        compose.up()
+        yield
+    finally:
+        say(f"putting the stack {compose.project} back as it was")
+        if not had_containers:
+            # The data was made by this run, unless there were volumes before.
+            compose.run("down", *([] if had_volumes else ["--volumes"]))
+        else:
+            compose.run("stop", *sorted(set(SERVICES) - found))

@@ -10,6 +10,8 @@ from typing import Any
 import docker
 from docker.errors import DockerException, NotFound
 
+from stack.parts import StackError
+
 # On every container that the injector starts for itself; its value is the project.
 HELPER_LABEL = "bourse.faults"
 
@@ -20,10 +22,6 @@ def helper_labels(project: str) -> dict[str, str]:
     """Of the injector's own containers: not those that an image of the stack would give them."""
     not_of_compose = {"com.docker.compose.project": "", "com.docker.compose.service": ""}
     return {HELPER_LABEL: project, **not_of_compose}
-
-
-class StackError(Exception):
-    """What could not be done with the stack, and why."""
 
 
 def connect() -> docker.DockerClient:
@@ -44,20 +42,50 @@ def _said(doing: str) -> Iterator[None]:
         raise StackError(f"{doing}: {error}") from error
 
 
-class Stack:
-    """Every method raises StackError. Each looks at the containers anew."""
+class Containers:
+    """Every method raises StackError. Each looks at the containers anew.
+
+    A container is named by its service (`order-2`), as in compose.yaml. Where several containers
+    are of one service, `frontend-2` is the second, and `frontend` the first of them.
+    """
 
     def __init__(self, engine: docker.DockerClient, project: str) -> None:
         self._engine = engine
         self.project = project
 
-    def container(self, service: str) -> Any:
-        """The first, where a service is scaled."""
+    def container(self, name: str) -> Any:
+        """Its state is read just now."""
+        found = self.containers(name) or self._numbered(name)
+        if not found:
+            raise StackError(f"the project {self.project} has no container of {name}")
+        return found[0]
+
+    def containers(self, service: str) -> list[Any]:
+        """All of a service, in the order of their numbers."""
         with _said(f"finding {service}"):
             found = self._engine.containers.list(all=True, filters=self._labelled(service))
-        if not found:
-            raise StackError(f"the project {self.project} has no container of {service}")
-        return min(found, key=lambda container: container.name)
+        return sorted(found, key=_number)
+
+    def _numbered(self, name: str) -> list[Any]:
+        service, _, number = name.rpartition("-")
+        if not service or not number.isdecimal():
+            return []
+        return [one for one in self.containers(service) if _number(one) == int(number)]
+
+    def running_services(self) -> set[str]:
+        """Those of which every container runs."""
+        states: dict[str, set[str]] = {}
+        for container in self._all():
+            service = container.labels["com.docker.compose.service"]
+            states.setdefault(service, set()).add(container.status)
+        return {service for service, found in states.items() if found == {"running"}}
+
+    def has_containers(self) -> bool:
+        return bool(self._all())
+
+    def has_volumes(self) -> bool:
+        with _said("finding volumes"):
+            return bool(self._engine.volumes.list(filters=self._labelled()))
 
     def status(self, service: str) -> str:
         """running, paused, exited, …"""
@@ -66,12 +94,14 @@ class Stack:
     def kill(self, service: str) -> None:
         """No restart policy brings it back: `start` does."""
         with _said(f"killing {service}"):
-            self.container(service).kill()
+            self.container(service).kill("SIGKILL")
 
-    def stop(self, service: str) -> None:
-        """SIGTERM, and SIGKILL after the time that the compose file gives it."""
+    def stop(self, service: str) -> int:
+        """SIGTERM, and SIGKILL after the time that the compose file gives it; its exit code."""
         with _said(f"stopping {service}"):
-            self.container(service).stop(timeout=_GRACE_S)
+            container = self.container(service)
+            container.stop(timeout=_GRACE_S)
+            return int(container.wait()["StatusCode"])
 
     def start(self, service: str) -> None:
         """Nothing happens to one that runs."""
@@ -115,18 +145,16 @@ class Stack:
                 remove=True,
             )
 
-    def urls(self) -> tuple[str, ...]:
-        """Of every frontend, as this machine reaches it."""
-        with _said("finding the frontends"):
-            found = self._engine.containers.list(filters=self._labelled("frontend"))
+    def urls(self, service: str) -> tuple[str, ...]:
+        """Of every container of a service, as this machine reaches it."""
         urls = []
-        for container in sorted(found, key=lambda one: str(one.name)):
+        for container in self.containers(service):
             ports = container.attrs["NetworkSettings"]["Ports"]
             published = [one for bound in ports.values() for one in bound or ()]
             if published:
                 urls.append(_url(published[0]))
         if not urls:
-            raise StackError("no frontend publishes a port: is one running?")
+            raise StackError(f"no container of {service} publishes a port: is one running?")
         return tuple(urls)
 
     def address(self, service: str) -> str | None:
@@ -151,13 +179,20 @@ class Stack:
                 except NotFound:
                     continue  # it went by itself
 
-    def _labelled(self, service: str) -> dict[str, list[str]]:
-        return {
-            "label": [
-                f"com.docker.compose.project={self.project}",
-                f"com.docker.compose.service={service}",
-            ]
-        }
+    def _all(self) -> list[Any]:
+        with _said(f"finding the containers of {self.project}"):
+            found: list[Any] = self._engine.containers.list(all=True, filters=self._labelled())
+        return found
+
+    def _labelled(self, service: str = "") -> dict[str, list[str]]:
+        labels = [f"com.docker.compose.project={self.project}"]
+        labels += [f"com.docker.compose.service={service}"] if service else []
+        return {"label": labels}
+
+
+def _number(container: Any) -> int:
+    """Among the containers of its service, counted from 1."""
+    return int(container.labels.get("com.docker.compose.container-number", 1))
 
 
 def _url(published: dict[str, str]) -> str:

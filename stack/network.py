@@ -11,7 +11,8 @@ from pathlib import Path
 import docker
 from docker.errors import BuildError, ContainerError, DockerException
 
-from stack.containers import Stack, StackError, helper_labels
+from stack.containers import Containers, helper_labels
+from stack.parts import StackError
 
 _IMAGE = "bourse-faults-network"
 _CHAIN = "BOURSE-FAULTS"
@@ -38,7 +39,7 @@ for device in $(ls /sys/class/net); do tc qdisc del dev $device root netem 2>/de
 class Network:
     """Every method raises StackError."""
 
-    def __init__(self, engine: docker.DockerClient, stack: Stack) -> None:
+    def __init__(self, engine: docker.DockerClient, stack: Containers) -> None:
         self._engine = engine
         self._stack = stack
         self._is_built = False

@@ -15,8 +15,9 @@ from typing import Any, Self
 import docker
 from docker.errors import DockerException, NotFound
 
-from faults.history import Final, Observation, Row, restored_positions
-from stack.containers import StackError, helper_labels
+from stack.containers import helper_labels
+from stack.observations import Final, Observation, Row, restored_positions
+from stack.parts import StackError
 
 _SCRIPT = Path(__file__).with_name("observer_script.py")
 # Often enough to see a leader that leads too early; a look takes a few milliseconds.

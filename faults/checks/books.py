@@ -15,7 +15,7 @@ from itertools import accumulate
 from common.domain import MAX_VOLUME
 from faults.checks.index import NEVER, Exchange, Index, Keyed, Newest
 from faults.checks.verdict import Findings, Verdict, counted
-from faults.history import Row
+from stack.observations import Row
 
 INSUFFICIENT = "insufficient volume"
 

@@ -9,18 +9,16 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from faults.history import (
-    ORDER_SERVICES,
     Answer,
     BadHistory,
     Call,
     End,
     Fault,
-    Final,
-    Observation,
     Record,
-    Row,
     Run,
 )
+from stack.observations import Final, Observation, Row
+from stack.parts import ORDER_SERVICES
 
 NEVER = 2**63
 ANSWERED_WITHIN_S = 10.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import accumulate
 
-from common.domain import EMPTY_DIGEST, Order, next_digest
 from faults.checks.index import Index, Newest
 from faults.checks.verdict import Findings, Verdict, counted
-from faults.history import ORDER_SERVICES, Final, Position
+from stack.observations import EMPTY_DIGEST, Final, Position
+from stack.parts import ORDER_SERVICES
 
 
 def no_split_brain(index: Index) -> Verdict:
@@ -48,7 +48,7 @@ def _said(index: Index) -> Iterator[tuple[int, str, Position]]:
 
 def replicas_agree(index: Index) -> Verdict:
     found = Findings("G9", "Replicas agree")
-    digests = {0: ("the journal", EMPTY_DIGEST.hex())}
+    digests = {0: ("the journal", EMPTY_DIGEST)}
     if index.run is not None:
         digests[index.run.first_number] = ("the journal", index.run.first_digest)
     digests |= {row.number: ("the journal", row.digest) for row in index.rows}
@@ -115,10 +115,9 @@ def _pulled_before_leading(index: Index) -> dict[int, int]:
 def _chain_holds(index: Index, found: Findings) -> None:
     if index.run is None or not index.rows:
         return
-    digest = bytes.fromhex(index.run.first_digest or "00" * 32)
+    digest = index.run.first_digest or EMPTY_DIGEST
     for row in index.rows:
-        fields = (row.number, row.request_id, row.name, row.type, row.quantity, row.version)
-        digest = next_digest(digest, Order(*fields, row.epoch))
-        if digest.hex() != row.digest:
+        if row.digest != row.digest_after(digest):
             found.wrong(f"the hash chain breaks at order {row.number}")
             return
+        digest = row.digest

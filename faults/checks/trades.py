@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from faults.checks.index import Exchange, Index, Keyed, Newest
 from faults.checks.verdict import Findings, Verdict, counted
-from faults.history import Call, Row
+from faults.history import Call
+from stack.observations import Row
 
 
 def exactly_once(index: Index) -> Verdict:

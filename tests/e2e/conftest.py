@@ -7,8 +7,9 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
+from stack.waiting import wait_for
 from tests.e2e.small_disks import heal, stack_on_small_disks, trade
-from tests.e2e.stack import Stack, wait_for
+from tests.e2e.stack import Stack
 
 STARTED = pytest.StashKey[float]()
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.e2e.stack import ORDER_SERVICES, Stack, wait_for
+from stack.parts import ORDER_SERVICES
+from stack.waiting import wait_for
+from tests.e2e.stack import Stack
 
 _SCRIPT = """
 import grpc, json

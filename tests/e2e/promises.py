@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 
 from catalog.stock_file import read_stocks
 from common.domain import EMPTY_DIGEST, Order, next_digest
+from stack.parts import ORDER_SERVICES, ROOT
+from stack.waiting import wait_for
 from tests.e2e.inside import statuses
-from tests.e2e.stack import ORDER_SERVICES, ROOT, Stack, wait_for
+from tests.e2e.stack import Stack
 
 # A row has eight fields, its digest in hexadecimal.
 _SCRIPT = """

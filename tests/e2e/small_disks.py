@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.stack import ORDER_SERVICES, SERVICES, Stack, wait_for
+from stack.parts import ORDER_SERVICES, SERVICES
+from stack.waiting import wait_for
+from tests.e2e.stack import Stack
 
 # What SQLite says of one.
 FULL = "database or disk is full"

@@ -5,56 +5,28 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import subprocess
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import docker  # type: ignore[import-untyped]
 
+from stack.compose import Compose, ComposeFailed
+from stack.containers import Containers
+from stack.parts import ORDER_SERVICES, ROOT, SERVICES
+from stack.settings import for_docker
+from stack.waiting import wait_for
 from tests.support.ports import free_ports
 
-ROOT = Path(__file__).resolve().parents[2]
-SERVICES = ("frontend", "catalog", "order-1", "order-2", "order-3", "redis")
-ORDER_SERVICES = ("order-1", "order-2", "order-3")
 PYTHON_SERVICES = ("frontend", "catalog", *ORDER_SERVICES)
 
 _HEALTHY_TIMEOUT_S = 90
 
-Value = TypeVar("Value")
 
-
-def wait_for(
-    condition: Callable[[], Value],
-    timeout_s: float,
-    describe: str | Callable[[], object],
-    interval_s: float = 0.1,
-) -> Value:
-    """Polls until `condition` returns something true, and returns that.
-
-    Args:
-        describe: what is waited for, or a function that tells the last state seen.
-
-    Raises:
-        AssertionError: it did not happen within `timeout_s`.
-    """
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            state = describe() if callable(describe) else describe
-            raise AssertionError(f"not within {timeout_s:g} s: {state}")
-        time.sleep(interval_s)
-    return value
-
-
-class Stack:
+class Stack(Containers):
     """A compose project of its own: its name, port, networks and volumes are nobody else's.
-
-    Containers are named by their service (`order-2`), as in compose.yaml.
 
     Args:
         settings: what to set for the services, CACHE_SIZE say. All else is unset, whatever
@@ -70,60 +42,39 @@ class Stack:
         override: Path | None = None,
     ) -> None:
         prefix = os.environ.get("BOURSE_TEST_PREFIX", "bourse-test")
-        self.project = f"{prefix}-{secrets.token_hex(4)}"
+        super().__init__(docker.from_env(), f"{prefix}-{secrets.token_hex(4)}")
         self._frontends = frontends
         self.port = free_ports(frontends)
         last_port = self.port + frontends - 1
         published = str(self.port) if frontends == 1 else f"{self.port}-{last_port}"
         self.url = f"http://127.0.0.1:{self.port}"
-        # A file `.env` is for the person who wrote it, not for tests.
-        self._options = ["-p", self.project, "--env-file", os.devnull, "--progress", "plain"]
-        if override is not None:
-            self._options += ["-f", str(ROOT / "compose.yaml"), "-f", str(override)]
-        self._environment = {
-            # Nothing but what finding and using the engine takes.
-            **{name: value for name, value in os.environ.items() if _is_for_docker(name)},
+        environment = {
+            **for_docker(),
             "BOURSE_PORT": f"127.0.0.1:{published}",
             **(settings or {}),
         }
-
-    @cached_property
-    def _docker(self) -> Any:
-        return docker.from_env()
+        files = [ROOT / "compose.yaml", override] if override is not None else []
+        self._compose = Compose(self.project, files, environment)
 
     # ------------------------------------------------------------ the whole
 
     def up(self) -> None:
         """Builds, starts and waits until every part is healthy."""
         try:
-            scale = ["--scale", f"frontend={self._frontends}"]
-            self.compose("up", "--build", "--wait", "--wait-timeout", "300", *scale, timeout_s=900)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.logs()}") from None
+            self._compose.up("--wait-timeout", "300", "--scale", f"frontend={self._frontends}")
+        except ComposeFailed as error:
+            raise ComposeFailed(f"{error}\n{self.logs()}") from None
 
     def down(self) -> None:
         """Removes every trace: containers, networks, volumes and image names."""
         try:
-            self.compose("down", "--volumes", "--remove-orphans", "--rmi", "local", "-t", "1")
+            self._compose.remove("--rmi", "local")
         finally:
-            self._docker.close()
+            self._engine.close()
 
     def compose(self, *arguments: str, timeout_s: float = 300) -> str:
-        """Runs `docker compose` on this project. Raises AssertionError with what it printed."""
-        done = subprocess.run(
-            ["docker", "compose", *self._options, *arguments],
-            cwd=ROOT,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
-        if done.returncode != 0:
-            said = f"{done.stdout}\n{done.stderr}"
-            raise AssertionError(f"docker compose {' '.join(arguments)} failed:\n{said}")
-        return done.stdout
+        """Runs `docker compose` on this project. Raises ComposeFailed with what it printed."""
+        return self._compose.run(*arguments, timeout_s=timeout_s)
 
     def heal(self) -> None:
         """Brings every part back, on every network, and waits until each is healthy."""
@@ -145,52 +96,6 @@ class Stack:
 
     # ------------------------------------------------------------ one part
 
-    def container(self, service: str) -> Any:
-        """The SDK's container of a service, its state read just now."""
-        found = self.containers(service)
-        assert len(found) == 1, f"{len(found)} containers of {service}"
-        return found[0]
-
-    def containers(self, service: str) -> list[Any]:
-        """All of them, where a service is scaled."""
-        found: list[Any] = self._docker.containers.list(
-            all=True,
-            filters={
-                "label": [
-                    f"com.docker.compose.project={self.project}",
-                    f"com.docker.compose.service={service}",
-                ]
-            },
-        )
-        return found
-
-    def kill(self, service: str, signal: str = "SIGKILL") -> None:
-        """Kills it where it stands. No restart policy brings it back: `start` does."""
-        self.container(service).kill(signal)
-
-    def start(self, service: str) -> None:
-        self.container(service).start()
-
-    def stop(self, service: str) -> int:
-        """Stops it as `docker stop` does, within its grace period; returns its exit code."""
-        container = self.container(service)
-        container.stop()
-        return int(container.wait()["StatusCode"])
-
-    def pause(self, service: str) -> None:
-        """Freezes it; its connections stay open."""
-        self.container(service).pause()
-
-    def unpause(self, service: str) -> None:
-        self.container(service).unpause()
-
-    def execute(self, service: str, *command: str) -> str:
-        """What a command printed that ran inside. Raises AssertionError if it failed."""
-        code, output = self.container(service).exec_run(list(command))
-        text = str(output.decode())
-        assert code == 0, f"{command} in {service} exited with {code}: {text}"
-        return text
-
     def cut_off(self, service: str, network: str = "backend") -> None:
         """Takes it off a network: it neither reaches nor is reached."""
         self.network(network).disconnect(self.container(service))
@@ -202,25 +107,12 @@ class Stack:
         if wanted.name not in container.attrs["NetworkSettings"]["Networks"]:
             wanted.connect(container, aliases=[service, container.name])
 
-    def wipe(self, service: str) -> None:
-        """Empties the volume of a service that does not run."""
-        container = self.container(service)
-        assert container.status != "running", f"{service} uses its volume"
-        [mount] = [one for one in container.attrs["Mounts"] if one["Destination"] == "/data"]
-        self._docker.containers.run(
-            container.image,
-            ["sh", "-c", "rm -rf /data/* /data/.[!.]*"],
-            volumes={mount["Name"]: {"bind": "/data"}},
-            network_mode="none",
-            remove=True,
-        )
-
     def remove_volume(self, name: str) -> None:
         """Of parts that were removed."""
-        self._docker.volumes.get(f"{self.project}_{name}").remove()
+        self._engine.volumes.get(f"{self.project}_{name}").remove()
 
     def network(self, name: str) -> Any:
-        return self._docker.networks.get(f"{self.project}_{name}")
+        return self._engine.networks.get(f"{self.project}_{name}")
 
     def health(self, service: str) -> str:
         state = self.container(service).attrs["State"]
@@ -246,7 +138,7 @@ class Stack:
 
     def run_image(self, service: str, environment: Mapping[str, str]) -> tuple[int, str]:
         """Runs a service's image by itself, without a network; its exit code and stderr."""
-        container = self._docker.containers.run(
+        container = self._engine.containers.run(
             self.container(service).image,
             environment=dict(environment),
             network_mode="none",
@@ -301,7 +193,3 @@ def _read(answer: Any) -> tuple[int, dict[str, str], Any]:
     body = answer.read()
     is_json = headers.get("content-type", "").startswith("application/json")
     return answer.status, headers, json.loads(body) if is_json else body.decode()
-
-
-def _is_for_docker(name: str) -> bool:
-    return name in {"PATH", "HOME", "XDG_RUNTIME_DIR"} or name.startswith(("DOCKER_", "BUILDKIT_"))

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from stack.parts import ROOT
 from tests.e2e.inside import digests
-from tests.e2e.stack import ROOT, Stack
+from tests.e2e.stack import Stack
 
 JSON = {"Content-Type": "application/json"}
 GOOD = {"name": "stock2", "quantity": 1, "type": "SELL"}

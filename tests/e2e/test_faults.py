@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from faults.breakages import Breakage, breakages
-from stack.containers import HELPER_LABEL, StackError, connect
-from stack.containers import Stack as Injected
+from stack.containers import HELPER_LABEL, Containers, connect
 from stack.network import Network
+from stack.parts import ROOT, SERVICES, StackError
+from stack.waiting import wait_for
 from tests.e2e.inside import leader, statuses
-from tests.e2e.stack import ROOT, SERVICES, Stack, wait_for
+from tests.e2e.stack import Stack
 
 # From inside a container: whether another's port answers within a second.
 REACHES = """
@@ -39,12 +40,12 @@ def engine() -> Iterator[Any]:
 
 @pytest.fixture
 def network(stack: Stack, engine: Any) -> Network:
-    return Network(engine, Injected(engine, stack.project))
+    return Network(engine, Containers(engine, stack.project))
 
 
 @pytest.fixture
 def faults(stack: Stack, engine: Any, network: Network) -> dict[str, Breakage]:
-    return breakages(Injected(engine, stack.project), network)
+    return breakages(Containers(engine, stack.project), network)
 
 
 def reaches(stack: Stack, service: str, other: str) -> bool:
@@ -151,7 +152,7 @@ def test_the_cache_is_flushed_and_its_listeners_dropped(
 
 
 def test_what_is_not_there_is_said(stack: Stack, engine: Any) -> None:
-    stranger = Injected(engine, "no-such-project")
+    stranger = Containers(engine, "no-such-project")
     with pytest.raises(StackError, match="no container of redis"):
         stranger.kill("redis")
 

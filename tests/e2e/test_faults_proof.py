@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.e2e.stack import ROOT, Stack
+from stack.parts import ROOT
+from tests.e2e.stack import Stack
 
 _OVERRIDE = ROOT / "tests" / "e2e" / "rigged.yaml"
 

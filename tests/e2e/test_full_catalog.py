@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 
+from stack.waiting import wait_for
 from tests.e2e.inside import leader, statuses
 from tests.e2e.promises import check_promises
 from tests.e2e.small_disks import (
@@ -15,7 +16,7 @@ from tests.e2e.small_disks import (
     trade_until_refused,
     wait_for_line,
 )
-from tests.e2e.stack import Stack, wait_for
+from tests.e2e.stack import Stack
 from tests.support.load import Load, let_pass
 
 CLIENTS = 16

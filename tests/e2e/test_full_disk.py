@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import uuid
 
+from stack.parts import ORDER_SERVICES
+from stack.waiting import wait_for
 from tests.e2e.inside import leader, statuses
 from tests.e2e.promises import check_promises, records
 from tests.e2e.small_disks import (
@@ -16,7 +18,7 @@ from tests.e2e.small_disks import (
     trade_until_refused,
     wait_for_line,
 )
-from tests.e2e.stack import ORDER_SERVICES, Stack, wait_for
+from tests.e2e.stack import Stack
 from tests.support.load import Load, let_pass
 
 CLIENTS = 4

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.stack import ORDER_SERVICES, PYTHON_SERVICES, SERVICES, Stack
+from stack.parts import ORDER_SERVICES, SERVICES
+from tests.e2e.stack import PYTHON_SERVICES, Stack
 
 every_service = pytest.mark.parametrize("service", SERVICES)
 every_python_service = pytest.mark.parametrize("service", PYTHON_SERVICES)

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from client.api import BourseClient
+from stack.parts import ROOT
+from stack.waiting import wait_for
 from tests.e2e.inside import digests, leader, statuses
-from tests.e2e.stack import ROOT, Stack, wait_for
+from tests.e2e.stack import Stack
 
 CLIENTS = 8
 

@@ -18,7 +18,8 @@ import docker  # type: ignore[import-untyped]
 import pytest
 
 from bench.wrk import Load, Wrk
-from tests.e2e.stack import ROOT, wait_for
+from stack.parts import ROOT
+from stack.waiting import wait_for
 
 pytestmark = [pytest.mark.slow]
 

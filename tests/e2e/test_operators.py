@@ -12,10 +12,12 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from stack.parts import ORDER_SERVICES, SERVICES
+from stack.waiting import wait_for
 from tests.e2e.inside import leader
 from tests.e2e.promises import check_promises, wait_until_in_sync
 from tests.e2e.small_disks import trade
-from tests.e2e.stack import ORDER_SERVICES, SERVICES, Stack, wait_for
+from tests.e2e.stack import Stack
 from tests.support.load import Load, let_pass
 
 CLIENTS = 4

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.stack import ROOT, Stack
+from stack.parts import ROOT
+from tests.e2e.stack import Stack
 
 PORT = 26111
 

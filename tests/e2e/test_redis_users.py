@@ -7,7 +7,9 @@ import re
 
 import pytest
 
-from tests.e2e.stack import ORDER_SERVICES, PYTHON_SERVICES, SERVICES, Stack, wait_for
+from stack.parts import ORDER_SERVICES, SERVICES
+from stack.waiting import wait_for
+from tests.e2e.stack import PYTHON_SERVICES, Stack
 
 # The first argument is the user, the others are commands as JSON lists. Prints what Redis says.
 AS_USER = """

@@ -8,8 +8,10 @@ import uuid
 import pytest
 
 from client.api import BourseClient
+from stack.compose import ComposeFailed
+from stack.parts import ORDER_SERVICES, ROOT
 from tests.e2e.inside import digests, statuses
-from tests.e2e.stack import ORDER_SERVICES, ROOT, Stack
+from tests.e2e.stack import Stack
 
 
 def documented(beginning: str) -> list[str]:
@@ -51,7 +53,7 @@ def test_a_damaged_catalog_is_moved_away_and_restored(stack: Stack) -> None:
     stack.compose(*documented("stop"))
     scribble = "dd if=/dev/zero of=/data/catalog.db bs=4096 seek=1 count=2 conv=notrunc"
     stack.compose("run", "--rm", "--no-deps", "catalog", "sh", "-c", scribble)
-    with pytest.raises(AssertionError, match=r"/data/catalog\.db is damaged"):
+    with pytest.raises(ComposeFailed, match=r"/data/catalog\.db is damaged"):
         stack.compose("run", "--rm", "--no-deps", "catalog", timeout_s=60)
     stack.compose(*documented("run --rm --no-deps catalog sh -c 'mkdir"))
     stack.compose(*documented("run --rm --no-deps -v order-1-data"))

@@ -11,7 +11,9 @@ from pydantic_settings import BaseSettings
 from catalog.settings import CatalogSettings
 from frontend.settings import FrontendSettings
 from order.settings import OrderSettings
-from tests.e2e.stack import ORDER_SERVICES, PYTHON_SERVICES, SERVICES, Stack, wait_for
+from stack.parts import ORDER_SERVICES, SERVICES
+from stack.waiting import wait_for
+from tests.e2e.stack import PYTHON_SERVICES, Stack
 
 SETTINGS: dict[str, type[BaseSettings]] = {
     "frontend": FrontendSettings,

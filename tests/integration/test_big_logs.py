@@ -25,8 +25,9 @@ from client.api import BourseClient
 from common.domain import Order
 from common.wire import orders_from_items
 from proto import bourse_pb2
-from stack.local import ROOT
-from tests.support.cluster import Cluster, wait_for
+from stack.parts import ROOT
+from stack.waiting import wait_for
+from tests.support.cluster import Cluster
 
 pytestmark = pytest.mark.slow
 

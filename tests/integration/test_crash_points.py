@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from client.api import BourseClient
-from tests.support.cluster import REPLICAS, wait_for
+from stack.waiting import wait_for
+from tests.support.cluster import REPLICAS
 from tests.support.load import Load, let_pass
 from tests.support.points import POINTS
 from tests.support.rigged_cluster import RiggedCluster, rigged_cluster

@@ -16,7 +16,8 @@ from client.api import BourseClient
 from client.requests import Request
 from client.retry import RetryPolicy
 from proto import bourse_pb2
-from tests.support.cluster import REPLICAS, Cluster, running_cluster, wait_for
+from stack.waiting import wait_for
+from tests.support.cluster import REPLICAS, Cluster, running_cluster
 from tests.support.load import Load, let_pass
 
 CLIENTS = 8

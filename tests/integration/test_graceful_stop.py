@@ -13,7 +13,8 @@ import pytest
 
 from client.api import BourseClient
 from proto import bourse_pb2
-from tests.support.cluster import Cluster, running_cluster, wait_for
+from stack.waiting import wait_for
+from tests.support.cluster import Cluster, running_cluster
 
 TRADES = 8
 

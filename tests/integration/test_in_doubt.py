@@ -18,7 +18,8 @@ from client.answers import Answer
 from client.api import BourseClient
 from client.retry import RetryPolicy
 from proto import bourse_pb2
-from tests.support.cluster import Cluster, wait_for
+from stack.waiting import wait_for
+from tests.support.cluster import Cluster
 from tests.support.load import Load, let_pass
 from tests.support.rigged_cluster import RiggedCluster, rigged_cluster
 

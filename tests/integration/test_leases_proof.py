@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import wait_for
+from stack.waiting import wait_for
 from tests.support.lease_load import LeaseLoad
 from tests.support.lease_world import (
     FRONTENDS,

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from frontend.quotes.redis_client import connect_redis
-from tests.support.cluster import wait_for
+from stack.waiting import wait_for
 from tests.support.link import HOST, Link, Mode
 from tests.support.ports import free_ports
 from tests.support.redis_server import RedisServer, running_redis

@@ -22,7 +22,8 @@ from client.retry import RetryPolicy
 from common.domain import Order, Trade
 from order.log.log import OrderLog
 from proto import bourse_pb2
-from tests.support.cluster import REPLICAS, Cluster, wait_for
+from stack.waiting import wait_for
+from tests.support.cluster import REPLICAS, Cluster
 
 APART = "do not belong together"
 

@@ -6,11 +6,11 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 import redis
@@ -18,27 +18,14 @@ import redis
 from common.domain import EMPTY_DIGEST, Order, next_digest
 from common.wire import orders_from_items
 from proto import bourse_pb2, bourse_pb2_grpc
-from stack.local import ROOT, Part, find_redis, redis_part, redis_port, service_parts
+from stack.local import find_redis, redis_part, redis_port, service_parts
+from stack.parts import ORDER_IDS as REPLICAS
+from stack.processes import Part, kill_group, started
+from stack.waiting import wait_for
 from tests.support.ports import free_ports
 
-REPLICAS = (1, 2, 3)
 _START_TIMEOUT_S = 60.0
 _RPC_TIMEOUT_S = 5.0
-
-Value = TypeVar("Value")
-
-
-def wait_for(
-    condition: Callable[[], Value], timeout_s: float, describe: str | Callable[[], object]
-) -> Value:
-    """Polls until the condition gives something true; raises AssertionError with the last state."""
-    give_up_at = time.monotonic() + timeout_s
-    while not (value := condition()):
-        if time.monotonic() > give_up_at:
-            state = describe() if callable(describe) else describe
-            raise AssertionError(f"not within {timeout_s:g} s: {state}")
-        time.sleep(0.02)
-    return value
 
 
 class Cluster:
@@ -82,16 +69,10 @@ class Cluster:
         if name in self._running:
             return
         part = self.parts[name]
+        part = replace(part, environment={**part.environment, **settings})
+        environment = {**_clean_environment(), **self._settings}
         with (self.directory / f"{name}.log").open("ab") as log:
-            self._running[name] = subprocess.Popen(
-                part.command,
-                cwd=ROOT,
-                env={**_clean_environment(), **self._settings, **part.environment, **settings},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            self._running[name] = started(part, environment, output=log)
         if wait:
             self.wait_ready(name)
 
@@ -107,10 +88,8 @@ class Cluster:
     def kill(self, *names: str) -> None:
         """kill -9 of each part and of the processes it started."""
         for name in names:
-            process = self._running.pop(name)
             self._paused.discard(name)
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            kill_group(self._running.pop(name))
 
     def stop(self, name: str) -> int:
         """SIGTERM; returns the exit code."""

@@ -19,7 +19,8 @@ from client.answers import Answer
 from client.api import BourseClient
 from client.retry import RetryPolicy
 from proto import bourse_pb2
-from tests.support.cluster import REPLICAS, wait_for
+from stack.waiting import wait_for
+from tests.support.cluster import REPLICAS
 from tests.support.rigged_cluster import RiggedCluster
 
 NOWHERE = "127.0.0.1:1"

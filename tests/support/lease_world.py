@@ -12,8 +12,10 @@ from client.answers import Answer
 from client.api import BourseClient
 from client.retry import RetryPolicy
 from common.domain import LEASE_MS
-from stack.local import Part, service_parts
-from tests.support.cluster import Cluster, wait_for
+from stack.local import service_parts
+from stack.processes import Part
+from stack.waiting import wait_for
+from tests.support.cluster import Cluster
 from tests.support.link import Link, Mode
 from tests.support.ports import free_ports
 from tests.support.rigged_cluster import rigged

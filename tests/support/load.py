@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from client.api import BourseClient, Traffic
 from client.connection import NoAnswer
-from tests.support.cluster import wait_for
+from stack.waiting import wait_for
 
 # A stock that the load only buys, one share at a time: its quantity can only fall, so a
 # lookup that shows more than what was left when it started is a stale quote.

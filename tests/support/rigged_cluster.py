@@ -8,8 +8,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from stack.local import Part
-from tests.support.cluster import Cluster, wait_for
+from stack.processes import Part
+from stack.waiting import wait_for
+from tests.support.cluster import Cluster
 from tests.support.points import POINTS
 
 _FIRED_WITHIN_S = 15.0

@@ -19,7 +19,8 @@ from typing import Any
 
 import boto3
 
-from tests.e2e.stack import ROOT, wait_for
+from stack.parts import ROOT
+from stack.waiting import wait_for
 from tests.support.ports import free_ports
 
 REGION = "us-east-1"

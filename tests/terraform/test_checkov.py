@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.stack import ROOT
+from stack.parts import ROOT
 from tests.terraform.cloud import copy_repository
 
 pytestmark = pytest.mark.slow

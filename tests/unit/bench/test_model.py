@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from bench import settings
 from bench.model import (
     image_names,
     with_floors,
@@ -16,6 +15,7 @@ from bench.model import (
     with_settings,
     with_shared_images,
 )
+from stack import settings
 
 LIMITS = {"mem_limit": "1", "pids_limit": 9, "networks": {"backend": None, "edge": None}}
 

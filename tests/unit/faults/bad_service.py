@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from faults.history import Answer, Final, Position, Record, Row
+from faults.history import Answer, Record
+from stack.observations import Final, Position, Row
 from tests.unit.faults.histories import NOTHING, Bad, S, Story, chained, changed, good, told
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from faults.history import Record, Row
+from faults.history import Record
+from stack.observations import Row
 from tests.unit.faults.histories import Bad, good, told
 
 

@@ -8,18 +8,15 @@ from typing import Any, NamedTuple
 
 from common.domain import Order, next_digest
 from faults.history import (
-    ORDER_SERVICES,
     Answer,
     Call,
     End,
     Fault,
-    Final,
-    Observation,
-    Position,
     Record,
-    Row,
     Run,
 )
+from stack.observations import Final, Observation, Position, Row
+from stack.parts import ORDER_SERVICES
 
 S = 1_000_000_000
 NOTHING = "00" * 32

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from faults.checker import judge
-from faults.history import Answer, Call, End, Final, Row, Run
+from faults.history import Answer, Call, End, Run
+from stack.observations import Final, Row
 from tests.unit.faults import bad_service as faults_bad_service
 from tests.unit.faults import bad_trades as faults_bad_trades
 from tests.unit.faults.histories import Bad, S, Story, good, told

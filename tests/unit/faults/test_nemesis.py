@@ -12,10 +12,11 @@ import pytest
 
 from faults import nemesis as module
 from faults.breakages import Breakage
-from faults.history import ORDER_SERVICES, SERVICES, Fault, Observation, Position
-from faults.nemesis import Eyes, Nemesis, heal_all, in_sync
+from faults.history import Fault
+from faults.nemesis import Eyes, Nemesis, heal_all
 from faults.schedule import Strike
-from stack.containers import StackError
+from stack.observations import Observation, Position, in_sync
+from stack.parts import ORDER_SERVICES, SERVICES, StackError
 
 
 def seen(

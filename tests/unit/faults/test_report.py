@@ -18,12 +18,12 @@ from faults.history import (
     Call,
     End,
     Fault,
-    Observation,
-    Position,
     Record,
 )
 from faults.page import draw, page
-from faults.report import Progress, as_text, seconds
+from faults.report import as_text
+from stack.observations import Observation, Position
+from stack.terminal import Progress, seconds
 from tests.unit.faults.histories import S, good, run
 
 MS = 1_000_000

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faults.breakages import breakages
-from faults.history import ORDER_SERVICES, SERVICES
 from faults.schedule import (
     MEANINGS,
     TARGETS,
@@ -19,6 +18,7 @@ from faults.schedule import (
     random_mix,
     struck,
 )
+from stack.parts import ORDER_SERVICES, SERVICES
 
 seeds = st.integers(0, 2**53)
 durations = st.integers(20, 1200)

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faults.checker import judge
-from faults.history import Answer, Call, End, Fault, Final, Record, Row, Run
+from faults.history import Answer, Call, End, Fault, Record, Run
+from stack.observations import Final, Row
 from tests.unit.faults.histories import NOTHING, chained, positions
 
 STOCKS = {"a": 6, "b": 3}

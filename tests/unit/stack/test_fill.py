@@ -19,11 +19,12 @@ from common.chain import verify_chain
 from common.domain import EMPTY_DIGEST, Order
 from order.log.log import open_log
 from stack import fill as fill_module
-from stack.fill import CannotFill, Plan, fill, parse_arguments
-from stack.local import ROOT, LocalError, lock
+from stack.fill import CannotFill, Contents, fill, parse_arguments
+from stack.local import lock
+from stack.parts import ROOT, StackError
 
 ORDERS = 500
-SMALL = Plan(ORDERS, stocks=3, volume=150, epochs=4, seed=7, behind={2: 100, 3: ORDERS})
+SMALL = Contents(ORDERS, stocks=3, volume=150, epochs=4, seed=7, behind={2: 100, 3: ORDERS})
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,7 @@ def test_data_that_is_there_is_left_alone(tmp_path: Path, part: str) -> None:
 
 
 def test_a_directory_in_use_is_left_alone(tmp_path: Path) -> None:
-    with lock(tmp_path), pytest.raises(LocalError, match="in use by another run"):
+    with lock(tmp_path), pytest.raises(StackError, match="in use by another run"):
         fill(tmp_path, SMALL)
     assert contents(tmp_path) == {"lock": b""}
 
@@ -148,7 +149,7 @@ def test_what_breaks_off_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
         ("", "--orders"),
         ("--orders many", "'many' is not a whole number"),
         ("--orders -1", "--orders"),
-        ("--orders 1 --stocks 0", "at least 1"),
+        ("--orders 1 --stocks 0", "'0' is not a whole number from 1"),
         ("--orders 1 --behind 4=1", "does not name one of the replicas"),
         ("--orders 1 --behind 3=x", "'x' is not a whole number"),
         ("--orders 1 --behind 3=2", "replica 3 cannot lack 2 of 1 rows"),

@@ -1,6 +1,6 @@
-"""What these tools take from the environment: how to find the engine, and nothing else.
+"""What the tools take from the environment: how to find the engine, and nothing else.
 
-What a shell sets for the service, CACHE_SIZE say, is not to change what is measured.
+What a shell sets for the service, CACHE_SIZE say, is not to change what is measured or tested.
 """
 
 from __future__ import annotations

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from faults.interrupts import Interrupts
-from faults.report import Progress, say_at_once
+from stack.terminal import Interrupts, Progress, say_at_once
 
 said: list[str] = []
 
