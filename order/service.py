@@ -29,6 +29,7 @@ from order.leadership.replica import LEADING, Gap
 from order.log.ledger import AppendFailed, Ledger
 from order.log.log import OrderLog
 from order.log.replication import Replicator
+from order.settings import CallLimits
 from order.trading.publisher import Publisher, UpdateHub
 from order.trading.queue import PendingTrade, TradeAnswer, TradeQueue
 from proto import bourse_pb2, bourse_pb2_grpc
@@ -55,8 +56,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         replicator: Replicator,
         hub: UpdateHub,
         stream_publisher: Publisher,
-        trade_limit: int,
-        stream_limit: int,
+        limits: CallLimits,
         is_ready: Callable[[], bool],
         may_serve_orders: Callable[[], bool],
         is_stopping: Callable[[], bool],
@@ -70,9 +70,13 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         self._replicator = replicator
         self._hub = hub
         self._stream_publisher = stream_publisher
-        self._trade_slots = Slots(trade_limit, "too many trades at once")
-        self._log_streams = Slots(stream_limit, "too many streams at once")
-        self._update_streams = Slots(stream_limit, "too many streams at once")
+        # Whoever elects must find a thread, though the disk hangs and each of these calls waits.
+        self._trades = Slots(limits.trades, "too many trades at once")
+        self._lookups = Slots(limits.lookups, "too many lookups at once")
+        self._appends = Slots(limits.appends, "too many appends at once")
+        self._saves = Slots(limits.saves, "too many saves at once")
+        self._log_streams = Slots(limits.streams, "too many streams at once")
+        self._update_streams = Slots(limits.streams, "too many streams at once")
         self._is_ready = is_ready
         self._may_serve_orders = may_serve_orders
         self._is_stopping = is_stopping
@@ -119,7 +123,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
             raise NotLeader(f"replica {self._replica_id} is not the leader")
         deadline_s = time.monotonic() + time_left_s - _ANSWER_MARGIN_S
         pending = [PendingTrade(trade, deadline_s) for trade in trades]
-        with self._trade_slots.taken():
+        with self._trades.taken():
             self._queue.put(*pending)
             outcomes = [one.result(deadline_s - time.monotonic()) for one in pending]
         for trade, outcome in zip(trades, outcomes, strict=True):
@@ -152,7 +156,8 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         self, request: bourse_pb2.OrderLookupRequest, context: grpc.ServicerContext
     ) -> bourse_pb2.OrderLookupResponse:
         self._check_orders_are_sure()
-        order = self._log.row(request.number) if request.number >= 1 else None
+        with self._lookups.taken():
+            order = self._log.row(request.number) if request.number >= 1 else None
         if order is None:
             return bourse_pb2.OrderLookupResponse(
                 status=0, number=request.number, replica_id=self._replica_id
@@ -170,7 +175,8 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         self, request: bourse_pb2.Empty, context: grpc.ServicerContext
     ) -> bourse_pb2.SaveResponse:
         try:
-            last_number = self._log.save()
+            with self._saves.taken():
+                last_number = self._log.save()
         except OSError as error:
             raise Unavailable(f"cannot write the log as text: {error}") from error
         return bourse_pb2.SaveResponse(replica_id=self._replica_id, last_number=last_number)
@@ -186,7 +192,9 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         if request.leader_id:
             self._hear_of(request.leader_id, request.epoch)
         try:
-            self._stream_publisher.publish(self._ledger.append(orders_from_items(request.rows)))
+            with self._appends.taken():
+                appended = self._ledger.append(orders_from_items(request.rows))
+            self._stream_publisher.publish(appended)
         except ValueError as error:
             raise InvalidRequest(f"no row of a log: {error}") from error
         except Gap:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import Field, model_validator
@@ -16,6 +17,26 @@ from common.settings import (
     Seconds,
 )
 
+# Threads.
+_ANSWERING_FROM_MEMORY = 8
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """How many calls of each kind there are at once; a call that waits keeps its thread."""
+
+    trades: int
+    lookups: int  # of an order
+    appends: int  # rows that a leader sends
+    saves: int
+    streams: (
+        int  # of the log, and as many of updates, which must not keep a replica from catching up
+    )
+
+    @property
+    def total(self) -> int:
+        return self.trades + self.lookups + self.appends + self.saves + 2 * self.streams
+
 
 class OrderSettings(RpcServiceSettings):
     order_id: Count = Field(description="this replica's id: one of ORDER_REPLICAS")
@@ -23,7 +44,7 @@ class OrderSettings(RpcServiceSettings):
         default=dict(DEFAULT_REPLICAS), description="every order replica, as `id=host:port,…`"
     )
     order_threadpool_size: int = Field(
-        default=128, ge=32, le=1024, description="calls a replica serves at once"
+        default=160, ge=64, le=1024, description="calls a replica serves at once"
     )
     data_dir: Path = Field(default=Path("data/order"), description="where the log is kept")
     catalog_address: Address = Field(default="catalog:50051", description="the catalog")
@@ -71,11 +92,10 @@ class OrderSettings(RpcServiceSettings):
         return in_doubt_s + self.pull_timeout_s + self.replication_timeout_s + 0.25
 
     @property
-    def trade_limit(self) -> int:
-        """Trades in flight at once; the rest of the threads answers IsAlive and the like."""
-        return self.order_threadpool_size - 2 * self.stream_limit - 8
-
-    @property
-    def stream_limit(self) -> int:
-        """Of each kind: subscribers of updates must not keep a replica from catching up."""
-        return 8
+    def call_limits(self) -> CallLimits:
+        """All of them together leave threads for what is answered from memory, as IsAlive is."""
+        others = CallLimits(
+            trades=0, lookups=self.order_threadpool_size // 5, appends=4, saves=2, streams=8
+        )
+        free = self.order_threadpool_size - _ANSWERING_FROM_MEMORY
+        return replace(others, trades=free - others.total)

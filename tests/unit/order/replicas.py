@@ -19,6 +19,7 @@ from order.leadership.promotion import Promotion
 from order.leadership.watchdog import Progress, Watchdog
 from order.log.replication import Replicator
 from order.service import OrderServicer
+from order.settings import CallLimits
 from order.trading.pipeline import Pipeline
 from order.trading.publisher import Publisher, UpdateHub, UpdateStream
 from order.trading.queue import PendingTrade, TradeQueue
@@ -34,6 +35,7 @@ from tests.unit.order.fakes import (
 )
 
 STUCK_AFTER_S = 3.0
+LIMITS = CallLimits(trades=4, lookups=2, appends=2, saves=1, streams=2)
 
 
 class WatchedQueue(TradeQueue):
@@ -90,13 +92,12 @@ class RunningReplica:
         parts: Parts,
         catalog: FakeCatalog,
         peers: Sequence[ReplicaPeer],
-        trade_limit: int,
-        stream_limit: int,
+        limits: CallLimits,
     ) -> None:
         self.log, self.node, self.ledger = parts.log, parts.node, parts.ledger
         self.replica_id = self.node.view().replica_id
         self.catalog = catalog
-        self.queue = WatchedQueue(trade_limit)
+        self.queue = WatchedQueue(limits.trades)
         self.hub = WatchedHub()
         self.is_ready = threading.Event()
         self.is_ready.set()
@@ -154,13 +155,12 @@ class RunningReplica:
             replicator=self.replicator,
             hub=self.hub,
             stream_publisher=publisher,
-            trade_limit=trade_limit,
-            stream_limit=stream_limit,
+            limits=limits,
             is_ready=self.is_ready.is_set,
             may_serve_orders=lambda: self.may_serve_orders,
             is_stopping=self.is_stopping.is_set,
         )
-        self._server = RpcServer("127.0.0.1:0", trade_limit + stream_limit + 4, queue_limit=4)
+        self._server = RpcServer("127.0.0.1:0", limits.total + 2, queue_limit=4)
         bourse_pb2_grpc.add_OrderServiceServicer_to_server(self.servicer, self._server.grpc_server)
         self.address = f"127.0.0.1:{self._server.start(['bourse.v1.OrderService'])}"
         self._channel = open_channel(self.address)
@@ -201,14 +201,11 @@ def running_replica(
     replica_id: int = 1,
     catalog: FakeCatalog | None = None,
     peers: Sequence[ReplicaPeer] = (),
-    trade_limit: int = 4,
-    stream_limit: int = 2,
+    limits: CallLimits = LIMITS,
 ) -> Iterator[RunningReplica]:
     with ExitStack() as stack:
         parts = stack.enter_context(open_parts(directory, rows, replica_id))
-        replica = RunningReplica(
-            parts, catalog or FakeCatalog(rows), peers, trade_limit, stream_limit
-        )
+        replica = RunningReplica(parts, catalog or FakeCatalog(rows), peers, limits)
         stack.callback(replica.close)
         yield replica
 

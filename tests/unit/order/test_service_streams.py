@@ -23,7 +23,7 @@ from tests.unit.order.calls import (
     trade,
 )
 from tests.unit.order.fakes import TIMEOUT_S, eventually, make_rows
-from tests.unit.order.replicas import RunningReplica, running_replica
+from tests.unit.order.replicas import LIMITS, RunningReplica, running_replica
 
 
 @pytest.fixture(autouse=True)
@@ -170,3 +170,24 @@ def test_streams_of_rows_are_bounded(tmp_path: Path) -> None:
 
         eventually(lambda: has_place(lambda: synced(replica, limit=3)), lambda: "busy")
         streams.pop().cancel()
+
+
+def test_a_disk_that_hangs_keeps_nobody_from_asking_who_leads(replica: RunningReplica) -> None:
+    """Callers give up and call again; the threads of the first calls are still there."""
+    calls_of_a_kind = 20
+    with replica.log._reading, replica.ledger._appending:
+        calls = [
+            start(request, timeout=TIMEOUT_S)
+            for start, request in (
+                (replica.stub.OrderLookup.future, bourse_pb2.OrderLookupRequest(number=1)),
+                (replica.stub.Save.future, bourse_pb2.Empty()),
+                (replica.stub.SyncOrderBatch.future, batch(ROWS[10])),
+            )
+            for _ in range(calls_of_a_kind)
+        ]
+        waiting = LIMITS.lookups + LIMITS.saves + LIMITS.appends
+        eventually(lambda: sum(not call.done() for call in calls) <= waiting, lambda: calls)
+        assert_still_there(replica)
+    codes = [call.code() for call in calls]
+    assert codes.count(Status.OK) == waiting
+    assert codes.count(Status.RESOURCE_EXHAUSTED) == len(calls) - waiting

@@ -33,7 +33,7 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, value in {
         "ORDER_ID": "7",
         "ORDER_REPLICAS": "7=[::1]:1, 9=elsewhere:2",
-        "ORDER_THREADPOOL_SIZE": "64",
+        "ORDER_THREADPOOL_SIZE": "65",
         "DATA_DIR": "/data",
         "CATALOG_ADDRESS": "10.0.0.1:50052",
         "REDIS_URL": "redis://:secret@cache:6380/3",
@@ -43,7 +43,7 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_settings(OrderSettings, "order")
     assert settings.order_id == 7
     assert settings.order_replicas == {7: "[::1]:1", 9: "elsewhere:2"}
-    assert settings.order_threadpool_size == 64
+    assert settings.order_threadpool_size == 65
     assert settings.data_dir == Path("/data")
     assert settings.catalog_address == "10.0.0.1:50052"
     assert settings.redis_url == "redis://:secret@cache:6380/3"
@@ -74,7 +74,7 @@ WRONG_VALUES = [
     ("ORDER_REPLICAS", "-2=order-2:50051"),
     ("ORDER_REPLICAS", "two=order-2:50051"),
     ("ORDER_REPLICAS", "2=order-2:50051,2=order-3:50051"),
-    ("ORDER_THREADPOOL_SIZE", "31"),
+    ("ORDER_THREADPOOL_SIZE", "63"),
     ("ORDER_THREADPOOL_SIZE", "1025"),
     ("ORDER_THREADPOOL_SIZE", "many"),
     ("LISTEN_ADDRESS", "50051"),
@@ -128,12 +128,11 @@ def test_the_id_must_be_one_of_the_replicas(
     assert "ORDER_ID 2 is not one of ORDER_REPLICAS" in line
 
 
-@pytest.mark.parametrize("size", [32, 128, 1024])
-def test_trades_and_streams_leave_threads_for_the_rest(
+@pytest.mark.parametrize("size", [64, 160, 1024])
+def test_calls_that_can_wait_leave_threads_for_the_rest(
     monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     monkeypatch.setenv("ORDER_THREADPOOL_SIZE", str(size))
-    settings = load_settings(OrderSettings, "order")
-    assert settings.trade_limit >= 8
-    # Two kinds of streams; replicas send rows, ask for signs of life and elect meanwhile.
-    assert settings.trade_limit + 2 * settings.stream_limit + 8 <= size
+    limits = load_settings(OrderSettings, "order").call_limits
+    assert min(limits.trades, limits.lookups) >= 8
+    assert limits.total + 8 <= size
