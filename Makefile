@@ -37,7 +37,7 @@ faults: venv ## break the running stack for two minutes and judge its promises; 
 	$(BIN)/python -m faults run $(ARGS)
 
 bench: venv ## measure every request beside its floor; ARGS="--only trade --rounds 2"
-	$(BIN)/python -m bench bench $(ARGS)
+	$(BIN)/python -m bench requests $(ARGS)
 
 scale: venv ## measure what becomes of it as it grows; ARGS="--only workers"
 	$(BIN)/python -m bench scale $(ARGS)

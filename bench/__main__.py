@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from bench.arguments import add_commands
-from client.connection import NoAnswer
+from client.api import NoAnswer
 
 EXIT_CANNOT = 2
 EXIT_INTERRUPTED = 130  # as the shell has it: 128 + SIGINT

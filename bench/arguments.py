@@ -18,13 +18,13 @@ _EXIT_CODES = (
 )
 _OUT = Path("bench-runs")
 SCALE_PARTS = ("orders", "stocks", "catch-up", "replicas", "workers", "cache")
-BENCH_PARTS = ("cached", "uncached", "trade", "order", "figure")
+REQUESTS_PARTS = ("cached", "uncached", "trade", "order", "figure")
 
 _EXIT_MISSING = 2
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    _add_bench(commands)
+    _add_requests(commands)
     _add_scale(commands)
     _add_failover(commands)
 
@@ -38,20 +38,20 @@ def _run(arguments: argparse.Namespace) -> int:
     return tools.run(arguments)
 
 
-def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_requests(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _new(
         commands,
-        "bench",
+        "requests",
         "measure every request beside its floor",
         "Starts a copy of the service in containers, and beside it two floors with the same "
         "image, settings and limits: a bare Flask route, and one that makes one empty gRPC call. "
         "wrk sends to them in turns, on 1, 16 and 32 connections. All of it is removed at the end, "
         "also on Ctrl-C. Under five minutes, once the images are built.",
     )
-    _add_only(parser, BENCH_PARTS)
+    _add_only(parser, REQUESTS_PARTS)
     _add_rounds(parser, seconds=1, rounds=8)
-    _add_output(parser, "bench")
-    parser.set_defaults(run=_run, tool="bench")
+    _add_output(parser, "requests")
+    parser.set_defaults(run=_run, tool="requests")
 
 
 def _add_scale(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.data import filled
-from bench.project import Images, Project
-from bench.upkeep import looked_up, next_number
-from bench.wrk import Load, Measured, Wrk
+from bench.copies.data import filled
+from bench.copies.project import Images, Project
+from bench.copies.upkeep import looked_up, next_number
+from bench.measuring.wrk import Load, Measured, Wrk
 from stack.containers import Containers
 from stack.observations import in_sync, leader_of
 from stack.observer import Observer
@@ -31,7 +31,7 @@ _IN_SYNC_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class FailoverSettings:
     times: Mapping[str, int]  # of each kind
 
 
@@ -55,7 +55,9 @@ class FailoverResults:
         return [1000 * strike.gap_s for strike in self.strikes if strike.kind == kind]
 
 
-def run(engine: Any, wrk: Wrk, plan: Plan, say: Callable[[str], None]) -> FailoverResults:
+def run(
+    engine: Any, wrk: Wrk, settings: FailoverSettings, say: Callable[[str], None]
+) -> FailoverResults:
     """Raises StackError, WrkFailed, NoAnswer, Malformed."""
     images = Images(engine, say)
     with images.built() as base, filled(_ORDERS, _STOCKS) as data:
@@ -66,7 +68,7 @@ def run(engine: Any, wrk: Wrk, plan: Plan, say: Callable[[str], None]) -> Failov
             looked_up(project.url("frontend"), _STOCKS),
         ):
             next_number(project.url("frontend"))
-            return _Failovers(project, observer, wrk, say).run(plan)
+            return _Failovers(project, observer, wrk, say).run(settings)
 
 
 def longest_gap_s(answers_s: Sequence[float], since_s: float, until_s: float) -> float | None:
@@ -90,12 +92,12 @@ class _Failovers:
         self._say = say
         self._results = FailoverResults()
 
-    def run(self, plan: Plan) -> FailoverResults:
+    def run(self, settings: FailoverSettings) -> FailoverResults:
         """Each kind in turns, so that a disturbance of the machine hits both."""
-        for number in range(1, max(plan.times.values()) + 1):
+        for number in range(1, max(settings.times.values()) + 1):
             for kind in KINDS:
-                if number <= plan.times[kind]:
-                    self._strike(kind, number, plan.times[kind])
+                if number <= settings.times[kind]:
+                    self._strike(kind, number, settings.times[kind])
         return self._results
 
     def _strike(self, kind: str, number: int, of: int) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.failover import CONNECTIONS, KINDS, FailoverResults, Strike
-from bench.pictures import BLUE, GREY, ORANGE, RED, picture
-from bench.spread import Spread
-from bench.targets import HEADING, Target, Verdict
+from bench.measuring.pictures import BLUE, GREY, ORANGE, RED, picture
+from bench.measuring.spread import Spread
+from bench.measuring.targets import HEADING, Judged, Target
 from stack.numbers import percentile
 from stack.terminal import table
 
@@ -17,13 +17,13 @@ _PERCENTS = (50, 90, 99)
 _BINS = 24
 
 
-def verdicts(results: FailoverResults) -> list[Verdict]:
+def verdicts(results: FailoverResults) -> list[Judged]:
     """On the 99th percentile: with fewer than a hundred of a kind, the worst of them."""
     found = []
     for kind, limit_ms in LIMITS_MS.items():
         if gaps_ms := results.gaps_ms(kind):
             target = Target(f"{kind} of the leader, p99", "at most", limit_ms, "ms")
-            found.append(Verdict(target, percentile(sorted(gaps_ms), 99), Spread.of(gaps_ms)))
+            found.append(Judged(target, percentile(sorted(gaps_ms), 99), Spread.of(gaps_ms)))
     return found
 
 

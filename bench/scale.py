@@ -12,10 +12,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from bench.project import Project
-from bench.rounds import Contestant, Results, in_turns
-from bench.upkeep import looked_up, next_number
-from bench.wrk import Load, Measured, Wrk
+from bench.copies.project import Project
+from bench.copies.upkeep import looked_up, next_number
+from bench.measuring.rounds import Contestant, Results, in_turns
+from bench.measuring.wrk import Load, Measured, Wrk
 
 # Looked up and traded wherever a section says nothing else.
 HOT_STOCKS = 5

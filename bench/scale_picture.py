@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.pictures import (
+from bench.measuring.pictures import (
     BLUE,
     GREEN,
     GREY,
@@ -19,9 +19,9 @@ from bench.pictures import (
     legend_on_top,
     picture,
 )
+from bench.measuring.spread import Spread
 from bench.scale import CatchUp, Comparison, Point
 from bench.scale_sections import ScaleResults
-from bench.spread import Spread
 
 _COLUMNS = 2
 _SLICE_S = 0.5

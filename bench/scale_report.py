@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from bench.measuring.spread import Spread, ratios
+from bench.measuring.targets import HEADING, Judged, Target
 from bench.scale import CatchUp, Comparison, Point
 from bench.scale_sections import ScaleResults
-from bench.spread import Spread, ratios
-from bench.targets import HEADING, Target, Verdict
 from stack.terminal import table
 
 _FLAT = 0.9
 
 
-def verdicts(results: ScaleResults) -> list[Verdict]:
+def verdicts(results: ScaleResults) -> list[Judged]:
     """On each rate that is not to change."""
     return [
-        Verdict.of_median(
+        Judged.of_median(
             Target(f"{measure}, {one.ends[-1]} of {one.ends[0]}: rate", "at least", _FLAT),
             one.results.rate_ratio(Point(measure, one.ends[-1]), Point(measure, one.ends[0])),
         )

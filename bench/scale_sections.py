@@ -8,9 +8,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.data import filled
-from bench.model import Model, with_frontend, with_replicas, with_settings
-from bench.project import Images, Project
+from bench.copies.data import filled
+from bench.copies.model import Model, with_frontend, with_replicas, with_settings
+from bench.copies.project import Images, Project
+from bench.copies.upkeep import looked_up, next_number
+from bench.measuring.wrk import Load, Wrk
 from bench.scale import (
     HOT_STOCKS,
     CatchUp,
@@ -20,8 +22,6 @@ from bench.scale import (
     Measure,
     note_memory,
 )
-from bench.upkeep import looked_up, next_number
-from bench.wrk import Load, Wrk
 from stack.observations import in_sync
 from stack.observer import Observer
 from stack.waiting import wait_for
@@ -47,7 +47,7 @@ _LONE_TRADE = Measure("trade, 1 connection", 1, _TRADE.load, leased=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ScaleSettings:
     sections: Sequence[str]
     seconds: float
     rounds: int
@@ -60,12 +60,12 @@ class ScaleResults:
     problems: list[str] = field(default_factory=list)
 
 
-def run(engine: Any, wrk: Wrk, plan: Plan, say: Callable[[str], None]) -> ScaleResults:
+def run(engine: Any, wrk: Wrk, settings: ScaleSettings, say: Callable[[str], None]) -> ScaleResults:
     """Raises StackError, WrkFailed, NoAnswer, Malformed."""
     images = Images(engine, say)
     results = ScaleResults()
     with images.built() as base:
-        comparing = Comparing(wrk, plan.rounds, plan.seconds, say)
+        comparing = Comparing(wrk, settings.rounds, settings.seconds, say)
         scale = _Scale(
             engine,
             lambda model, tag: Project(engine, images, model, say, tag),
@@ -73,10 +73,10 @@ def run(engine: Any, wrk: Wrk, plan: Plan, say: Callable[[str], None]) -> ScaleR
             comparing,
             say,
         )
-        for name in plan.sections:
+        for name in settings.sections:
             say(f"section {name}")
             if name == "catch-up":
-                results.catch_ups = scale.catch_up((plan.rounds + 1) // 2)
+                results.catch_ups = scale.catch_up((settings.rounds + 1) // 2)
             else:
                 results.comparisons.append(scale.comparison(name))
     results.problems += _problems(results)

@@ -13,18 +13,18 @@ from typing import Any
 import docker
 
 from bench import (
-    bench,
-    bench_picture,
-    bench_report,
     failover,
     failover_report,
-    machine,
+    requests,
+    requests_picture,
+    requests_report,
     scale_picture,
     scale_report,
     scale_sections,
 )
-from bench.wrk import Wrk, WrkFailed
-from client.answers import Malformed
+from bench.measuring import machine
+from bench.measuring.wrk import Wrk, WrkFailed
+from client.api import Malformed
 from stack.containers import connect
 from stack.parts import StackError
 from stack.terminal import Interrupts, Progress
@@ -37,7 +37,7 @@ EXIT_CANNOT = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class Report:
     """Of one tool."""
 
     text: str
@@ -46,7 +46,7 @@ class Findings:
     problems: list[str]
 
 
-Tool = Callable[[docker.DockerClient, Wrk, argparse.Namespace, Callable[[str], None]], Findings]
+Tool = Callable[[docker.DockerClient, Wrk, argparse.Namespace, Callable[[str], None]], Report]
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -56,40 +56,40 @@ def run(arguments: argparse.Namespace) -> int:
         wrk, engine = Wrk(), connect()
         described = machine.describe(engine)
         with Interrupts(progress.say):
-            findings = _TOOLS[arguments.tool](engine, wrk, arguments, progress.say)
-        print(f"{machine.line(described)}\n{_NOTE}\n\n{findings.text}")
-        _write(arguments, described, findings)
+            report = _TOOLS[arguments.tool](engine, wrk, arguments, progress.say)
+        print(f"{machine.line(described)}\n{_NOTE}\n\n{report.text}")
+        _write(arguments, described, report)
     except (StackError, WrkFailed, Malformed, OSError) as error:
         print(f"python -m bench {arguments.tool}: {error}", file=sys.stderr)
         return EXIT_CANNOT
-    if findings.problems:
-        print(f"PROBLEMS: {len(findings.problems)}. These figures are not to be trusted.")
+    if report.problems:
+        print(f"PROBLEMS: {len(report.problems)}. These figures are not to be trusted.")
         return EXIT_WRONG
     return EXIT_MEASURED
 
 
-def _write(arguments: argparse.Namespace, described: dict[str, Any], findings: Findings) -> None:
+def _write(arguments: argparse.Namespace, described: dict[str, Any], report: Report) -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     data = arguments.json or arguments.out / f"{arguments.tool}.json"
     picture = arguments.out / f"{arguments.tool}.png"
-    data.write_text(json.dumps({"machine": described, **findings.data}, indent=2) + "\n", "utf-8")
+    data.write_text(json.dumps({"machine": described, **report.data}, indent=2) + "\n", "utf-8")
     subtitle = f"{described['command']}, {described['date'][:10]}, {described['cores']} cores"
-    findings.draw(picture, subtitle)
+    report.draw(picture, subtitle)
     print(f"\n{data}\n{picture}", file=sys.stderr)
 
 
-def _bench(
+def _requests(
     engine: docker.DockerClient,
     wrk: Wrk,
     arguments: argparse.Namespace,
     say: Callable[[str], None],
-) -> Findings:
-    plan = bench.Plan(arguments.only, arguments.seconds, arguments.rounds)
-    results = bench.run(engine, wrk, plan, say)
-    return Findings(
-        bench_report.as_text(results),
-        bench_report.as_json(results),
-        lambda path, subtitle: bench_picture.draw(results, path, subtitle),
+) -> Report:
+    settings = requests.RequestsSettings(arguments.only, arguments.seconds, arguments.rounds)
+    results = requests.run(engine, wrk, settings, say)
+    return Report(
+        requests_report.as_text(results),
+        requests_report.as_json(results),
+        lambda path, subtitle: requests_picture.draw(results, path, subtitle),
         results.problems,
     )
 
@@ -99,10 +99,10 @@ def _failover(
     wrk: Wrk,
     arguments: argparse.Namespace,
     say: Callable[[str], None],
-) -> Findings:
+) -> Report:
     times = {"kill": arguments.kills, "pause": arguments.pauses}
-    results = failover.run(engine, wrk, failover.Plan(times), say)
-    return Findings(
+    results = failover.run(engine, wrk, failover.FailoverSettings(times), say)
+    return Report(
         failover_report.as_text(results),
         failover_report.as_json(results),
         lambda path, subtitle: failover_report.draw(results, path, subtitle),
@@ -115,10 +115,10 @@ def _scale(
     wrk: Wrk,
     arguments: argparse.Namespace,
     say: Callable[[str], None],
-) -> Findings:
-    plan = scale_sections.Plan(arguments.only, arguments.seconds, arguments.rounds)
-    results = scale_sections.run(engine, wrk, plan, say)
-    return Findings(
+) -> Report:
+    settings = scale_sections.ScaleSettings(arguments.only, arguments.seconds, arguments.rounds)
+    results = scale_sections.run(engine, wrk, settings, say)
+    return Report(
         scale_report.as_text(results),
         scale_report.as_json(results),
         lambda path, subtitle: scale_picture.draw(results, path, subtitle),
@@ -126,4 +126,4 @@ def _scale(
     )
 
 
-_TOOLS: Mapping[str, Tool] = {"bench": _bench, "scale": _scale, "failover": _failover}
+_TOOLS: Mapping[str, Tool] = {"requests": _requests, "scale": _scale, "failover": _failover}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any
 
-from client import requests
-from client.answers import ORDER_NOT_FOUND
+from client.api import JSON_HEADERS, KEY_HEADER, ORDER_NOT_FOUND, Request
 from client.expectation import Expectation
-from client.requests import JSON_HEADERS, KEY_HEADER, Request
 
 Case = tuple[str, Request, Expectation]
 
@@ -50,41 +49,41 @@ def _bad_fields(stock: str) -> Iterator[Case]:
 
 
 def _bad_bodies(stock: str) -> Iterator[Case]:
-    yield "A body that is no JSON", _post_bytes(b'{"name": '), Expectation(400)
-    yield "JSON that is no object", _post([stock, 1, "BUY"]), Expectation(400)
+    yield "A body that is no JSON", _post_bytes(b'{"name": '), Expectation(HTTPStatus.BAD_REQUEST)
+    yield "JSON that is no object", _post([stock, 1, "BUY"]), Expectation(HTTPStatus.BAD_REQUEST)
     text = Request("POST", "/orders", b"BUY 1", {"Content-Type": "text/plain"})
-    yield "A body of another type", text, Expectation(415)
+    yield "A body of another type", text, Expectation(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
     large = {"name": "n" * _BODY_LIMIT, "quantity": 1, "type": "BUY"}
-    yield "A body over 16 KiB", _post(large), Expectation(413)
+    yield "A body over 16 KiB", _post(large), Expectation(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
 
 def _bad_keys(stock: str) -> Iterator[Case]:
     for title, key in [("too long", "k" * 256), ("not one word", "a key"), ("empty", "")]:
-        request = requests.trade(stock, 1, "BUY", key)
+        request = Request.trade(stock, 1, "BUY", key)
         yield f"An idempotency key that is {title}", request, _names(KEY_HEADER)
 
 
 def _bad_queries() -> Iterator[Case]:
     yield "A hello to nobody", Request("GET", "/hello"), _names("name")
     yield "A lookup without its parameter", Request("GET", "/stocks"), _names("stockname")
-    yield "A lookup of nothing", requests.lookup(""), _names("stockname")
-    yield "A lookup of too long a name", requests.lookup("n" * 65), _names("stockname")
+    yield "A lookup of nothing", Request.lookup(""), _names("stockname")
+    yield "A lookup of too long a name", Request.lookup("n" * 65), _names("stockname")
     yield "An order lookup without its parameter", Request("GET", "/orders"), _names("order-number")
-    yield "An order number that is none", requests.order("seven"), _names("order-number")
+    yield "An order number that is none", Request.order("seven"), _names("order-number")
     for number in (0, -1, 10**30):
-        unknown = Expectation(404, message=ORDER_NOT_FOUND)
-        yield "A number that no order can have", requests.order(number), unknown
+        unknown = Expectation(HTTPStatus.NOT_FOUND, message=ORDER_NOT_FOUND)
+        yield "A number that no order can have", Request.order(number), unknown
 
 
 def _bad_routes() -> Iterator[Case]:
-    yield "An unknown path", Request("GET", "/bonds"), Expectation(404)
-    wrong_method = Expectation(405, headers={"Allow": ()})
+    yield "An unknown path", Request("GET", "/bonds"), Expectation(HTTPStatus.NOT_FOUND)
+    wrong_method = Expectation(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": ()})
     yield "A wrong method", Request("DELETE", "/orders?order-number=1"), wrong_method
     yield "Another wrong method", Request("POST", "/stocks", b"{}", JSON_HEADERS), wrong_method
 
 
 def _names(word: str) -> Expectation:
-    return Expectation(400, names=word)
+    return Expectation(HTTPStatus.BAD_REQUEST, names=word)
 
 
 def _post(body: Any) -> Request:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import TextIO, TypeVar
 
-from client import answers, bad_input, requests
-from client.answers import Answer, Malformed, Quote
-from client.api import BourseClient
-from client.connection import NoAnswer
+from client import bad_input
+from client.api import (
+    INSUFFICIENT_VOLUME,
+    ORDER_NOT_FOUND,
+    STOCK_NOT_FOUND,
+    Answer,
+    BourseClient,
+    Malformed,
+    NoAnswer,
+    Quote,
+    Request,
+    TradeType,
+)
 from client.expectation import Expectation
-from client.requests import Request, TradeType
 
 _QUANTITY = 2
 _LARGEST_QUANTITY = 1_000_000_000
@@ -69,29 +78,29 @@ class Demo:
     def _greet(self) -> None:
         for path, title in [("/healthz", "Is it alive?"), ("/readyz", "Is it able to serve?")]:
             request = Request("GET", path, awaits_recovery=False)
-            self._step(title, request, Expectation(200))
-        self._step("Hello", requests.hello("user"), Expectation(200, text="Hello, user!"))
+            self._step(title, request, Expectation(HTTPStatus.OK))
+        self._step("Hello", Request.hello("user"), Expectation(HTTPStatus.OK, text="Hello, user!"))
 
     def _look_up(self) -> Quote | None:
-        request = requests.lookup(self._stock)
+        request = Request.lookup(self._stock)
         first = Expectation(
-            200,
+            HTTPStatus.OK,
             data={"name": self._stock},
-            form=answers.quote,
+            form=Answer.quote,
             headers={"X-Cache": _ANY_CACHE_RESULT},
             note="MISS, or HIT if someone just asked; BYPASS without Redis",
         )
         self._step("Look a stock up", request, first)
         again = Expectation(
-            200,
+            HTTPStatus.OK,
             data={"name": self._stock},
-            form=answers.quote,
+            form=Answer.quote,
             headers={"X-Cache": ("HIT", "BYPASS")},
             note="the cache has it now",
         )
         # The entry can expire, or someone's trade remove it, between two lookups; not each time.
         answer = self._step("Look it up again", request, again, tries=3)
-        return _read(answers.quote, answer)
+        return _read(Answer.quote, answer)
 
     def _sell(self, quote: Quote | None) -> tuple[int | None, str]:
         """The order's number, if it was executed, and its key."""
@@ -108,27 +117,31 @@ class Demo:
             "type": "SELL",
             "quantity": _QUANTITY,
         }
-        self._step("Look the order up", requests.order(number), Expectation(200, data=found))
+        self._step(
+            "Look the order up", Request.order(number), Expectation(HTTPStatus.OK, data=found)
+        )
         same = Expectation(
-            200,
+            HTTPStatus.OK,
             data={"transaction_number": number},
             headers=_REPLAYED,
             note="executed once: the same number",
         )
         for title, sent_key in [("bare", key), ("in quotes", f'"{key}"')]:
-            repeat = requests.trade(self._stock, _QUANTITY, "SELL", sent_key)
+            repeat = Request.trade(self._stock, _QUANTITY, "SELL", sent_key)
             self._step(f"The same trade under the same key, {title}", repeat, same)
-        other = requests.trade(self._stock, _QUANTITY + 1, "SELL", key)
-        self._step("Another trade under that key", other, Expectation(422))
+        other = Request.trade(self._stock, _QUANTITY + 1, "SELL", key)
+        self._step(
+            "Another trade under that key", other, Expectation(HTTPStatus.UNPROCESSABLE_ENTITY)
+        )
 
     def _ask_too_much(self, quote: Quote) -> None:
         if quote.quantity >= _LARGEST_QUANTITY:
             self._say(f"\nskipped: no trade is too large for {quote.quantity} of {quote.name}")
             return
-        refused = Expectation(404, message=answers.INSUFFICIENT_VOLUME)
-        request = requests.trade(self._stock, _LARGEST_QUANTITY, "BUY", str(uuid.uuid4()))
+        refused = Expectation(HTTPStatus.NOT_FOUND, message=INSUFFICIENT_VOLUME)
+        request = Request.trade(self._stock, _LARGEST_QUANTITY, "BUY", str(uuid.uuid4()))
         self._step("Buy more than there is", request, refused)
-        refused = Expectation(404, message=answers.INSUFFICIENT_VOLUME, headers=_REPLAYED)
+        refused = Expectation(HTTPStatus.NOT_FOUND, message=INSUFFICIENT_VOLUME, headers=_REPLAYED)
         self._step("The same again: a refusal is for good", request, refused)
 
     def _buy_back(self, quote: Quote | None) -> None:
@@ -138,37 +151,40 @@ class Demo:
 
     def _ask_for_the_unknown(self) -> None:
         name = f"nobody-{uuid.uuid4().hex[:8]}"
-        unknown = Expectation(404, message=answers.STOCK_NOT_FOUND)
-        self._step("Look an unknown stock up", requests.lookup(name), unknown)
-        trade = requests.trade(name, 1, "BUY", str(uuid.uuid4()))
+        unknown = Expectation(HTTPStatus.NOT_FOUND, message=STOCK_NOT_FOUND)
+        self._step("Look an unknown stock up", Request.lookup(name), unknown)
+        trade = Request.trade(name, 1, "BUY", str(uuid.uuid4()))
         self._step("Trade an unknown stock", trade, unknown)
-        unknown = Expectation(404, message=answers.ORDER_NOT_FOUND)
-        self._step("Look an unknown order up", requests.order(2**62), unknown)
+        unknown = Expectation(HTTPStatus.NOT_FOUND, message=ORDER_NOT_FOUND)
+        self._step("Look an unknown order up", Request.order(2**62), unknown)
 
     def _trade(self, title: str, type: TradeType, key: str | None) -> int | None:
         """The order's number, or None if there is none to be seen."""
-        request = requests.trade(self._stock, _QUANTITY, type, key)
+        request = Request.trade(self._stock, _QUANTITY, type, key)
         expectation = Expectation(
-            200, form=answers.order_number, headers={"Location": ()}, note="the order's number"
+            HTTPStatus.OK,
+            form=Answer.order_number,
+            headers={"Location": ()},
+            note="the order's number",
         )
         self._in_doubt += 1
         answer = self._step(title, request, expectation)
-        if answer is None or answer.status >= 500:
+        if answer is None or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return None
         self._in_doubt -= 1
-        if answer.status == 200:
+        if answer.status == HTTPStatus.OK:
             self._sold += _QUANTITY if type is TradeType.SELL else -_QUANTITY
             self._own_orders += 1
-        return _read(answers.order_number, answer)
+        return _read(Answer.order_number, answer)
 
     def _see_quantity(self, title: str, quantity: int) -> None:
         expectation = Expectation(
-            200,
+            HTTPStatus.OK,
             data={"name": self._stock, "quantity": quantity},
             headers={"X-Cache": _ANY_CACHE_RESULT},
             note="never an older quantity",
         )
-        request = requests.lookup(self._stock)
+        request = Request.lookup(self._stock)
         self._step(title, request, expectation, excuse=self._others_traded)
 
     def _others_traded(self) -> str | None:
@@ -247,12 +263,12 @@ def _last_order(client: BourseClient) -> int:
     By doubling and halving, which is right because numbers start at 1 and have no gaps.
     """
     above = 1
-    while above < _NUMBER_LIMIT and client.order(above).status == 200:
+    while above < _NUMBER_LIMIT and client.order(above).status == HTTPStatus.OK:
         above *= 2
     last = above // 2
     while above - last > 1:
         middle = (last + above) // 2
-        if client.order(middle).status == 200:
+        if client.order(middle).status == HTTPStatus.OK:
             last = middle
         else:
             above = middle

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
-from client.answers import Answer, Malformed
+from client.api import Answer, Malformed
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Expectation:
 
     def _error_differences(self, answer: Answer) -> list[str]:
         """Every error is JSON, with the status for its code."""
-        if answer.status < 400:
+        if answer.status < HTTPStatus.BAD_REQUEST:
             return []
         error = answer.body.get("error") if isinstance(answer.body, dict) else None
         if not isinstance(error, dict) or answer.error_message is None:

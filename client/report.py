@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from client.latency import LatencySummary
 from client.session import SessionResult
+from client.tally import LatencySummary
 
 # JSON lists them all.
 _SHOWN_PROBLEMS = 50
@@ -18,15 +18,15 @@ def as_text(result: SessionResult) -> str:
 
 
 def as_json(result: SessionResult) -> str:
-    plan, found, traffic = result.settings.plan, result.findings, result.traffic
+    settings, tally, traffic = result.settings, result.tally, result.traffic
     report: dict[str, Any] = {
         "url": result.url,
-        "clients": result.settings.clients,
-        "requests_per_client": plan.requests,
-        "probability": plan.probability,
-        "stocks": list(plan.stocks),
-        "alone": plan.alone,
-        "seed": result.settings.seed,
+        "clients": settings.clients,
+        "requests_per_client": settings.requests,
+        "probability": settings.probability,
+        "stocks": list(settings.stocks),
+        "alone": settings.alone,
+        "seed": settings.seed,
         "interrupted": result.interrupted,
         "duration_s": round(result.duration_s, 3),
         "requests": result.requests,
@@ -39,22 +39,22 @@ def as_json(result: SessionResult) -> str:
         "answers_5xx": traffic.server_errors,
         "reconnects": traffic.reconnects,
         "repeats": traffic.repeats,
-        "cache": dict(found.cache),
-        "trades_done": len(found.orders),
-        "trades_refused": found.refused,
-        "orders_verified": found.verified,
-        "failures": found.failures,
-        "mismatches": found.mismatches,
+        "cache": dict(tally.cache),
+        "trades_done": len(tally.orders),
+        "trades_refused": tally.refused,
+        "orders_verified": tally.verified,
+        "failures": tally.failures,
+        "mismatches": tally.mismatches,
         "ok": result.ok,
     }
     return json.dumps(report, indent=2)
 
 
 def _lines(result: SessionResult) -> Iterator[str]:
-    plan, found, traffic = result.settings.plan, result.findings, result.traffic
+    settings, tally, traffic = result.settings, result.tally, result.traffic
     yield (
-        f"session with {result.url}: clients {result.settings.clients}, lookups of each "
-        f"{plan.requests}, trade probability {plan.probability:g}, seed {result.settings.seed}"
+        f"session with {result.url}: clients {settings.clients}, lookups of each "
+        f"{settings.requests}, trade probability {settings.probability:g}, seed {settings.seed}"
     )
     if result.interrupted:
         yield "interrupted: what was made until then is verified and reported"
@@ -65,11 +65,11 @@ def _lines(result: SessionResult) -> Iterator[str]:
     yield "answers seen: " + _counts(traffic.answers)
     yield f"5xx answers seen: {traffic.server_errors}"
     yield f"connections opened again: {traffic.reconnects}, requests sent again: {traffic.repeats}"
-    yield "lookups by X-Cache: " + _counts(found.cache)
-    yield f"trades: {len(found.orders)} done, {found.refused} refused for insufficient volume"
-    yield f"orders verified: {found.verified} of {len(found.orders)}"
-    yield from _problems("requests without a right answer", found.failures)
-    yield from _problems("mismatches", found.mismatches)
+    yield "lookups by X-Cache: " + _counts(tally.cache)
+    yield f"trades: {len(tally.orders)} done, {tally.refused} refused for insufficient volume"
+    yield f"orders verified: {tally.verified} of {len(tally.orders)}"
+    yield from _problems("requests without a right answer", tally.failures)
+    yield from _problems("mismatches", tally.mismatches)
     yield f"result: {'ok' if result.ok else 'NOT OK'}"
 
 
@@ -96,7 +96,7 @@ def _problems(title: str, problems: list[str]) -> Iterator[str]:
 
 
 def _summaries(result: SessionResult) -> list[tuple[Any, LatencySummary | None]]:
-    return [(kind, recorder.summary()) for kind, recorder in result.findings.latencies.items()]
+    return [(kind, recorder.summary()) for kind, recorder in result.tally.latencies.items()]
 
 
 def _summary_as_json(summary: LatencySummary) -> dict[str, float]:

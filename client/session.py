@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TextIO
 
-from client.api import BourseClient, Traffic
-from client.books import wrong_quantities
-from client.checks import out_of_order, shared_numbers
-from client.parallel import allow_open_files, in_parallel, stopped_by_interrupt
+from client.api import BourseClient, Traffic, allow_connections
+from client.checks import out_of_order, shared_numbers, wrong_quantities
 from client.progress import progress_bar
-from client.trader import Findings, Kind, Plan, Trader
-
-
-@dataclass(frozen=True, slots=True)
-class SessionSettings:
-    plan: Plan  # of each client
-    clients: int
-    seed: int
+from client.session_client import SessionClient, SessionSettings
+from client.tally import Kind, Tally
+from stack.terminal import Interrupts, say_at_once
+from stack.waiting import in_parallel
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +25,15 @@ class SessionResult:
     interrupted: bool
     requests: int  # answered while trading, before the verification
     duration_s: float  # of the trading
-    findings: Findings
+    tally: Tally
     traffic: Traffic
 
     @property
     def ok(self) -> bool:
         """Every request got its right answer in the end, and every order was verified."""
-        found = self.findings
-        complete = found.verified == len(found.orders)
-        return complete and not found.failures and not found.mismatches
+        tally = self.tally
+        complete = tally.verified == len(tally.orders)
+        return complete and not tally.failures and not tally.mismatches
 
 
 class Session:
@@ -52,7 +45,7 @@ class Session:
         self._settings = settings
         self._connect = connect
         self._progress = progress
-        self._stopping = threading.Event()
+        self._interrupts = Interrupts(say_at_once)
 
     def run(self) -> SessionResult:
         """Trades to the end, or to the first interrupt, then verifies what was made.
@@ -61,46 +54,46 @@ class Session:
             NoAnswer: the server cannot be reached at all.
             KeyboardInterrupt: at the second interrupt.
         """
-        # Two each: the socket, and the selector that looks at it for a moment.
-        allow_open_files(2 * self._settings.clients + 64)
+        allow_connections(self._settings.clients)
         with ExitStack() as closing:
             clients = [
                 closing.enter_context(self._connect()) for _ in range(self._settings.clients)
             ]
             clients[0].connect()
-            traders = self._traders(clients)
-            with stopped_by_interrupt(self._stopping):
-                opening = self._quantities(traders[0])
-                requests, duration_s = self._trade(traders)
-                self._verify(traders)
-                self._quantities(traders[0])  # once more, when every trade is settled
+            members = self._members(clients)
+            with self._interrupts as interrupts:
+                interrupts.end_early()
+                opening = self._quantities(members[0])
+                requests, duration_s = self._trade(members)
+                self._verify(members)
+                self._quantities(members[0])  # once more, when every trade is settled
         traffic = Traffic()
         for client in clients:
             traffic.add(client.traffic)
         return SessionResult(
             str(clients[0].base),
             self._settings,
-            self._stopping.is_set(),
+            self._interrupts.stopping.is_set(),
             requests,
             duration_s,
-            _merged(traders, opening),
+            _merged(members, opening),
             traffic,
         )
 
-    def _traders(self, clients: list[BourseClient]) -> list[Trader]:
+    def _members(self, clients: list[BourseClient]) -> list[SessionClient]:
         started_s = time.monotonic()
 
         def elapsed_s() -> float:
             return time.monotonic() - started_s
 
         return [
-            Trader(
+            SessionClient(
                 number=number,
                 client=client,
-                plan=self._settings.plan,
+                settings=self._settings,
                 chance=self._chance(number),
                 elapsed_s=elapsed_s,
-                stopping=self._stopping,
+                stopping=self._interrupts.stopping,
             )
             for number, client in enumerate(clients, start=1)
         ]
@@ -109,42 +102,42 @@ class Session:
         seed = f"{self._settings.seed}/{number}"
         return random.Random(seed)  # noqa: S311 - decides a load, keeps no secret
 
-    def _trade(self, traders: list[Trader]) -> tuple[int, float]:
+    def _trade(self, members: list[SessionClient]) -> tuple[int, float]:
         """The requests that were answered, and how long all took in seconds."""
         began_s = time.monotonic()
-        before = _answered(traders)
-        total = self._settings.plan.requests * len(traders)
+        before = _answered(members)
+        total = self._settings.requests * len(members)
         with progress_bar("session", total, self._progress) as show:
             in_parallel(
-                [trader.trade for trader in traders],
-                lambda: show(sum(trader.rounds_done for trader in traders)),
+                [member.trade for member in members],
+                lambda: show(sum(member.rounds_done for member in members)),
             )
-        return _answered(traders) - before, time.monotonic() - began_s
+        return _answered(members) - before, time.monotonic() - began_s
 
-    def _verify(self, traders: list[Trader]) -> None:
-        total = sum(len(trader.findings.orders) for trader in traders)
+    def _verify(self, members: list[SessionClient]) -> None:
+        total = sum(len(member.tally.orders) for member in members)
         with progress_bar("verifying", total, self._progress) as show:
             in_parallel(
-                [trader.verify for trader in traders],
-                lambda: show(sum(trader.orders_checked for trader in traders)),
+                [member.verify for member in members],
+                lambda: show(sum(member.orders_checked for member in members)),
             )
 
-    def _quantities(self, trader: Trader) -> dict[str, int]:
+    def _quantities(self, member: SessionClient) -> dict[str, int]:
         """Of every stock, if the books can be checked."""
-        plan = self._settings.plan
-        quotes = [trader.lookup(name) for name in plan.stocks] if plan.alone else []
+        settings = self._settings
+        quotes = [member.lookup(name) for name in settings.stocks] if settings.alone else []
         return {quote.name: quote.quantity for quote in quotes if quote is not None}
 
 
-def _answered(traders: list[Trader]) -> int:
-    return sum(len(trader.findings.latencies[kind]) for trader in traders for kind in Kind)
+def _answered(members: list[SessionClient]) -> int:
+    return sum(len(member.tally.latencies[kind]) for member in members for kind in Kind)
 
 
-def _merged(traders: list[Trader], opening: dict[str, int]) -> Findings:
+def _merged(members: list[SessionClient], opening: dict[str, int]) -> Tally:
     """All that was found, with what only all clients together show."""
-    merged = Findings()
-    for trader in traders:
-        merged.add(trader.findings)
+    merged = Tally()
+    for member in members:
+        merged.add(member.tally)
     merged.mismatches += shared_numbers(merged.orders) + out_of_order(merged.orders)
     merged.mismatches += wrong_quantities(opening, merged.moves, merged.quantities)
     return merged

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from faults.checker import judge
-from faults.figures import figures_of
 from faults.history import BadHistory, read_history
-from faults.page import write_page
-from faults.report import as_text
-from faults.run import Plan, RunFailed, heal, run
+from faults.reporting.figures import figures_of
+from faults.reporting.page import write_page
+from faults.reporting.text import as_text
+from faults.run import RunFailed, RunSettings, heal, run
 from faults.schedule import BadSchedule, by_hand, catalogue, random_mix
 from stack.compose import running
 from stack.containers import Containers, connect
@@ -65,7 +65,7 @@ def _run(arguments: argparse.Namespace) -> int:
     command = _again(arguments)
     progress = Progress(sys.stderr)
     progress.say(f"{len(strikes)} strikes in {arguments.duration:g} s; again by: {command}")
-    plan = Plan(
+    settings = RunSettings(
         strikes=strikes,
         duration_s=arguments.duration,
         clients=arguments.clients,
@@ -78,7 +78,7 @@ def _run(arguments: argparse.Namespace) -> int:
     engine = connect()
     containers = Containers(engine, arguments.project)
     with Interrupts(say_at_once) as interrupts, running(containers, progress.say):
-        history = run(engine, containers, plan, progress, interrupts)
+        history = run(engine, containers, settings, progress, interrupts)
     progress.say("judging the history")
     return _judge(history, history.with_name("report.html"))
 

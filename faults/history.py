@@ -63,8 +63,8 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What came of a call. `status` None: no whole HTTP answer came.
+class Completion:
+    """What came of a call, whether an answer or not. `status` None: no whole HTTP answer came.
 
     `sent` is False only if the request certainly never left. Of a 200: `number` for a trade;
     `quantity` for a lookup; `order` (number, name, type, quantity) for an order lookup.
@@ -109,9 +109,10 @@ class End:
     problems: tuple[str, ...] = field(default=())  # of the injector itself: what it could not do
 
 
-Record = Run | Call | Answer | Fault | Observation | Row | Final | End
+Record = Run | Call | Completion | Fault | Observation | Row | Final | End
 _KINDS: Mapping[str, type[Any]] = {
-    kind.__name__.lower(): kind for kind in (Run, Call, Answer, Fault, Observation, Row, Final, End)
+    kind.__name__.lower(): kind
+    for kind in (Run, Call, Completion, Fault, Observation, Row, Final, End)
 }
 
 

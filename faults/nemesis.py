@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 
 from faults.breakages import Breakage
 from faults.history import Fault
 from faults.schedule import Strike, struck
 from stack.observations import Observation, Position, in_sync, leader_of
 from stack.parts import ORDER_SERVICES, SERVICES, StackError
+from stack.waiting import in_parallel
 
 # What is healed serves again within this, or the run says that it did not.
 _RECOVERED_WITHIN_S = 60.0
@@ -128,8 +130,7 @@ class Nemesis:
             send = self._orphans(fault, before, closing)
             self._step(fault, "begin")
             try:
-                details = _at_once([lambda s=s: breakage.strike(s) for s in hits])  # type: ignore[misc]
-                self._step(fault, "broken", "; ".join(sorted({one for one in details if one})))
+                self._step(fault, "broken", _struck(breakage, hits))
                 send()
                 stopping.wait(lasts_s)
                 detail = ""
@@ -229,25 +230,15 @@ class Nemesis:
         self._progress(f"problem: {what}")
 
 
-def _at_once(tasks: Sequence[Callable[[], str | None]]) -> list[str | None]:
-    """Runs each in a thread; raises the first StackError when all have ended."""
-    results: list[str | None] = []
-    errors: list[StackError] = []
+def _struck(breakage: Breakage, hits: Sequence[str]) -> str:
+    """All at one time; returns what the strikes said. Raises StackError when all have ended."""
+    details: set[str] = set()
 
-    def run(task: Callable[[], str | None]) -> None:
-        try:
-            results.append(task())
-        except StackError as error:
-            errors.append(error)
+    def strike(service: str) -> None:
+        details.add(breakage.strike(service) or "")
 
-    threads = [threading.Thread(target=run, args=(task,), daemon=True) for task in tasks]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return results
+    in_parallel([partial(strike, service) for service in hits], watch=lambda: None)
+    return "; ".join(sorted(details - {""}))
 
 
 def _committed_since(seen: Observation, old: Position) -> bool:

@@ -13,8 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from client.connection import BaseUrl, Connection, NoAnswer
-from client.requests import Request, trade
+from client.api import BaseUrl, Connection, NoAnswer, Request
 from faults.breakages import breakages
 from faults.history import Call, End, HistoryWriter, Record, Run
 from faults.nemesis import Eyes, Nemesis, heal_all
@@ -47,7 +46,7 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RunSettings:
     strikes: Sequence[Strike]
     duration_s: float
     clients: int
@@ -59,7 +58,11 @@ class Plan:
 
 
 def run(
-    engine: Any, containers: Containers, plan: Plan, progress: Progress, interrupts: Interrupts
+    engine: Any,
+    containers: Containers,
+    settings: RunSettings,
+    progress: Progress,
+    interrupts: Interrupts,
 ) -> Path:
     """The history, with everything in it; the stack is up, and healed when it returns.
 
@@ -71,7 +74,7 @@ def run(
     """
     network = Network(engine, containers)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    directory = plan.directory / f"{stamp}-seed{plan.seed}"
+    directory = settings.directory / f"{stamp}-seed{settings.seed}"
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "history.jsonl"
     with ExitStack() as closing:
@@ -84,7 +87,7 @@ def run(
         probe.have_a_leader()
         writer = closing.enter_context(HistoryWriter(path))
         interrupts.end_early()
-        session = _Session(containers, network, probe, plan, progress)
+        session = _Session(containers, network, probe, settings, progress)
         session.play(engine, writer.write, interrupts.stopping)
     return path
 
@@ -105,17 +108,17 @@ class _Session:
         containers: Containers,
         network: Network,
         probe: _Probe,
-        plan: Plan,
+        settings: RunSettings,
         progress: Progress,
     ) -> None:
         self._containers = containers
         self._network = network
-        self._plan = plan
+        self._settings = settings
         self._probe = probe
         self._progress = progress
 
     def play(self, engine: Any, write: Callable[[Record], None], stopping: threading.Event) -> None:
-        plan = self._plan
+        settings = self._settings
         begun = threading.Event()
 
         def note(seen: Observation) -> None:
@@ -126,7 +129,9 @@ class _Session:
             opening = self._opening(observer)
             write(opening)
             begun.set()
-            load = Load(plan.clients, plan.rate, plan.seed, f"faults-{secrets.token_hex(4)}")
+            load = Load(
+                settings.clients, settings.rate, settings.seed, f"faults-{secrets.token_hex(4)}"
+            )
             workload = Workload(self._containers.urls("frontend"), load, opening.quantities, write)
             eyes = Eyes(
                 observer.latest,
@@ -141,7 +146,7 @@ class _Session:
             try:
                 problems = self._trade(workload, nemesis, stopping)
                 self._progress.say("settling what is unknown")
-                workload.settle(plan.settle_s, self._watch(workload))
+                workload.settle(settings.settle_s, self._watch(workload))
                 self._progress.say("looking every order up")
                 workload.verify(self._watch(workload))
             finally:
@@ -168,9 +173,9 @@ class _Session:
             at_ns=time.monotonic_ns(),
             url=", ".join(self._containers.urls("frontend")),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
-            command=self._plan.command,
-            seed=self._plan.seed,
-            clients=self._plan.clients,
+            command=self._settings.command,
+            seed=self._settings.seed,
+            clients=self._settings.clients,
             first_number=end[0],
             first_digest=end[1],
             quantities=final.quantities,
@@ -186,8 +191,8 @@ class _Session:
 
         def strike() -> None:
             began_s = time.monotonic()
-            problems.extend(nemesis.run(self._plan.strikes, stopping))
-            stopping.wait(max(0.0, began_s + self._plan.duration_s - time.monotonic()))
+            problems.extend(nemesis.run(self._settings.strikes, stopping))
+            stopping.wait(max(0.0, began_s + self._settings.duration_s - time.monotonic()))
             over.set()
 
         nemesis_thread = threading.Thread(target=strike, name="nemesis", daemon=True)
@@ -249,7 +254,7 @@ class _Probe:
         """Has one elected, by a trade that changes nothing. Raises RunFailed."""
         key = f"faults-{secrets.token_hex(8)}"
         for _ in range(5):
-            if self._status(trade("no such stock", 1, "BUY", key)) == 404:
+            if self._status(Request.trade("no such stock", 1, "BUY", key)) == 404:
                 return
             time.sleep(0.5)
         raise RunFailed("the stack takes no trades: docker compose logs")

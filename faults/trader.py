@@ -8,14 +8,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from http import HTTPStatus
 
-from client import requests
-from client.answers import Answer as HttpAnswer
-from client.answers import Malformed, order, order_number, quote
-from client.connection import Connection, NoAnswer, Response
-from client.requests import Request
-from faults.history import Answer, Call
+from client.api import Answer, Connection, Malformed, NoAnswer, Request
+from faults.history import Call, Completion
 
 # Two stocks get most of it, so that trades and lookups meet.
 _HOT_STOCKS = 2
@@ -85,7 +82,7 @@ class Recorder:
         client: int,
         connection: Connection,
         ids: Iterator[int],
-        write: Callable[[Call | Answer], None],
+        write: Callable[[Call | Completion], None],
         clock: Callable[[], int],
     ) -> None:
         self.client = client
@@ -95,66 +92,59 @@ class Recorder:
         self._clock = clock
         self.requests = 0
 
-    def trade(self, trade: Trade, phase: str) -> Answer:
-        request = requests.trade(trade.name, trade.quantity, trade.type, trade.key)
+    def trade(self, trade: Trade, phase: str) -> Completion:
+        request = Request.trade(trade.name, trade.quantity, trade.type, trade.key)
         call = self._call("trade", phase)
         said = {"key": trade.key, "name": trade.name, "type": trade.type}
         return self._send(request, replace(call, **said, quantity=trade.quantity))  # type: ignore[arg-type]
 
-    def lookup(self, name: str, phase: str) -> Answer:
-        return self._send(requests.lookup(name), replace(self._call("lookup", phase), name=name))
+    def lookup(self, name: str, phase: str) -> Completion:
+        return self._send(Request.lookup(name), replace(self._call("lookup", phase), name=name))
 
-    def order(self, number: int, phase: str) -> Answer:
+    def order(self, number: int, phase: str) -> Completion:
         call = replace(self._call("order", phase), number=number)
-        return self._send(requests.order(number), call)
+        return self._send(Request.order(number), call)
 
     def _call(self, op: str, phase: str) -> Call:
         return Call(next(self._ids), self._clock(), self.client, op, phase)
 
-    def _send(self, request: Request, call: Call) -> Answer:
+    def _send(self, request: Request, call: Call) -> Completion:
         self._write(call)
         self.requests += 1
         try:
-            response = self._connection.exchange(request)
+            completion = _read(call, self._connection.exchange(request), self._clock())
         except NoAnswer as error:
-            answer = Answer(
+            completion = Completion(
                 call.id, self._clock(), None, sent=error.may_have_arrived, error=str(error)
             )
-        else:
-            answer = _read(call, response, self._clock())
-        self._write(answer)
-        return answer
+        self._write(completion)
+        return completion
 
     def close(self) -> None:
         self._connection.close()
 
 
-def _read(call: Call, response: Response, at_ns: int) -> Answer:
-    answer = HttpAnswer.read(response, 0.0, 1)
-    replayed = answer.headers.get("Idempotency-Replayed") == "true"
-    cache = answer.headers.get("X-Cache")
-    if answer.status != 200:
-        error = answer.error_message or str(answer)
-        return Answer(call.id, at_ns, answer.status, error=error, replayed=replayed)
+def _read(call: Call, answer: Answer, at_ns: int) -> Completion:
+    completion = Completion(
+        call.id,
+        at_ns,
+        answer.status,
+        replayed=answer.headers.get("Idempotency-Replayed") == "true",
+    )
+    if answer.status != HTTPStatus.OK:
+        return replace(completion, error=answer.error_message or str(answer))
     try:
         if call.op == "trade":
-            number = order_number(answer)
-            return Answer(call.id, at_ns, 200, number=number, replayed=replayed)
+            return replace(completion, number=answer.order_number())
         if call.op == "lookup":
-            shown = quote(answer)
+            shown = answer.quote()
             if shown.name != call.name:
                 raise Malformed(f"a quote of {shown.name}")
-            return Answer(call.id, at_ns, 200, quantity=shown.quantity, cache=cache)
-        found = order(answer)
+            cache = answer.headers.get("X-Cache")
+            return replace(completion, quantity=shown.quantity, cache=cache)
+        return replace(completion, order=asdict(answer.order()))
     except Malformed as error:
-        return Answer(call.id, at_ns, 200, error=f"malformed: {error}")
-    fields = {
-        "number": found.number,
-        "name": found.name,
-        "type": found.type,
-        "quantity": found.quantity,
-    }
-    return Answer(call.id, at_ns, 200, order=fields)
+        return replace(completion, error=f"malformed: {error}")
 
 
 @dataclass(slots=True)
@@ -232,7 +222,7 @@ class Trader:
     def close(self) -> None:
         self._recorder.close()
 
-    def _next(self) -> Answer:
+    def _next(self) -> Completion:
         if self._in_doubt and self._in_doubt[0].not_before_s <= time.monotonic():
             return self._send(self._in_doubt.popleft(), "run")
         dice = self._chance.random()
@@ -272,7 +262,7 @@ class Trader:
         among = self._refused if refused else self._done
         return self._chance.choice(among) if among else None
 
-    def _send(self, trade: Trade, phase: str) -> Answer:
+    def _send(self, trade: Trade, phase: str) -> Completion:
         with self._shared.under_way(self._recorder.client, trade):
             answer = self._recorder.trade(trade, phase)
         if answer.status == 200 and answer.number is not None:

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from client.connection import BaseUrl, Connection
-from client.parallel import allow_open_files, in_parallel
-from faults.history import Answer, Call
+from client.api import BaseUrl, Connection, allow_connections
+from faults.history import Call, Completion
 from faults.trader import Recorder, Shared, Trader
+from stack.waiting import in_parallel
 
 # The service answers within 10 s; the rest is for the way there and back.
 TIMEOUT_S = 12.0
@@ -45,12 +45,11 @@ class Workload:
         urls: Sequence[str],
         load: Load,
         quantities: Mapping[str, int],
-        write: Callable[[Call | Answer], None],
+        write: Callable[[Call | Completion], None],
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         bases = [BaseUrl.parse(url) for url in urls]
-        # Two each: the socket, and the selector that looks at it for a moment.
-        allow_open_files(2 * load.clients + 64)
+        allow_connections(load.clients)
         self._shared = Shared()
         self._stocks = sorted(quantities)
         ids = itertools.count(1)

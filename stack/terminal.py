@@ -14,7 +14,9 @@ from types import FrameType, TracebackType
 from typing import Self, TextIO
 
 # A terminal that is closed, and `docker stop` or a shutdown, ask for the same as Ctrl-C.
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 _LINE_EVERY_S = 10.0
 _REDRAWN_EVERY_S = 0.5
 
@@ -109,10 +111,10 @@ class Interrupts:
 
     def _interrupt(self, _signal: int, _frame: FrameType | None) -> None:
         if self._is_over:
-            self._say("not before everything is healed")
+            self._say("not before everything is put back")
         elif self._ends_early and not self.stopping.is_set():
             self.stopping.set()
-            self._say("ending early, healed and judged; once more gives up at once")
+            self._say("ending early; once more gives up at once")
         else:
             self._is_over = True
             self.stopping.set()
@@ -121,7 +123,7 @@ class Interrupts:
     def __enter__(self) -> Self:
         for number in _SIGNALS:
             # Whoever starts something with nohup has said what a hangup is to be.
-            if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+            if number.name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN:
                 continue
             self._previous[number] = signal.signal(number, self._interrupt)
         return self

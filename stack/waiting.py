@@ -1,12 +1,16 @@
-"""Waiting until something is so, bounded in time."""
+"""Waiting: until something is so, bounded in time; and until every thread has ended."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from stack.parts import StackError
+
+# How often the one that waits for threads looks how far they are.
+_WATCH_INTERVAL_S = 0.1
 
 _Value = TypeVar("_Value")
 
@@ -36,3 +40,29 @@ def wait_for(
             raise NotInTime(f"not within {timeout_s:g} s: {state}")
         time.sleep(interval_s)
     return value
+
+
+def in_parallel(tasks: Iterable[Callable[[], None]], watch: Callable[[], None]) -> None:
+    """Runs each task in a thread of its own, calling `watch` meanwhile and at the end.
+
+    If some raise, the exception of the first that did is raised when all have ended.
+    """
+    crashes: list[Exception] = []
+
+    def run(task: Callable[[], None]) -> None:
+        try:
+            task()
+        except Exception as error:  # noqa: BLE001 - a thread has no caller; raised again below
+            crashes.append(error)
+
+    # Daemons: who gives up on them, by an interrupt, need not wait for them.
+    threads = [threading.Thread(target=run, args=(task,), daemon=True) for task in tasks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive():
+            thread.join(_WATCH_INTERVAL_S)
+            watch()
+    watch()
+    if crashes:
+        raise crashes[0]

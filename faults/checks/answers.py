@@ -59,8 +59,8 @@ def clients_do_not_notice(index: Index) -> Verdict:
         found.cannot_judge("the run did not come to its end")
     elif not index.end.interrupted:
         _all_settled(index, found)
-    if index.double_answers:
-        found.wrong(f"{counted(len(index.double_answers), 'call')} answered twice")
+    if index.double_completions:
+        found.wrong(f"{counted(len(index.double_completions), 'call')} answered twice")
     if not index.exchanges:
         found.cannot_judge("nothing was asked")
     calls = counted(len(index.exchanges), "call")
@@ -81,13 +81,13 @@ def _failed(one: Exchange) -> bool:
 
 
 def _is_malformed(one: Exchange) -> bool:
-    return one.status == 200 and one.answer is not None and one.answer.error is not None
+    return one.status == 200 and one.completion is not None and one.completion.error is not None
 
 
 def _say(index: Index, one: Exchange) -> str:
     asked = f"call {one.call.id} at {index.seconds(one.began_ns)}, a {one.call.op},"
-    if one.answer is None:
+    if one.completion is None:
         return f"{asked} had no answer"
     lasted_s = (min(one.ended_ns, NEVER) - one.began_ns) / 1e9
     said = one.status if one.status is not None else "no answer"
-    return f"{asked} got {said} after {lasted_s:.3f} s: {one.answer.error}"
+    return f"{asked} got {said} after {lasted_s:.3f} s: {one.completion.error}"

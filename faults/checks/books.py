@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
-from common.domain import MAX_VOLUME
+from client.api import MAX_VOLUME
 from faults.checks.index import NEVER, Exchange, Index, Keyed, Newest
 from faults.checks.verdict import Findings, Verdict, counted
 from stack.observations import Row
@@ -39,7 +39,7 @@ class Course:
         for position, row in enumerate(rows, start=1):
             keyed = index.keys.get(row.request_id)
             acknowledged = keyed.first(acknowledged=True) if keyed else None
-            if acknowledged and acknowledged.answer and acknowledged.answer.number == row.number:
+            if acknowledged and acknowledged.number == row.number:
                 known.append((acknowledged.ended_ns, position))
             possible.append((keyed.began_ns if keyed else 0, position))
         self._lowest = _Extreme(self.quantities, min)
@@ -109,7 +109,7 @@ def no_stale_quote(index: Index, stocks: dict[str, Course]) -> Verdict:
     known = index.run.quantities if index.run else {}
     reads = 0
     for one in index.exchanges:
-        if one.call.op != "lookup" or one.answer is None:
+        if one.call.op != "lookup" or one.completion is None:
             continue
         name = one.call.name or ""
         if one.status == 404 and name in known:
@@ -127,7 +127,7 @@ def no_stale_quote(index: Index, stocks: dict[str, Course]) -> Verdict:
 
 
 def _read_rightly(index: Index, one: Exchange, course: Course, found: Findings) -> None:
-    value = one.answer.quantity if one.answer else None
+    value = one.completion.quantity if one.completion else None
     oldest, newest = course.stretch(one.began_ns, one.ended_ns)
     if value is not None and course.had(value, oldest, newest):
         return
@@ -189,7 +189,7 @@ def _refused_rightly(
 ) -> None:
     """At some moment between the first call and its refusal there was less than was asked for."""
     asked = keyed.asked
-    said = refusal.answer.error if refusal.answer else None
+    said = refusal.completion.error if refusal.completion else None
     if said is None or INSUFFICIENT not in said:
         found.wrong(f"call {refusal.call.id} of {asked.name} was refused: {said}")
         return

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from faults.history import (
-    Answer,
     BadHistory,
     Call,
+    Completion,
     End,
     Fault,
     Record,
@@ -29,7 +29,7 @@ class Exchange:
     """A call and what came of it."""
 
     call: Call
-    answer: Answer | None
+    completion: Completion | None
 
     @property
     def began_ns(self) -> int:
@@ -37,11 +37,16 @@ class Exchange:
 
     @property
     def ended_ns(self) -> int:
-        return NEVER if self.answer is None else self.answer.at_ns
+        return NEVER if self.completion is None else self.completion.at_ns
 
     @property
     def status(self) -> int | None:
-        return None if self.answer is None else self.answer.status
+        return None if self.completion is None else self.completion.status
+
+    @property
+    def number(self) -> int | None:
+        """The order number that a trade was answered with."""
+        return None if self.completion is None else self.completion.number
 
     @property
     def is_acknowledged(self) -> bool:
@@ -141,19 +146,19 @@ class Index:
         self.rows: list[Row] = []
         self.observations: list[Observation] = []
         self.exchanges: list[Exchange] = []
-        self.double_answers: list[Answer] = []
+        self.double_completions: list[Completion] = []
         faults: list[Fault] = []
         calls: dict[int, Call] = {}
-        answers: dict[int, Answer] = {}
+        completions: dict[int, Completion] = {}
         for record in records:
             match record:
                 case Call():
                     _is_new(record, calls)
                     calls[record.id] = record
-                case Answer():
+                case Completion():
                     _belongs(record, calls.get(record.id))
-                    (self.double_answers.append(record) if record.id in answers else None)
-                    answers[record.id] = record
+                    (self.double_completions.append(record) if record.id in completions else None)
+                    completions[record.id] = record
                 case Observation():
                     self.observations.append(record)
                 case Row():
@@ -166,11 +171,11 @@ class Index:
                     self.final = record
                 case End():
                     self.end = record
-        timed: list[Call | Answer | Fault | Observation]
-        timed = [*calls.values(), *answers.values(), *faults, *self.observations]
+        timed: list[Call | Completion | Fault | Observation]
+        timed = [*calls.values(), *completions.values(), *faults, *self.observations]
         self._last_ns = max((one.at_ns for one in timed), default=0)
         asked = sorted(
-            (Exchange(call, answers.get(call.id)) for call in calls.values()),
+            (Exchange(call, completions.get(call.id)) for call in calls.values()),
             key=lambda one: one.began_ns,
         )
         # Nobody waits for an answer to an orphan, and who was killed waits no more.
@@ -190,7 +195,7 @@ class Index:
     def _was_cut_short(self, one: Exchange) -> bool:
         """Under way when the history ended without an end: its answer was still in time."""
         in_time_ns = one.began_ns + int(ANSWERED_WITHIN_S * 1e9)
-        return one.answer is None and self.end is None and self._last_ns <= in_time_ns
+        return one.completion is None and self.end is None and self._last_ns <= in_time_ns
 
     def seconds(self, at_ns: int) -> str:
         """Into the run, for people."""
@@ -210,11 +215,11 @@ def _is_new(call: Call, calls: Mapping[int, Call]) -> None:
         raise BadHistory(f"two calls have the number {call.id}")
 
 
-def _belongs(answer: Answer, call: Call | None) -> None:
+def _belongs(completion: Completion, call: Call | None) -> None:
     if call is None:
-        raise BadHistory(f"there is an answer to call {answer.id}, and no such call before it")
-    if answer.at_ns < call.at_ns:
-        raise BadHistory(f"call {answer.id} was answered before it was asked")
+        raise BadHistory(f"there is an answer to call {completion.id}, and no such call before it")
+    if completion.at_ns < call.at_ns:
+        raise BadHistory(f"call {completion.id} was answered before it was asked")
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,11 +44,11 @@ def _one_decision(index: Index, keyed: Keyed, found: Findings) -> None:
 def _one_number(keyed: Keyed, owners: dict[int, str], found: Findings) -> None:
     numbers: set[int] = set()
     for one in keyed.calls:
-        if one.is_acknowledged and one.answer is not None:
-            if one.answer.number is None:
+        if one.is_acknowledged:
+            if one.number is None:
                 found.wrong(f"call {one.call.id} was acknowledged without a number")
                 continue
-            numbers.add(one.answer.number)
+            numbers.add(one.number)
     if len(numbers) > 1:
         found.wrong(f"key {keyed.key} was acknowledged as orders {sorted(numbers)}")
     for number in numbers:
@@ -63,7 +63,7 @@ def _repeats_are_told(index: Index, keyed: Keyed, found: Findings) -> None:
         return
     for one in keyed.calls:
         is_repeat = one.began_ns > decided_ns
-        if is_repeat and one.is_decided and one.answer and not one.answer.replayed:
+        if is_repeat and one.is_decided and one.completion and not one.completion.replayed:
             found.wrong(f"call {one.call.id} repeated key {keyed.key} and was decided anew")
     last = keyed.calls[-1]
     if not last.is_decided and last.began_ns > decided_ns and not _was_interrupted(index):
@@ -85,8 +85,8 @@ def nothing_lost(index: Index) -> Verdict:
     acknowledged: dict[int, tuple[int, Call]] = {}  # when first, and what was asked
     for keyed in index.acknowledged():
         first = keyed.first(acknowledged=True)
-        if first is not None and first.answer is not None and first.answer.number is not None:
-            acknowledged[first.answer.number] = (first.ended_ns, keyed.asked)
+        if first is not None and first.number is not None:
+            acknowledged[first.number] = (first.ended_ns, keyed.asked)
     verified = _looked_up(index, acknowledged, found)
     if index.final is None:
         found.cannot_judge("the journal was not read")
@@ -119,7 +119,7 @@ def _looked_up(
     verified: set[int] = set()
     for one in index.exchanges:
         number = one.call.number
-        if one.call.op != "order" or number is None or one.answer is None:
+        if one.call.op != "order" or number is None or one.completion is None:
             continue
         when_ns, asked = acknowledged.get(number, (None, None))
         if one.status == 404 and when_ns is not None and one.began_ns > when_ns:
@@ -127,7 +127,7 @@ def _looked_up(
                         f"found at {index.seconds(one.ended_ns)}")  # fmt: skip
         if one.status != 200:
             continue
-        shown = dict(one.answer.order or {})
+        shown = dict(one.completion.order or {})
         if asked is not None and shown != _shown(number, asked):
             found.wrong(f"call {one.call.id} looked order {number} up and saw {shown}")
         if asked is None and shown:
@@ -187,8 +187,8 @@ def _in_real_time(index: Index, found: Findings) -> None:
 def _number(index: Index, keyed: Keyed) -> int | None:
     """The one acknowledged, or else, where nobody heard of it, the one in the journal."""
     first = keyed.first(acknowledged=True)
-    if first is not None and first.answer is not None:
-        return first.answer.number
+    if first is not None:
+        return first.number
     rows = index.rows_by_key.get(keyed.key)
     return rows[0].number if rows else None
 
@@ -211,6 +211,6 @@ def _was_interrupted(index: Index) -> bool:
 
 
 def _say(one: Exchange) -> str:
-    if one.answer is None:
+    if one.completion is None:
         return "unanswered"
-    return str(one.status) if one.status is not None else str(one.answer.error)
+    return str(one.status) if one.status is not None else str(one.completion.error)

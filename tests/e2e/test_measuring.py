@@ -17,7 +17,7 @@ from typing import Any
 import docker  # type: ignore[import-untyped]
 import pytest
 
-from bench.wrk import Load, Wrk
+from bench.measuring.wrk import Load, Wrk
 from stack.parts import ROOT
 from stack.waiting import wait_for
 
@@ -87,7 +87,7 @@ def measure(engine: Any, tmp_path: Path, *words: str) -> dict[str, Any]:
 
 
 def test_bench_measures_every_request_and_its_floor(engine: Any, tmp_path: Path) -> None:
-    said = measure(engine, tmp_path, "bench", "--seconds", "1", "--rounds", "1")
+    said = measure(engine, tmp_path, "requests", "--seconds", "1", "--rounds", "1")
     points = {(one["case"], one["connections"]): one for one in said["points"]}
     assert len(points) == 6 * 3
     for one in points.values():
@@ -141,7 +141,7 @@ def test_answers_that_are_errors_are_counted(load: Load) -> None:
 
 def test_ctrl_c_leaves_nothing(engine: Any, tmp_path: Path) -> None:
     running = subprocess.Popen(
-        command(tmp_path, "bench", "--only", "trade"),
+        command(tmp_path, "requests", "--only", "trade"),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -11,10 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from client.answers import Answer
-from client.api import BourseClient
-from client.requests import Request
-from client.retry import RetryPolicy
+from client.api import Answer, BourseClient, Request, RetryPolicy
 from proto import bourse_pb2
 from stack.waiting import wait_for
 from tests.support.cluster import REPLICAS, Cluster, running_cluster

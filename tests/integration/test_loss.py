@@ -17,8 +17,7 @@ import pytest
 
 from catalog.sqlite.database import Database
 from catalog.sqlite.store import CatalogStore
-from client.api import BourseClient
-from client.retry import RetryPolicy
+from client.api import BourseClient, RetryPolicy
 from common.domain import Order, Trade
 from order.log.log import OrderLog
 from proto import bourse_pb2

@@ -15,9 +15,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from client.answers import Answer
-from client.api import BourseClient
-from client.retry import RetryPolicy
+from client.api import Answer, BourseClient, RetryPolicy
 from proto import bourse_pb2
 from stack.waiting import wait_for
 from tests.support.cluster import REPLICAS

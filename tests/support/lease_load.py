@@ -10,10 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from client.answers import Answer
-from client.api import BourseClient
-from client.connection import NoAnswer
-from client.retry import RetryPolicy
+from client.api import Answer, BourseClient, NoAnswer, RetryPolicy
 from tests.support.lease_world import FRONTENDS, A, B
 
 # Stocks that are only bought, one share at a time: their quantity can only fall, so a lookup that

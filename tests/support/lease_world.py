@@ -8,9 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from client.answers import Answer
-from client.api import BourseClient
-from client.retry import RetryPolicy
+from client.api import Answer, BourseClient, RetryPolicy
 from common.domain import LEASE_MS
 from stack.local import service_parts
 from stack.processes import Part

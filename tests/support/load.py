@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from client.api import BourseClient, Traffic
-from client.connection import NoAnswer
+from client.api import BourseClient, NoAnswer, Traffic
 from stack.waiting import wait_for
 
 # A stock that the load only buys, one share at a time: its quantity can only fall, so a

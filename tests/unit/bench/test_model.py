@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.model import (
+from bench.copies.model import (
     image_names,
     with_floors,
     with_frontend,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from bench.failover import longest_gap_s
-from bench.rounds import Contestant, Results, in_turns
+from bench.measuring.rounds import Contestant, Results, in_turns
+from bench.measuring.spread import Spread, ratios
+from bench.measuring.targets import Judged, Relation, Target
+from bench.measuring.wrk import Measured
 from bench.scale import CatchUp
-from bench.spread import Spread, ratios
-from bench.targets import Relation, Target, Verdict
-from bench.wrk import Measured
 
 
 def measured(rate_per_s: float, **errors: int) -> Measured:
@@ -42,14 +42,14 @@ def test_ratios_are_of_what_was_measured_in_the_same_round() -> None:
     ],
 )
 def test_a_target_is_met_on_its_limit(relation: Relation, value: float, is_met: bool) -> None:
-    verdict = Verdict.of_median(Target("it", relation, 0.6), Spread.of([0, value, value, 9]))
+    verdict = Judged.of_median(Target("it", relation, 0.6), Spread.of([0, value, value, 9]))
     assert verdict.is_met is is_met
     assert verdict.row()[-1] == ("met" if is_met else "MISSED")
     assert verdict.as_json()["met"] is is_met
 
 
 def test_a_verdict_tells_its_unit() -> None:
-    verdict = Verdict(Target("a pause", "at most", 1500, "ms"), 1300, Spread(1000, 900, 1300))
+    verdict = Judged(Target("a pause", "at most", 1500, "ms"), 1300, Spread(1000, 900, 1300))
     assert verdict.row() == ("a pause", "at most 1500 ms", "1300 ms", "900 to 1300 ms", "met")
 
 

@@ -9,26 +9,26 @@ from pathlib import Path
 import pytest
 
 from bench import (
-    bench_picture,
-    bench_report,
     failover_report,
+    requests_picture,
+    requests_report,
     scale_picture,
     scale_report,
 )
-from bench.bench import (
+from bench.failover import FailoverResults, Strike
+from bench.measuring.wrk import Measured
+from bench.requests import (
     CONNECTIONS,
     PROBABILITIES,
-    BenchResults,
     Case,
-    Plan,
     Point,
+    RequestsResults,
+    RequestsSettings,
     Session,
 )
-from bench.failover import FailoverResults, Strike
 from bench.scale import CatchUp, Comparison
 from bench.scale import Point as End
 from bench.scale_sections import ScaleResults
-from bench.wrk import Measured
 
 # Requests a second and p50 in milliseconds, on any number of connections.
 SPEEDS = {
@@ -45,8 +45,8 @@ def measured(rate_per_s: float, p50_ms: float = 1.0, **lists: list[float]) -> Me
     return Measured(round(rate_per_s), 1.0, p50_ms, p50_ms, 2 * p50_ms, 9.0, {}, (), **lists)
 
 
-def benched() -> BenchResults:
-    results = BenchResults(memory_mib={"catalog": 38.4})
+def requested() -> RequestsResults:
+    results = RequestsResults(memory_mib={"catalog": 38.4})
     for connections in CONNECTIONS:
         for case, (rate_per_s, p50_ms) in SPEEDS.items():
             for factor in (1.0, 0.5):  # the second round on a busy machine
@@ -89,7 +89,7 @@ def row(text: str, *begins: str) -> list[str]:
 
 
 def test_bench_tells_rates_latencies_and_ratios_of_the_same_round() -> None:
-    text = bench_report.as_text(benched())
+    text = requests_report.as_text(requested())
     assert row(text, "bare hello", "16") == [
         "4,500 (3,750 to 5,250)",
         "0.30 (0.25 to 0.35)",
@@ -104,7 +104,7 @@ def test_bench_tells_rates_latencies_and_ratios_of_the_same_round() -> None:
 
 
 def test_bench_judges_each_target() -> None:
-    said = bench_report.as_json(benched())
+    said = requests_report.as_json(requested())
     assert [(one["target"], one["measured"], one["met"]) for one in said["targets"]] == [
         ("cached lookup of bare hello, 16 connections: rate", 0.9167, True),
         ("cached lookup of uncached lookup, 1 connection: p50", 0.375, False),
@@ -126,20 +126,22 @@ def test_bench_judges_each_target() -> None:
     ],
 )
 def test_each_floor_is_measured_with_what_stands_on_it(parts: list[str], cases: list[Case]) -> None:
-    assert Plan(parts, 1, 1).cases == cases
-    results = benched()
+    assert RequestsSettings(parts, 1, 1).cases == cases
+    results = requested()
     for point in list(results.points.by_key):
         if point.case not in cases:
             del results.points.by_key[point]
-    for verdict in bench_report.verdicts(results):
+    for verdict in requests_report.verdicts(results):
         assert any(str(case) in verdict.target.what for case in cases)
 
 
 def test_problems_are_told_at_the_end() -> None:
-    results = benched()
+    results = requested()
     results.problems.append("3 requests ended in an error: status")
-    assert bench_report.as_text(results).endswith("PROBLEM: 3 requests ended in an error: status")
-    assert bench_report.as_json(results)["problems"] == results.problems
+    assert requests_report.as_text(results).endswith(
+        "PROBLEM: 3 requests ended in an error: status"
+    )
+    assert requests_report.as_json(results)["problems"] == results.problems
 
 
 def test_scale_tells_rates_memory_and_what_is_not_flat() -> None:
@@ -174,12 +176,12 @@ def test_failover_tells_of_one_kind_alone() -> None:
     ]
 
 
-def only_sessions() -> BenchResults:
-    return BenchResults(sessions=benched().sessions)
+def only_sessions() -> RequestsResults:
+    return RequestsResults(sessions=requested().sessions)
 
 
-def only_one_round_of_one() -> BenchResults:
-    results = BenchResults()
+def only_one_round_of_one() -> RequestsResults:
+    results = RequestsResults()
     for connections in CONNECTIONS:
         results.points.add(Point(Case.HOP, connections), measured(10))
     return results
@@ -188,9 +190,9 @@ def only_one_round_of_one() -> BenchResults:
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda path: bench_picture.draw(benched(), path, "a subtitle"),
-        lambda path: bench_picture.draw(only_sessions(), path, "a subtitle"),
-        lambda path: bench_picture.draw(only_one_round_of_one(), path, "a subtitle"),
+        lambda path: requests_picture.draw(requested(), path, "a subtitle"),
+        lambda path: requests_picture.draw(only_sessions(), path, "a subtitle"),
+        lambda path: requests_picture.draw(only_one_round_of_one(), path, "a subtitle"),
         lambda path: scale_picture.draw(scaled(), path, "a subtitle"),
         lambda path: failover_report.draw(failed_over(), path, "a subtitle"),
     ],

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.wrk import Load, Wrk, WrkFailed, parse
+from bench.measuring.wrk import Load, Wrk, WrkFailed, parse
 
 REPORT: dict[str, Any] = {
     "requests": 3000,

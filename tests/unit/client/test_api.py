@@ -7,12 +7,17 @@ from decimal import Decimal
 
 import pytest
 
-from client import answers
-from client.answers import Malformed, Order, Quote
-from client.api import BourseClient
-from client.connection import BadUrl, NoAnswer
-from client.requests import Request
-from client.retry import RetryPolicy
+from client.api import (
+    INSUFFICIENT_VOLUME,
+    BadUrl,
+    BourseClient,
+    Malformed,
+    NoAnswer,
+    Order,
+    Quote,
+    Request,
+    RetryPolicy,
+)
 from tests.unit.client.fake import (
     FakeBourse,
     Handler,
@@ -49,12 +54,12 @@ def client(bourse: FakeBourse, pauses: list[float]) -> Iterator[BourseClient]:
 def test_what_is_asked_is_answered(client: BourseClient) -> None:
     assert client.hello("you").body == "Hello, you!"
     looked_up = client.lookup("stock1")
-    assert answers.quote(looked_up) == Quote("stock1", Decimal("25.78"), 100)
+    assert looked_up.quote() == Quote("stock1", Decimal("25.78"), 100)
     assert looked_up.headers["x-cache"] == "MISS"
-    assert answers.order_number(client.trade("stock1", 3, "BUY", "a-key")) == 1
-    assert answers.order(client.order(1)) == Order(1, "stock1", "BUY", 3)
+    assert client.trade("stock1", 3, "BUY", "a-key").order_number() == 1
+    assert client.order(1).order() == Order(1, "stock1", "BUY", 3)
     refused = client.trade("stock1", 1000, "BUY")
-    assert (refused.status, refused.error_message) == (404, answers.INSUFFICIENT_VOLUME)
+    assert (refused.status, refused.error_message) == (404, INSUFFICIENT_VOLUME)
     assert client.traffic.reconnects == client.traffic.repeats == 0
 
 
@@ -189,7 +194,7 @@ def test_a_malformed_quote_is_noticed(
 ) -> None:
     bourse.misbehave("GET /stocks", lambda handler: handler.reply(Reply(200, {"data": data})))
     with pytest.raises(Malformed):
-        answers.quote(client.lookup("stock1"))
+        client.lookup("stock1").quote()
 
 
 @pytest.mark.parametrize("body", [[], {}, {"data": {"transaction_number": 0}}, "3", "{"])
@@ -198,4 +203,4 @@ def test_a_malformed_order_number_is_noticed(
 ) -> None:
     bourse.misbehave("POST /orders", lambda handler: handler.reply(Reply(200, body)))
     with pytest.raises(Malformed):
-        answers.order_number(client.trade("stock1", 1, "BUY", "a-key"))
+        client.trade("stock1", 1, "BUY", "a-key").order_number()

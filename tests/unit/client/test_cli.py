@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from client import progress
+from client.__main__ import main
 from client.api import BourseClient
-from client.cli import main
 from client.progress import progress_bar
 from tests.unit.client.fake import FakeBourse
 
@@ -99,7 +99,7 @@ def test_the_standard_library_is_enough() -> None:
 import sys
 for name in ("tqdm", "grpc", "flask", "redis", "pydantic", "common", "frontend", "proto"):
     sys.modules[name] = None  # its import fails
-from client.cli import main
+from client.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
     with FakeBourse() as bourse:

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from client import requests
-from client.connection import BadUrl, BaseUrl, Connection, NoAnswer
+from client.api import BadUrl, BaseUrl, Connection, NoAnswer, Request
 from tests.unit.client.fake import (
     FakeBourse,
     Mischief,
@@ -73,13 +72,13 @@ def test_a_bad_url_is_named(text: str) -> None:
 
 def test_one_connection_serves_many_requests(bourse: FakeBourse, connection: Connection) -> None:
     for _ in range(3):
-        assert connection.exchange(requests.hello("you")).body == b"Hello, you!"
+        assert connection.exchange(Request.hello("you")).body == "Hello, you!"
     assert bourse.connections == connection.times_opened == 1
 
 
 def test_the_prefix_precedes_every_path(bourse: FakeBourse) -> None:
     connection = Connection(BaseUrl.parse(f"{bourse.url}/api/"), timeout_s=5)
-    connection.exchange(requests.lookup("a b/ü"))
+    connection.exchange(Request.lookup("a b/ü"))
     connection.close()
     assert bourse.received[0].path == "/api/stocks?stockname=a%20b%2F%C3%BC"
 
@@ -88,9 +87,9 @@ def test_an_idle_connection_that_was_closed_is_replaced_before_anything_is_sent(
     bourse: FakeBourse, connection: Connection
 ) -> None:
     bourse.misbehave("GET /hello", last_answer)
-    connection.exchange(requests.hello("you"))
+    connection.exchange(Request.hello("you"))
     bourse.wait_until_closed(1)
-    assert connection.exchange(requests.trade("stock1", 1, "BUY")).status == 200
+    assert connection.exchange(Request.trade("stock1", 1, "BUY")).status == 200
     assert connection.times_opened == 2
 
 
@@ -100,9 +99,9 @@ def test_a_broken_answer_may_have_arrived(
 ) -> None:
     bourse.misbehave("POST /orders", mischief)
     with pytest.raises(NoAnswer) as raised:
-        connection.exchange(requests.trade("stock1", 1, "BUY"))
+        connection.exchange(Request.trade("stock1", 1, "BUY"))
     assert raised.value.may_have_arrived
-    assert connection.exchange(requests.hello("you")).status == 200
+    assert connection.exchange(Request.hello("you")).status == 200
 
 
 def test_a_server_that_says_nothing_is_waited_for_no_longer_than_the_timeout(
@@ -111,7 +110,7 @@ def test_a_server_that_says_nothing_is_waited_for_no_longer_than_the_timeout(
     bourse.misbehave("GET /hello", silence)
     connection = Connection(BaseUrl.parse(bourse.url), timeout_s=0.02)
     with pytest.raises(NoAnswer, match="timed out"):
-        connection.exchange(requests.hello("you"))
+        connection.exchange(Request.hello("you"))
 
 
 def test_a_server_that_is_not_there_was_sent_nothing() -> None:
@@ -119,6 +118,6 @@ def test_a_server_that_is_not_there_was_sent_nothing() -> None:
         base = BaseUrl.parse(gone.url)
     connection = Connection(base, timeout_s=5)
     with pytest.raises(NoAnswer, match="cannot connect to http://127") as raised:
-        connection.exchange(requests.trade("stock1", 1, "BUY"))
+        connection.exchange(Request.trade("stock1", 1, "BUY"))
     assert not raised.value.may_have_arrived
     assert connection.times_opened == 0

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from client.__main__ import main
 from client.api import BourseClient
-from client.cli import main
 from tests.unit.client.fake import (
     FakeBourse,
     Received,

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from client.answers import Order
-from client.books import NEVER_S, Move, SeenQuantity, wrong_quantities
-from client.checks import OwnOrder, out_of_order, shared_numbers
-from client.latency import LatencyRecorder, LatencySummary, percentile
-from client.retry import RetryPolicy
+from client.api import Order, RetryPolicy
+from client.checks import (
+    NEVER_S,
+    Move,
+    OwnOrder,
+    SeenQuantity,
+    out_of_order,
+    shared_numbers,
+    wrong_quantities,
+)
+from client.tally import LatencyRecorder, LatencySummary
+from stack.numbers import percentile
 
 
 def test_pauses_double_up_to_the_longest() -> None:

@@ -6,15 +6,13 @@ import functools
 import json
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from client.__main__ import main
 from client.api import BourseClient
-from client.cli import main
-from client.parallel import in_parallel, stopped_by_interrupt
 from tests.unit.client.fake import (
     FakeBourse,
     Received,
@@ -239,25 +237,6 @@ def test_an_interrupt_ends_the_trading_but_not_the_verification(
     assert code == 0
     assert report["interrupted"]
     assert report["trades_done"] == report["orders_verified"] > 0
-
-
-def test_the_second_interrupt_is_not_held_back() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    stopping = threading.Event()
-    with stopped_by_interrupt(stopping):
-        signal.raise_signal(signal.SIGINT)
-        assert stopping.is_set()
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_what_a_thread_raises_is_raised() -> None:
-    def crash() -> None:
-        raise RuntimeError("a defect")
-
-    with pytest.raises(RuntimeError, match="a defect"):
-        in_parallel([crash, lambda: None], watch=lambda: None)
 
 
 def test_the_report_for_people(bourse: FakeBourse, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from faults.history import Answer, Record
+from faults.history import Completion, Record
 from stack.observations import Final, Position, Row
 from tests.unit.faults.histories import NOTHING, Bad, S, Story, chained, changed, good, told
 
@@ -161,7 +161,9 @@ def too_late() -> Iterable[Record]:
     id = story.call("lookup", {"status": 200, "quantity": story.quantity}, name="a")
     late = story.now_ns + 10 * S
     story.now_ns = late
-    slow = changed(story.records, lambda one: isinstance(one, Answer) and one.id == id, at_ns=late)
+    slow = changed(
+        story.records, lambda one: isinstance(one, Completion) and one.id == id, at_ns=late
+    )
     story.records = slow
     return told(story)
 

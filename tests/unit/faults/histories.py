@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from common.domain import Order, next_digest
 from faults.history import (
-    Answer,
     Call,
+    Completion,
     End,
     Fault,
     Record,
@@ -61,7 +61,7 @@ class Story:
         self._ids += 1
         self.records.append(Call(self._ids, self.now_ns, 1, op, phase, **said))
         if answer is not None:
-            self.records.append(Answer(self._ids, self.now_ns + S // 2, **answer))
+            self.records.append(Completion(self._ids, self.now_ns + S // 2, **answer))
         self.now_ns += S
         return self._ids
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from faults.checker import judge
-from faults.history import Answer, Call, End, Run
+from faults.history import Call, Completion, End, Run
 from stack.observations import Final, Row
 from tests.unit.faults import bad_service as faults_bad_service
 from tests.unit.faults import bad_trades as faults_bad_trades
@@ -25,7 +25,7 @@ def test_what_happened_in_the_same_moment_may_have_come_first() -> None:
     begins_ns = story.now_ns
     story.records.append(Call(99, begins_ns - S // 4, 2, "lookup", "run", name="a"))
     story.trade("k5", 1, "SELL", 2)
-    story.records.append(Answer(99, begins_ns, 200, quantity=story.quantity))
+    story.records.append(Completion(99, begins_ns, 200, quantity=story.quantity))
     story.call("lookup", {"status": 404, "error": "stock not found"}, name="no stock")
     assert judge(told(story)).held
 

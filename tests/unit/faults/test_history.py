@@ -13,7 +13,15 @@ import pytest
 
 from faults.checker import judge
 from faults.cli import main
-from faults.history import Answer, BadHistory, Call, HistoryWriter, Record, read_history, to_line
+from faults.history import (
+    BadHistory,
+    Call,
+    Completion,
+    HistoryWriter,
+    Record,
+    read_history,
+    to_line,
+)
 from tests.unit.faults.histories import NOTHING, good, positions
 
 LOOKUP = {"kind": "call", "id": 1, "at_ns": 1, "client": 1, "op": "lookup", "phase": "run",
@@ -81,7 +89,7 @@ def test_a_last_line_cut_short_is_left_out(file: Path, cut_by: int) -> None:
                 ({**LOOKUP, "phase": "later"}, "phase is 'later'"),
                 ({**LOOKUP, "name": None}, "a lookup without name"),
                 ({**LOOKUP, "op": "trade"}, "a trade without key, type, quantity"),
-                ({"kind": "answer", "id": 1, "at_ns": 1, "status": "200"}, "status is '200'"),
+                ({"kind": "completion", "id": 1, "at_ns": 1, "status": "200"}, "status is '200'"),
                 (
                     {
                         "kind": "final",
@@ -122,14 +130,14 @@ def test_what_is_no_history_is_refused(
     ],
 )
 def test_calls_and_answers_that_do_not_belong_together_are_refused(
-    wrong: Callable[[Call, Answer], list[Record]],
+    wrong: Callable[[Call, Completion], list[Record]],
     says: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     call, answer = RECORDS[1:3]
     assert isinstance(call, Call)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, Completion)
     path = tmp_path / "history.jsonl"
     records = [RECORDS[0], *wrong(call, answer), *RECORDS[3:]]
     path.write_text("".join(map(to_line, records)))

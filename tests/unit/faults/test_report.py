@@ -12,16 +12,16 @@ from xml.etree import ElementTree
 import pytest
 
 from faults.checker import judge
-from faults.figures import Figures, figures_of
 from faults.history import (
-    Answer,
     Call,
+    Completion,
     End,
     Fault,
     Record,
 )
-from faults.page import draw, page
-from faults.report import as_text
+from faults.reporting.figures import Figures, figures_of
+from faults.reporting.page import draw, page
+from faults.reporting.text import as_text
 from stack.observations import Observation, Position
 from stack.terminal import Progress, seconds
 from tests.unit.faults.histories import S, good, run
@@ -33,7 +33,7 @@ def lookup(id: int, at_ms: int, wait_ms: int, status: int | None = 200) -> list[
     said = {"quantity": 5} if status == 200 else {"error": "<script>alert(1)</script>"}
     return [
         Call(id, at_ms * MS, 1, "lookup", "run", name="a"),
-        Answer(id, (at_ms + wait_ms) * MS, status, **said),  # type: ignore[arg-type]
+        Completion(id, (at_ms + wait_ms) * MS, status, **said),  # type: ignore[arg-type]
     ]
 
 

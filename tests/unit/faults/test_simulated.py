@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faults.checker import judge
-from faults.history import Answer, Call, End, Fault, Record, Run
+from faults.history import Call, Completion, End, Fault, Record, Run
 from stack.observations import Final, Row
 from tests.unit.faults.histories import NOTHING, chained, positions
 
@@ -121,7 +121,7 @@ class Service:
     def _answer(self, call: Call, answer: dict[str, Any]) -> bool:
         if answer.get("number") is not None:
             self.acknowledged.add(answer["number"])
-        self.records.append(Answer(call.id, self.now_ns, **answer))
+        self.records.append(Completion(call.id, self.now_ns, **answer))
         return True
 
     def _execute(self, call: Call) -> dict[str, Any]:
@@ -197,12 +197,12 @@ Wrong = Callable[[Any], Any]
 WRONG: dict[str, tuple[str, Callable[[Record], bool], Wrong]] = {
     "an acknowledged number": (
         "G1 G2",  # another one than before, or one that is not in the journal
-        lambda one: isinstance(one, Answer) and one.number is not None,
+        lambda one: isinstance(one, Completion) and one.number is not None,
         lambda one: dataclasses.replace(one, number=one.number + 1000),
     ),
     "a refusal": (
         "G1",
-        lambda one: isinstance(one, Answer) and one.number is not None,
+        lambda one: isinstance(one, Completion) and one.number is not None,
         lambda one: dataclasses.replace(
             one, number=None, status=404, error="insufficient volume", replayed=True
         ),
@@ -215,12 +215,12 @@ WRONG: dict[str, tuple[str, Callable[[Record], bool], Wrong]] = {
     ),
     "a quantity that never was": (
         "G6",
-        lambda one: isinstance(one, Answer) and one.quantity is not None,
+        lambda one: isinstance(one, Completion) and one.quantity is not None,
         lambda one: dataclasses.replace(one, quantity=one.quantity + 100_000),
     ),
     "an order shown": (
         "G2",
-        lambda one: isinstance(one, Answer) and one.order is not None,
+        lambda one: isinstance(one, Completion) and one.order is not None,
         lambda one: dataclasses.replace(one, order={**one.order, "quantity": 99}),
     ),
     "a digest": (
@@ -228,7 +228,7 @@ WRONG: dict[str, tuple[str, Callable[[Record], bool], Wrong]] = {
         lambda one: isinstance(one, Row),
         lambda one: dataclasses.replace(one, digest="ff" * 32),
     ),
-    "an answer left out": ("G8", lambda one: isinstance(one, Answer), lambda _one: None),
+    "an answer left out": ("G8", lambda one: isinstance(one, Completion), lambda _one: None),
 }
 
 

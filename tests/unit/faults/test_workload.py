@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from faults.history import Answer, Call
+from faults.history import Call, Completion
 from faults.workload import Load, Workload
 from tests.unit.client import fake as client_fake
 from tests.unit.client.fake import FakeBourse
@@ -29,12 +29,12 @@ class Watched:
 
     def __init__(self, server: FakeBourse, *, clients: int = 4, rate: float = 0, seed: int = 1):
         self.calls: list[Call] = []
-        self.answers: list[Answer] = []
+        self.answers: list[Completion] = []
         self.workload = Workload(
             [server.url], Load(clients, rate, seed, f"run{seed}"), QUANTITIES, self._write
         )
 
-    def _write(self, record: Call | Answer) -> None:
+    def _write(self, record: Call | Completion) -> None:
         (self.calls if isinstance(record, Call) else self.answers).append(record)  # type: ignore[arg-type]
 
     def run(self, lasts_s: float) -> None:

@@ -45,7 +45,7 @@ def test_under_load_the_first_ends_it_early_and_the_second_gives_up(
     interrupts.end_early()
     interrupt(number)
     assert interrupts.stopping.is_set()
-    assert said == ["ending early, healed and judged; once more gives up at once"]
+    assert said == ["ending early; once more gives up at once"]
     with pytest.raises(KeyboardInterrupt):
         interrupt(number)
 
@@ -55,7 +55,7 @@ def test_who_has_given_up_is_not_interrupted_while_healing(interrupts: Interrupt
         interrupt()
     interrupt()
     interrupt(signal.SIGTERM)
-    assert said == ["not before everything is healed"] * 2
+    assert said == ["not before everything is put back"] * 2
 
 
 def test_what_is_healed_at_the_end_is_not_interrupted(interrupts: Interrupts) -> None:
@@ -63,7 +63,7 @@ def test_what_is_healed_at_the_end_is_not_interrupted(interrupts: Interrupts) ->
     interrupts.not_any_more()
     interrupt()
     assert not interrupts.stopping.is_set()
-    assert said == ["not before everything is healed"]
+    assert said == ["not before everything is put back"]
 
 
 class Interrupted(io.StringIO):
@@ -81,7 +81,7 @@ def test_an_interrupt_waits_for_nothing_that_it_interrupted(
         interrupts.not_any_more()
         Progress(stream).say("problem")
     assert stream.getvalue().endswith("problem\n")
-    assert "not before everything is healed" in capfd.readouterr().err
+    assert "not before everything is put back" in capfd.readouterr().err
 
 
 def test_afterwards_everything_is_as_it_was() -> None:

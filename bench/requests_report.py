@@ -5,30 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from bench.bench import CONNECTIONS, FLOOR_OF, BenchResults, Case, Point
-from bench.rounds import Results
-from bench.spread import Spread, ratios
-from bench.targets import HEADING, Target, Verdict
+from bench.measuring.rounds import Results
+from bench.measuring.spread import Spread, ratios
+from bench.measuring.targets import HEADING, Judged, Target
+from bench.requests import CONNECTIONS, FLOOR_OF, Case, Point, RequestsResults
 from stack.numbers import percentile
 from stack.terminal import table
 
 
-def verdicts(results: BenchResults) -> list[Verdict]:
+def verdicts(results: RequestsResults) -> list[Judged]:
     """On each target whose cases were measured."""
     points = results.points
 
-    def rate(case: Case, connections: int, limit: float) -> Iterator[Verdict]:
+    def rate(case: Case, connections: int, limit: float) -> Iterator[Judged]:
         floor = FLOOR_OF[case]
         what = f"{case} of {floor}, {connections} connections: rate"
         if Point(case, connections) in points.by_key:
             ratio = points.rate_ratio(Point(case, connections), Point(floor, connections))
-            yield Verdict.of_median(Target(what, "at least", limit), ratio)
+            yield Judged.of_median(Target(what, "at least", limit), ratio)
 
-    def p50(case: Case, other: Case, connections: int, limit: float) -> Iterator[Verdict]:
+    def p50(case: Case, other: Case, connections: int, limit: float) -> Iterator[Judged]:
         what = f"{case} of {other}, {_connections(connections)}: p50"
         if {Point(case, connections), Point(other, connections)} <= points.by_key.keys():
             ratio = points.p50_ratio(Point(case, connections), Point(other, connections))
-            yield Verdict.of_median(Target(what, "at most", limit), ratio)
+            yield Judged.of_median(Target(what, "at most", limit), ratio)
 
     return [
         *rate(Case.CACHED, 16, 0.9),
@@ -41,13 +41,13 @@ def verdicts(results: BenchResults) -> list[Verdict]:
     ]
 
 
-def as_text(results: BenchResults) -> str:
+def as_text(results: RequestsResults) -> str:
     sections = [_points(results.points), _verdicts(results), _sessions(results), _memory(results)]
     sections.append("\n".join(f"PROBLEM: {problem}" for problem in results.problems))
     return "\n\n".join(section for section in sections if section)
 
 
-def as_json(results: BenchResults) -> dict[str, Any]:
+def as_json(results: RequestsResults) -> dict[str, Any]:
     return {
         "points": [_point(results.points, point) for point in results.points.by_key],
         "targets": [verdict.as_json() for verdict in verdicts(results)],
@@ -114,12 +114,12 @@ def _floor_of(point: Point) -> Point | None:
     return None if floor is None else Point(floor, point.connections)
 
 
-def _verdicts(results: BenchResults) -> str:
+def _verdicts(results: RequestsResults) -> str:
     rows = [verdict.row() for verdict in verdicts(results)]
     return table([HEADING, *rows]) if rows else ""
 
 
-def _sessions(results: BenchResults) -> str:
+def _sessions(results: RequestsResults) -> str:
     rows = [("five clients", "cache", "per second", "lookup ms: mean", "p50", "p99")]
     rows[0] += ("trade ms: mean", "p50", "p99")  # type: ignore[assignment]
     for session, measured in sorted(results.sessions.by_key.items()):
@@ -148,7 +148,7 @@ def _latency(values_ms: list[float]) -> dict[str, float]:
     }
 
 
-def _memory(results: BenchResults) -> str:
+def _memory(results: RequestsResults) -> str:
     rows = [("memory at the end", "MiB")]
     rows += [(name, f"{mib:.0f}") for name, mib in results.memory_mib.items()]
     return table(rows) if len(rows) > 1 else ""

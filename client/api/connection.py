@@ -5,10 +5,14 @@ from __future__ import annotations
 import http.client
 import selectors
 import socket
+import sys
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from client.requests import Request
+from client.api.messages import Answer, Request
+
+if sys.platform != "win32":
+    import resource
 
 
 class BadUrl(ValueError):
@@ -59,15 +63,6 @@ class BaseUrl:
         return f"{self.scheme}://{host}:{self.port}{self.prefix}"
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
-    """What came back, unread."""
-
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
-
-
 class Connection:
     """Not for more than one thread at a time.
 
@@ -94,7 +89,7 @@ class Connection:
             raise NoAnswer(message, may_have_arrived=False) from error
         self.times_opened += 1
 
-    def exchange(self, request: Request) -> Response:
+    def exchange(self, request: Request) -> Answer:
         """Sends the request once and reads its whole answer. Raises NoAnswer."""
         self.open()
         answered = False
@@ -102,7 +97,7 @@ class Connection:
             path = self._base.prefix + request.path
             self._http.request(request.method, path, request.body, dict(request.headers))
             reply = self._http.getresponse()
-            response = Response(reply.status, reply.headers, reply.read())
+            answer = Answer.read(reply.status, reply.headers, reply.read())
             answered = True
         except (OSError, http.client.HTTPException) as error:
             message = f"{request.method} {path}: {_reason(error)}"
@@ -110,7 +105,7 @@ class Connection:
         finally:
             if not answered:  # whatever is still to come belongs to no later request
                 self._http.close()
-        return response
+        return answer
 
     def close(self) -> None:
         self._http.close()
@@ -129,3 +124,15 @@ def _was_closed_by_peer(idle: socket.socket) -> bool:
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def allow_connections(count: int) -> None:
+    """Raises this process's limit of open files, often 1,024, so far as it may be raised."""
+    if sys.platform == "win32":
+        return
+    # Two each: the socket, and the selector that looks at it for a moment.
+    wanted = 2 * count + 64
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

@@ -11,8 +11,8 @@ from pathlib import Path
 import jinja2
 
 from faults.checks.verdict import Judgement, counted
-from faults.figures import Bucket, FaultFigures, Figures, LeaderChange, Waits
-from faults.report import closing_line, verdict_word
+from faults.reporting.figures import Bucket, FaultFigures, Figures, LeaderChange, Waits
+from faults.reporting.text import closing_line, verdict_word
 from stack.parts import SERVICES
 from stack.terminal import seconds
 

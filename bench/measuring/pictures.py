@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from bench.spread import Spread
+from bench.measuring.spread import Spread
 
 # Of Okabe and Ito: told apart by everybody, also in grey.
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (

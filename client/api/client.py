@@ -2,24 +2,60 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from typing import Self
 
-from client import requests
-from client.answers import Answer
-from client.connection import BaseUrl, Connection, NoAnswer, Response
-from client.requests import Request
-from client.retry import RetryPolicy
+from client.api.connection import BaseUrl, Connection, NoAnswer
+from client.api.messages import Answer, Request
 
 DEFAULT_URL = "http://127.0.0.1:26111"
 # The service answers within 10 s; the rest is for the way there and back.
 DEFAULT_TIMEOUT_S = 15.0
 
 # Of the service itself (503) or of a gateway in front of it: it may be well again soon.
-_PASSING = frozenset({502, 503, 504})
+_PASSING = frozenset(
+    {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
+)
+
+
+# Exponential backoff with "equal jitter" (M. Brooker, "Exponential Backoff and Jitter", 2015):
+# never less than half the pause, so that a restarting server gets its moment.
+Jitter = Callable[[float, float], float]
+_uniform: Jitter = random.SystemRandom().uniform
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """No attempt starts more than `total_s` after the first one, nor do more than `attempts`."""
+
+    attempts: int = 12
+    total_s: float = 60.0
+    first_pause_s: float = 0.05
+    longest_pause_s: float = 2.0
+    longest_retry_after_s: float = 5.0
+    jitter: Jitter = _uniform
+
+    def pause_s(
+        self, attempts_made: int, elapsed_s: float, retry_after_s: float | None = None
+    ) -> float | None:
+        """How long to wait before the next attempt; None when there is to be none.
+
+        `retry_after_s` is what the server asked for. It is kept to, within its bound: the
+        jitter then only adds.
+        """
+        longest_s = self.first_pause_s * 2.0 ** min(attempts_made - 1, 30)
+        longest_s = min(longest_s, self.longest_pause_s)
+        pause_s = self.jitter(longest_s / 2, longest_s)
+        if retry_after_s is not None:
+            pause_s += min(retry_after_s, self.longest_retry_after_s)
+        if attempts_made >= self.attempts or elapsed_s + pause_s > self.total_s:
+            return None
+        return pause_s
 
 
 @dataclass(slots=True)
@@ -37,7 +73,11 @@ class Traffic:
 
     @property
     def server_errors(self) -> int:
-        return sum(count for status, count in self.answers.items() if status >= 500)
+        return sum(
+            count
+            for status, count in self.answers.items()
+            if status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        )
 
 
 class BourseClient:
@@ -72,17 +112,17 @@ class BourseClient:
         return Traffic(self._answers.copy(), self._repeats, reconnects)
 
     def hello(self, name: str) -> Answer:
-        return self.send(requests.hello(name))
+        return self.send(Request.hello(name))
 
     def lookup(self, name: str) -> Answer:
-        return self.send(requests.lookup(name))
+        return self.send(Request.lookup(name))
 
     def trade(self, name: str, quantity: int, type: str, key: str | None = None) -> Answer:
         """NoAnswer with `may_have_arrived` means that the outcome is unknown."""
-        return self.send(requests.trade(name, quantity, type, key))
+        return self.send(Request.trade(name, quantity, type, key))
 
     def order(self, number: int) -> Answer:
-        return self.send(requests.order(number))
+        return self.send(Request.order(number))
 
     def connect(self) -> None:
         """Tries once to reach the server. Raises NoAnswer."""
@@ -100,26 +140,26 @@ class BourseClient:
             attempts += 1
             outcome = self._attempt(request)
             elapsed_s = self._clock() - started_s
-            in_doubt = in_doubt or isinstance(outcome, Response) or outcome.may_have_arrived
+            in_doubt = in_doubt or isinstance(outcome, Answer) or outcome.may_have_arrived
             pause_s = None
             if _may_get_better(request, outcome) and (request.is_repeatable or not in_doubt):
                 pause_s = self._retry.pause_s(attempts, elapsed_s, _retry_after_s(outcome))
             if pause_s is not None:
                 self._repeats += 1
                 self._sleep(pause_s)
-            elif isinstance(outcome, Response):
-                return Answer.read(outcome, elapsed_s, attempts)
+            elif isinstance(outcome, Answer):
+                return replace(outcome, latency_s=elapsed_s, attempts=attempts)
             else:
                 message = f"{outcome} (attempts: {attempts}, waited {elapsed_s:.1f} s)"
                 raise NoAnswer(message, may_have_arrived=in_doubt) from outcome
 
-    def _attempt(self, request: Request) -> Response | NoAnswer:
+    def _attempt(self, request: Request) -> Answer | NoAnswer:
         try:
-            response = self._connection.exchange(request)
+            answer = self._connection.exchange(request)
         except NoAnswer as error:
             return error
-        self._answers[response.status] += 1
-        return response
+        self._answers[answer.status] += 1
+        return answer
 
     def close(self) -> None:
         self._connection.close()
@@ -131,13 +171,13 @@ class BourseClient:
         self.close()
 
 
-def _may_get_better(request: Request, outcome: Response | NoAnswer) -> bool:
+def _may_get_better(request: Request, outcome: Answer | NoAnswer) -> bool:
     if isinstance(outcome, NoAnswer):
         return True
     return outcome.status in _PASSING and request.awaits_recovery
 
 
-def _retry_after_s(outcome: Response | NoAnswer) -> float | None:
+def _retry_after_s(outcome: Answer | NoAnswer) -> float | None:
     if isinstance(outcome, NoAnswer):
         return None
     value = outcome.headers.get("Retry-After", "")

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from bench.data import filled
-from bench.model import Model, with_floors, with_frontend, with_settings
-from bench.project import Images, Project
-from bench.rounds import Contestant, Results, in_turns
-from bench.upkeep import cache_results, looked_up, next_number
-from bench.wrk import Load, Measured, Wrk
+from bench.copies.data import filled
+from bench.copies.model import Model, with_floors, with_frontend, with_settings
+from bench.copies.project import Images, Project
+from bench.copies.upkeep import cache_results, looked_up, next_number
+from bench.measuring.rounds import Contestant, Results, in_turns
+from bench.measuring.wrk import Load, Measured, Wrk
 
 CONNECTIONS = (1, 16, 32)
 PROBABILITIES = (0.0, 0.2, 0.4, 0.6, 0.8)
@@ -71,7 +71,7 @@ class Session(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RequestsSettings:
     parts: Sequence[str]
     seconds: float  # of one measurement
     rounds: int
@@ -91,7 +91,7 @@ class Plan:
 
 
 @dataclass(slots=True)
-class BenchResults:
+class RequestsResults:
     points: Results[Point] = field(default_factory=Results)
     sessions: Results[Session] = field(default_factory=Results)
     memory_mib: dict[str, float] = field(default_factory=dict)
@@ -104,22 +104,26 @@ def model_of(base: Model) -> Model:
     return with_floors(with_frontend(cached, "frontend-uncached", {"ENABLE_CACHE": "false"}))
 
 
-def run(engine: Any, wrk: Wrk, plan: Plan, say: Callable[[str], None]) -> BenchResults:
-    """Raises ComposeFailed, StackError, WrkFailed, NoAnswer."""
+def run(
+    engine: Any, wrk: Wrk, settings: RequestsSettings, say: Callable[[str], None]
+) -> RequestsResults:
+    """Raises StackError, WrkFailed, NoAnswer."""
     images = Images(engine, say)
     with images.built() as base, filled(_ORDERS, _STOCKS) as data:
         project = Project(engine, images, model_of(base), say)
         with project.up(data):
-            return _Bench(project, wrk, plan, say).run()
+            return _Requests(project, wrk, settings, say).run()
 
 
-class _Bench:
-    def __init__(self, project: Project, wrk: Wrk, plan: Plan, say: Callable[[str], None]) -> None:
+class _Requests:
+    def __init__(
+        self, project: Project, wrk: Wrk, settings: RequestsSettings, say: Callable[[str], None]
+    ) -> None:
         self._project = project
         self._wrk = wrk
-        self._plan = plan
+        self._settings = settings
         self._say = say
-        self._results = BenchResults()
+        self._results = RequestsResults()
         self._url = project.url("frontend")
         self._uncached_url = project.url("frontend-uncached")
         self._floors = {
@@ -127,17 +131,17 @@ class _Bench:
             Case.HOP: project.url("floor-hop"),
         }
 
-    def run(self) -> BenchResults:
+    def run(self) -> RequestsResults:
         self._warm_up()
-        results, plan = self._results, self._plan
+        results, settings = self._results, self._settings
         for connections in CONNECTIONS:
             self._say(f"{connections} connections")
             contestants = [
                 Contestant(Point(case, connections), self._measuring(case, connections))
-                for case in plan.cases
+                for case in settings.cases
             ]
-            in_turns(contestants, plan.rounds, self._show, results.points)
-        if plan.session_rounds:
+            in_turns(contestants, settings.rounds, self._show, results.points)
+        if settings.session_rounds:
             self._say("sessions, for the figure")
             self._sessions()
         results.memory_mib = self._project.memory_mib()
@@ -158,12 +162,12 @@ class _Bench:
 
     def _measure(self, case: Case, connections: int) -> Measured:
         if case is not Case.TRADE:
-            measured = self._load(case, connections, self._plan.seconds)
+            measured = self._load(case, connections, self._settings.seconds)
             if case in (Case.CACHED, Case.UNCACHED):
                 self._check_cache(case)
             return measured
         before = next_number(self._url)
-        measured = self._load(case, connections, self._plan.seconds)
+        measured = self._load(case, connections, self._settings.seconds)
         made = next_number(self._url) - before - 1
         if made < measured.requests - measured.error_count:
             self._problem(f"{measured.requests} trades were answered, {made} are in the books")
@@ -211,7 +215,7 @@ class _Bench:
         ]
         in_turns(
             contestants,
-            self._plan.session_rounds,
+            self._settings.session_rounds,
             lambda _round, key, one: self._say(
                 f"  trade probability {key.probability:.0%}, cache "
                 f"{'on' if key.is_cached else 'off'}: {one.rate_per_s:,.0f} requests/s"
@@ -223,13 +227,13 @@ class _Bench:
         url = self._url if is_cached else self._uncached_url
         # The same choices with and without the cache, and in each round.
         load = Load.session(_CACHED_STOCKS, probability, seed=round(100 * probability))
-        return lambda: self._wrk.run(url, load, _CLIENTS, self._plan.seconds)
+        return lambda: self._wrk.run(url, load, _CLIENTS, self._settings.seconds)
 
     def _show(self, round_number: int, point: Point, one: Measured) -> None:
         errors = f"  {dict(one.errors)}" if one.errors else ""
         self._say(
-            f"  {round_number + 1}/{self._plan.rounds}  {point.case:<16} {one.rate_per_s:>8,.0f}/s"
-            f"  p50 {one.p50_ms:.2f} ms  p99 {one.p99_ms:.2f} ms{errors}"
+            f"  {round_number + 1}/{self._settings.rounds}  {point.case:<16} "
+            f"{one.rate_per_s:>8,.0f}/s  p50 {one.p50_ms:.2f} ms  p99 {one.p99_ms:.2f} ms{errors}"
         )
 
     def _problem(self, what: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.spread import Spread
+from bench.measuring.spread import Spread
 
 Relation = Literal["at least", "at most"]
 
@@ -21,13 +21,13 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Judged:
     target: Target
     measured: float
     spread: Spread
 
     @classmethod
-    def of_median(cls, target: Target, spread: Spread) -> Verdict:
+    def of_median(cls, target: Target, spread: Spread) -> Judged:
         return cls(target, spread.median, spread)
 
     @property

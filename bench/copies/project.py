@@ -15,7 +15,7 @@ from typing import Any
 import docker
 from docker.errors import DockerException
 
-from bench.model import Model, image_names, with_shared_images
+from bench.copies.model import Model, image_names, with_shared_images
 from stack import settings
 from stack.compose import Compose
 from stack.containers import Containers

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 
 from faults.checks.verdict import Judgement, Verdict
-from faults.figures import FaultFigures, Figures, Waits
+from faults.reporting.figures import FaultFigures, Figures, Waits
 from stack.terminal import seconds, table
 
 _WIDTH = 100

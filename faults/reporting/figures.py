@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from faults.history import (
-    Answer,
     Call,
+    Completion,
     End,
     Fault,
     Record,
@@ -108,7 +108,7 @@ def figures_of(records: Iterable[Record]) -> Figures:
     run: Run | None = None
     end: End | None = None
     calls: dict[int, Call] = {}
-    answers: dict[int, Answer] = {}
+    answers: dict[int, Completion] = {}
     steps: dict[int, list[Fault]] = defaultdict(list)
     seen: list[Observation] = []
     keys: Counter[str] = Counter()
@@ -117,7 +117,7 @@ def figures_of(records: Iterable[Record]) -> Figures:
             case Call():
                 calls[record.id] = record
                 keys.update([record.key] if record.key else [])
-            case Answer():
+            case Completion():
                 answers[record.id] = record
             case Fault():
                 steps[record.id].append(record)
@@ -154,7 +154,9 @@ def figures_of(records: Iterable[Record]) -> Figures:
     )
 
 
-def _timed(calls: dict[int, Call], answers: dict[int, Answer], zero_ns: int) -> dict[int, _Timed]:
+def _timed(
+    calls: dict[int, Call], answers: dict[int, Completion], zero_ns: int
+) -> dict[int, _Timed]:
     return {
         id: _Timed(
             (calls[id].at_ns - zero_ns) / 1e9,
@@ -167,7 +169,7 @@ def _timed(calls: dict[int, Call], answers: dict[int, Answer], zero_ns: int) -> 
     }
 
 
-def _outcome(call: Call, answer: Answer | None) -> str:
+def _outcome(call: Call, answer: Completion | None) -> str:
     if answer is None:
         return "with nobody waiting" if call.phase == "orphan" else "under way at the end"
     return "without an answer" if answer.status is None else f"of {answer.status}"

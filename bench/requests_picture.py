@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench.bench import CONNECTIONS, PROBABILITIES, BenchResults, Case, Point, Session
-from bench.pictures import (
+from bench.measuring.pictures import (
     BLUE,
     GREEN,
     GREY,
@@ -18,7 +17,8 @@ from bench.pictures import (
     legend_on_top,
     picture,
 )
-from bench.spread import Spread
+from bench.measuring.spread import Spread
+from bench.requests import CONNECTIONS, PROBABILITIES, Case, Point, RequestsResults, Session
 
 _APART = 0.5  # in percent, so that no whisker hides another
 
@@ -32,7 +32,7 @@ _COLOURS = {
 }
 
 
-def draw(results: BenchResults, path: Path, subtitle: str) -> None:
+def draw(results: RequestsResults, path: Path, subtitle: str) -> None:
     """Those of the two that were measured, side by side."""
     drawings = []
     if results.sessions.by_key:
@@ -46,7 +46,7 @@ def draw(results: BenchResults, path: Path, subtitle: str) -> None:
         figure.supxlabel(subtitle, fontsize=8, color=GREY)
 
 
-def _latencies(axes: Any, results: BenchResults) -> None:
+def _latencies(axes: Any, results: RequestsResults) -> None:
     """Means, since what a mix of hits and misses costs is what they cost together."""
     lines = {
         "trade, cache off": (False, "trades_ms", PURPLE, "s--"),
@@ -75,7 +75,7 @@ def _latencies(axes: Any, results: BenchResults) -> None:
     legend_on_top(axes, 2)
 
 
-def _rates(axes: Any, results: BenchResults) -> None:
+def _rates(axes: Any, results: RequestsResults) -> None:
     points = results.points
     kinds = [
         Bars(

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from bench.spread import Spread, ratios
-from bench.wrk import Measured
+from bench.measuring.spread import Spread, ratios
+from bench.measuring.wrk import Measured
 
 Key = TypeVar("Key")
 

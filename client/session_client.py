@@ -4,74 +4,46 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
+from http import HTTPStatus
 from threading import Event
 
-from client import answers, requests
-from client.answers import Answer, Malformed, Order, Quote
-from client.api import BourseClient
-from client.books import NEVER_S, Move, SeenQuantity
-from client.checks import OwnOrder
-from client.connection import NoAnswer
-from client.latency import LatencyRecorder
-from client.requests import Request, TradeType
+from client.api import (
+    INSUFFICIENT_VOLUME,
+    STOCK_NOT_FOUND,
+    Answer,
+    BourseClient,
+    Malformed,
+    NoAnswer,
+    Order,
+    Quote,
+    Request,
+    TradeType,
+)
+from client.checks import NEVER_S, Move, OwnOrder, SeenQuantity
+from client.tally import Kind, Tally
 
 _LARGEST_TRADE = 10
+_RIGHT = (HTTPStatus.OK, HTTPStatus.NOT_FOUND)
 _CACHE_RESULTS = frozenset({"HIT", "MISS", "BYPASS"})
 # A server that left so many requests in a row unanswered, each repeated to its bound, is gone.
 _FAILURES_TO_GIVE_UP = 3
 
 
-class Kind(StrEnum):
-    LOOKUP = "lookup"
-    TRADE = "trade"
-    ORDER = "order lookup"
-
-
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What each client of a session does. `alone`: nobody else trades there meanwhile."""
+class SessionSettings:
+    """`alone`: nobody else trades on these stocks meanwhile."""
 
-    requests: int
-    probability: float
+    clients: int
+    requests: int  # lookups of each client
+    probability: float  # of a trade after a lookup
     stocks: tuple[str, ...]
+    seed: int
     alone: bool = False
 
 
-@dataclass(slots=True)
-class Findings:
-    """What one client did and saw."""
-
-    latencies: dict[Kind, LatencyRecorder] = field(
-        default_factory=lambda: {kind: LatencyRecorder() for kind in Kind}
-    )
-    orders: list[OwnOrder] = field(default_factory=list)
-    # For the books, and only kept if they can be checked.
-    moves: list[Move] = field(default_factory=list)
-    quantities: list[SeenQuantity] = field(default_factory=list)
-    cache: Counter[str] = field(default_factory=Counter)  # lookups by X-Cache
-    refused: int = 0  # trades, for insufficient volume
-    verified: int = 0  # orders
-    failures: list[str] = field(default_factory=list)  # requests without a right answer
-    mismatches: list[str] = field(default_factory=list)  # answers that contradict the API
-
-    def add(self, other: Findings) -> None:
-        for kind, recorder in other.latencies.items():
-            self.latencies[kind].add(recorder)
-        self.orders += other.orders
-        self.moves += other.moves
-        self.quantities += other.quantities
-        self.cache.update(other.cache)
-        self.refused += other.refused
-        self.verified += other.verified
-        self.failures += other.failures
-        self.mismatches += other.mismatches
-
-
-class Trader:
+class SessionClient:
     """Runs in one thread. `elapsed_s` is the session's clock; `stopping` ends `trade` early."""
 
     def __init__(
@@ -79,17 +51,17 @@ class Trader:
         *,
         number: int,
         client: BourseClient,
-        plan: Plan,
+        settings: SessionSettings,
         chance: random.Random,
         elapsed_s: Callable[[], float],
         stopping: Event,
     ) -> None:
-        self.findings = Findings()
+        self.tally = Tally()
         self.rounds_done = 0
         self.orders_checked = 0
         self._number = number
         self._client = client
-        self._plan = plan
+        self._settings = settings
         self._chance = chance
         self._elapsed_s = elapsed_s
         self._stopping = stopping
@@ -98,7 +70,7 @@ class Trader:
 
     def trade(self) -> None:
         """The session: every round a lookup and, by chance, a trade."""
-        for _ in range(self._plan.requests):
+        for _ in range(self._settings.requests):
             if self._stopping.is_set() or self._gives_up():
                 return
             self._round()
@@ -107,7 +79,7 @@ class Trader:
     def verify(self) -> None:
         """Looks every order up that was made here."""
         self._failures_in_a_row = 0
-        for own in self.findings.orders:
+        for own in self.tally.orders:
             if self._gives_up():
                 return
             self._verify_order(own)
@@ -116,27 +88,27 @@ class Trader:
     def lookup(self, name: str) -> Quote | None:
         """The stock, or None if it was not to be had."""
         began_at_s = self._elapsed_s()
-        answer = self._ask(Kind.LOOKUP, requests.lookup(name))
+        answer = self._ask(Kind.LOOKUP, Request.lookup(name))
         if answer is None or not self._check_existence(name, answer):
             return None
         self._check_cache_header(name, answer)
         try:
-            quote = answers.quote(answer)
+            quote = answer.quote()
         except Malformed as error:
             self._mismatch(f"lookup of {name}: {error}")
             return None
         if quote.name != name:
             self._mismatch(f"lookup of {name} answered for {quote.name}")
             return None
-        if self._plan.alone:
+        if self._settings.alone:
             seen = SeenQuantity(name, quote.quantity, began_at_s, self._elapsed_s())
-            self.findings.quantities.append(seen)
+            self.tally.quantities.append(seen)
         return quote
 
     def _round(self) -> None:
         # Every draw is made each time: what one client tries depends on the seed alone.
-        name = self._chance.choice(self._plan.stocks)
-        trades = self._chance.random() < self._plan.probability
+        name = self._chance.choice(self._settings.stocks)
+        trades = self._chance.random() < self._settings.probability
         type = self._chance.choice(list(TradeType))
         quantity = self._chance.randint(1, _LARGEST_TRADE)
         quote = self.lookup(name)
@@ -146,9 +118,9 @@ class Trader:
     def _trade(self, name: str, quantity: int, type: TradeType) -> None:
         key = str(uuid.uuid4())  # never of the seed: another run's keys are taken
         began_at_s = self._elapsed_s()
-        answer = self._ask(Kind.TRADE, requests.trade(name, quantity, type, key))
+        answer = self._ask(Kind.TRADE, Request.trade(name, quantity, type, key))
         if answer is not None and _is_refused(answer):
-            self.findings.refused += 1
+            self.tally.refused += 1
             return
         settled_at_s = NEVER_S
         number = None
@@ -158,29 +130,29 @@ class Trader:
             settled_at_s = self._elapsed_s()
             order = Order(number, name, type, quantity)
             own = OwnOrder(order, self._number, key, began_at_s, settled_at_s)
-            self.findings.orders.append(own)
-        if self._plan.alone:
+            self.tally.orders.append(own)
+        if self._settings.alone:
             change = -quantity if type is TradeType.BUY else quantity
-            self.findings.moves.append(Move(name, change, began_at_s, settled_at_s))
+            self.tally.moves.append(Move(name, change, began_at_s, settled_at_s))
 
     def _order_number(self, answer: Answer, trade: str) -> int | None:
         try:
-            return answers.order_number(answer)
+            return answer.order_number()
         except Malformed as error:
             self._mismatch(f"{trade}: {error}")
             return None
 
     def _verify_order(self, own: OwnOrder) -> None:
-        answer = self._ask(Kind.ORDER, requests.order(own.order.number))
+        answer = self._ask(Kind.ORDER, Request.order(own.order.number))
         if answer is None:
             return
         try:
-            seen = answers.order(answer)
+            seen = answer.order()
         except Malformed as error:
             self._mismatch(f"{own} is answered with {error}")
             return
         if seen == own.order:
-            self.findings.verified += 1
+            self.tally.verified += 1
         else:
             self._mismatch(f"{own} is answered with {seen}")
 
@@ -192,8 +164,8 @@ class Trader:
         except NoAnswer as error:
             self._failure(began_at_s, str(error))
             return None
-        self.findings.latencies[kind].record(began_at_s, answer.latency_s)
-        if answer.status not in (200, 404):
+        self.tally.latencies[kind].record(began_at_s, answer.latency_s)
+        if answer.status not in _RIGHT:
             self._failure(began_at_s, f"{request}: {answer}")
             return None
         self._failures_in_a_row = 0
@@ -201,8 +173,8 @@ class Trader:
 
     def _check_existence(self, name: str, answer: Answer) -> bool:
         """Whether the stock is there. Stocks neither come nor go."""
-        exists = answer.status == 200
-        if not exists and answer.error_message != answers.STOCK_NOT_FOUND:
+        exists = answer.status == HTTPStatus.OK
+        if not exists and answer.error_message != STOCK_NOT_FOUND:
             self._mismatch(f"lookup of {name}: {answer}")
         elif self._exists.setdefault(name, exists) != exists:
             self._mismatch(f"lookup of {name}, which was {'not ' * exists}there before: {answer}")
@@ -211,7 +183,7 @@ class Trader:
     def _check_cache_header(self, name: str, answer: Answer) -> None:
         result = answer.headers.get("X-Cache", "")
         if result in _CACHE_RESULTS:
-            self.findings.cache[result] += 1
+            self.tally.cache[result] += 1
         else:
             self._mismatch(f"lookup of {name}: X-Cache is {result!r}")
 
@@ -223,12 +195,12 @@ class Trader:
 
     def _failure(self, at_s: float, detail: str) -> None:
         self._failures_in_a_row += 1
-        self.findings.failures.append(f"client {self._number} at +{at_s:.1f} s: {detail}")
+        self.tally.failures.append(f"client {self._number} at +{at_s:.1f} s: {detail}")
 
     def _mismatch(self, detail: str) -> None:
         at_s = self._elapsed_s()
-        self.findings.mismatches.append(f"client {self._number} at +{at_s:.1f} s: {detail}")
+        self.tally.mismatches.append(f"client {self._number} at +{at_s:.1f} s: {detail}")
 
 
 def _is_refused(answer: Answer) -> bool:
-    return answer.status == 404 and answer.error_message == answers.INSUFFICIENT_VOLUME
+    return answer.status == HTTPStatus.NOT_FOUND and answer.error_message == INSUFFICIENT_VOLUME

@@ -1,0 +1,1 @@
+"""How anything is measured: load by wrk, in turns, told as medians, judged by targets, drawn."""
