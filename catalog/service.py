@@ -20,7 +20,7 @@ from common.errors import (
     KeyReused,
     StaleEpoch,
 )
-from common.slots import Slots
+from common.rpc_server import Slots
 from common.wire import order_to_item, trade_from_request
 from proto import bourse_pb2, bourse_pb2_grpc
 

@@ -88,6 +88,12 @@ class Unavailable(BourseError):
     default_message = "service unavailable"
 
 
+class WrongPeer(Unavailable):
+    """Somebody else answered at this address. Raised by callers; no service answers it."""
+
+    default_message = "another service answered"
+
+
 class OutcomeUnknown(BourseError):
     """The request may have been executed or may yet be; repeat it under the same key."""
 
@@ -112,6 +118,11 @@ class Contradiction(Damaged):
     default_message = "log and journal contradict each other"
 
 
+def damage_elsewhere(error: Damaged) -> Unavailable:
+    """What the damage that another part reports is here: it says nothing of this part's data."""
+    return Unavailable(error.message)
+
+
 _BY_GRPC_STATUS: dict[grpc.StatusCode, type[BourseError]] = {
     kind.grpc_status: kind
     for kind in (
@@ -130,6 +141,8 @@ _BY_GRPC_STATUS: dict[grpc.StatusCode, type[BourseError]] = {
 }
 # A call cancelled from this side (its channel was closed) reached nobody who would answer.
 _BY_GRPC_STATUS[grpc.StatusCode.CANCELLED] = Unavailable
+# gRPC's own answer where a service does not exist: a container has got another one's address.
+_BY_GRPC_STATUS[grpc.StatusCode.UNIMPLEMENTED] = WrongPeer
 
 
 def number_of(status: grpc.StatusCode) -> int:
@@ -157,4 +170,4 @@ def _error(status: grpc.StatusCode, details: str | None) -> BourseError:
         # What went wrong over there is for the logs, not for whoever is told of it.
         logger.error("%s from the other side: %s", status, details)
         return Internal()
-    return kind(details or None)
+    return kind(None if kind is WrongPeer else details)

@@ -1,94 +1,63 @@
-"""A channel to one order replica that believes only that replica's answers."""
+"""The order replicas: a peer for each that believes only that replica, and asking all of them."""
 
 from __future__ import annotations
 
-import logging
 import queue
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import grpc
 
-from common import rpc_client
-from common.errors import BourseError, Unavailable, from_rpc_error
+from common.errors import BourseError, Unavailable, WrongPeer, from_rpc_error
+from common.rpc_client import Connection, Peer, call_metadata, closed
 from proto import bourse_pb2_grpc
-
-logger = logging.getLogger(__name__)
 
 _GRACE_S = 0.1
 
 
-class ReplicaPeer:
-    """One order replica, by id, wherever its name leads now.
+class ReplicaPeer(Peer):
+    """One order replica, by id. Every answer must name the replica that it comes from."""
 
-    Containers can come back with each other's addresses, and a connection made to the wrong one
-    would stay up for ever. So every answer must name the replica it comes from; one from
-    another is dropped, and the channel is made anew, which resolves the name again.
-    """
-
-    def __init__(self, replica_id: int, address: str) -> None:
+    def __init__(
+        self, replica_id: int, address: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(f"replica {replica_id}", address, bourse_pb2_grpc.OrderServiceStub, clock)
         self.replica_id = replica_id
-        self._address = address
-        self._channel = rpc_client.open_channel(address)
-        self._stub = bourse_pb2_grpc.OrderServiceStub(self._channel)
-
-    def __repr__(self) -> str:
-        return f"replica {self.replica_id}"
-
-    def call(self, method: str, request: Any, timeout_s: float) -> Any:
-        """Calls a unary method of the order service.
-
-        Raises:
-            BourseError: what the answer stands for; `Unavailable` also when another replica
-                answered.
-        """
-        stub = self._stub
-        # Half the work of waiting for a call that was started.
-        return self.believe(rpc_client.call(getattr(stub, method), request, timeout_s), stub)
 
     def start(self, method: str, request: Any, timeout_s: float) -> PendingAnswer:
         """Starts a call without waiting for it, so that several peers work at once."""
-        stub = self._stub
+        connection = self._connection
         try:
-            future = getattr(stub, method).future(
-                request, timeout=timeout_s, metadata=rpc_client.call_metadata()
+            future = getattr(connection.stub, method).future(
+                request, timeout=timeout_s, metadata=call_metadata()
             )
         except ValueError as error:
-            raise rpc_client.closed(error) from error
-        return PendingAnswer(self, stub, future)
+            raise closed(error) from error
+        return PendingAnswer(self, connection, future)
 
-    def stream(self, method: str, request: Any, timeout_s: float) -> Iterator[Any]:
-        """Reads a server stream; the deadline is for the whole of it."""
-        return rpc_client.stream(getattr(self._stub, method), request, timeout_s)
+    def finish(self, connection: Connection, future: Any) -> Any:
+        """Waits for the answer to a call that was started."""
+        try:
+            answer = future.result()
+        except grpc.FutureCancelledError:
+            raise Unavailable(f"{self}: call cancelled") from None
+        except grpc.RpcError as error:
+            raise self._failed(connection, from_rpc_error(error)) from None
+        return self._believed(connection, answer)
 
-    def believe(self, answer: Any, stub: bourse_pb2_grpc.OrderServiceStub) -> Any:
-        """The answer, if it is this replica's; raises Unavailable otherwise.
-
-        Args:
-            stub: that the answer came from.
-        """
-        if answer.replica_id == self.replica_id:
-            return answer
-        if stub is self._stub:  # else another answer has seen to it already
-            logger.warning("%s: replica %d answered, connecting anew", self, answer.replica_id)
-            # The old channel is not closed but let go: calls in flight on it end by themselves.
-            self._channel = rpc_client.open_channel(self._address)
-            self._stub = bourse_pb2_grpc.OrderServiceStub(self._channel)
-        raise Unavailable(f"{self}: answered by replica {answer.replica_id}")
-
-    def close(self) -> None:
-        self._channel.close()
+    def check(self, answer: Any) -> None:
+        """Raises WrongPeer if an answer is another replica's, which then has this address."""
+        if answer.replica_id != self.replica_id:
+            raise WrongPeer(f"answered by replica {answer.replica_id}")
 
 
 class PendingAnswer:
     """A call in flight to one replica."""
 
-    def __init__(
-        self, peer: ReplicaPeer, stub: bourse_pb2_grpc.OrderServiceStub, future: Any
-    ) -> None:
+    def __init__(self, peer: ReplicaPeer, connection: Connection, future: Any) -> None:
         self.peer = peer
-        self._stub = stub
+        self._connection = connection
         self._future = future
 
     def answer(self) -> Any:
@@ -97,12 +66,7 @@ class PendingAnswer:
         Raises:
             BourseError: as `ReplicaPeer.call`.
         """
-        try:
-            return self.peer.believe(self._future.result(), self._stub)
-        except grpc.FutureCancelledError:
-            raise Unavailable(f"{self.peer}: call cancelled") from None
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
+        return self.peer.finish(self._connection, self._future)
 
     def when_done(self, arrived: queue.SimpleQueue[PendingAnswer]) -> None:
         """Puts itself into the queue once there is an answer or an error."""

@@ -1,14 +1,28 @@
-"""gRPC calls: channels that notice the dead, deadlines on every call, errors of one family."""
+"""gRPC calls to a peer: it is found again, every call has a deadline, errors are of one family."""
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from common import logs
-from common.errors import Unavailable, from_rpc_error
+from common.errors import (
+    BourseError,
+    NotFound,
+    OutcomeUnknown,
+    Unavailable,
+    WrongPeer,
+    from_rpc_error,
+)
+from common.on_change import OnChange
+
+logger = logging.getLogger(__name__)
 
 # Goes with every call: the id of the request being served.
 REQUEST_ID_KEY = "x-request-id"
@@ -32,7 +46,11 @@ _CHANNEL_OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
-Answer = TypeVar("Answer")
+# A channel whose calls have failed for so long is replaced, and so is no other one sooner. An
+# attempt to connect takes no longer.
+_AWAY_S = 0.5
+# The same for calls that nobody answers: a name server may need that long.
+_SILENT_S = 2.0
 
 
 def open_channel(address: str) -> grpc.Channel:
@@ -40,33 +58,160 @@ def open_channel(address: str) -> grpc.Channel:
     return grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
 
 
-def call(method: Callable[..., Answer], request: Any, timeout_s: float) -> Answer:
-    """Calls a unary method with a deadline.
+class Connection:
+    """A channel of a peer, and since when its calls fail.
 
-    Raises:
-        BourseError: the error of the family that the answer stands for; `Unavailable` when
-            the peer cannot be reached, `OutcomeUnknown` when the deadline passed.
+    Calls in flight hold on to it. gRPC closes a channel that nobody holds any more.
     """
-    try:
-        return method(request, timeout=timeout_s, metadata=call_metadata())
-    except grpc.RpcError as error:
-        raise from_rpc_error(error) from None
-    except ValueError as error:
-        raise closed(error) from error
+
+    def __init__(self, address: str, make_stub: Callable[[grpc.Channel], Any]) -> None:
+        self.channel = open_channel(address)
+        self.stub = make_stub(self.channel)
+        self.failing_since: float | None = None
 
 
-def stream(method: Callable[..., Any], request: Any, timeout_s: float) -> Iterator[Any]:
-    """Reads a server stream; the deadline is for the whole of it.
+class Peer:
+    """Another service, wherever its name leads now.
 
-    Raises:
-        BourseError: as `call`.
+    After a failed name resolution gRPC pauses, for two minutes in the end, and no option of a
+    channel bounds that pause. A connection to a wrong service, or to another replica, stays up for
+    ever: containers can come back with each other's addresses. Only a new channel resolves and
+    connects at once. So one whose calls have failed for a while is replaced, and one over which
+    somebody else answers is replaced at once.
+
+    Args:
+        name: of the peer, for the log and for errors.
+        address: host:port.
+        make_stub: the generated stub's class.
+        clock: seconds, monotonic.
     """
-    try:
-        yield from method(request, timeout=timeout_s, metadata=call_metadata())
-    except grpc.RpcError as error:
-        raise from_rpc_error(error) from None
-    except ValueError as error:
-        raise closed(error) from error
+
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        make_stub: Callable[[grpc.Channel], Any],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name = name
+        self._address = address
+        self._make_stub = make_stub
+        self._clock = clock
+        self._changing = threading.Lock()
+        self._is_closed = False
+        self._connection = Connection(address, make_stub)
+        self._replaced_at: float | None = None
+        self._wrong = OnChange(logger)
+
+    def __repr__(self) -> str:
+        return self._name
+
+    def call(self, method: str, request: Any, timeout_s: float) -> Any:
+        """Calls a unary method with a deadline.
+
+        Raises:
+            BourseError: the error of the family that the answer stands for; `Unavailable` when
+                the peer cannot be reached or somebody else answers at its address,
+                `OutcomeUnknown` when the deadline passed.
+        """
+        connection = self._connection
+        answer = self._call(connection, getattr(connection.stub, method), request, timeout_s)
+        return self._believed(connection, answer)
+
+    def stream(self, method: str, request: Any, timeout_s: float) -> Iterator[Any]:
+        """Reads a server stream; the deadline is for the whole of it.
+
+        Raises:
+            BourseError: as `call`.
+        """
+        connection = self._connection
+        try:
+            yield from getattr(connection.stub, method)(
+                request, timeout=timeout_s, metadata=call_metadata()
+            )
+        except grpc.RpcError as error:
+            raise self._failed(connection, from_rpc_error(error)) from None
+        except ValueError as error:
+            raise closed(error) from error
+        self._answered(connection)
+
+    def is_serving(self, service: str, timeout_s: float) -> bool:
+        """Whether a server of this very service says, in time, that it serves."""
+        connection = self._connection
+        check = health_pb2_grpc.HealthStub(connection.channel).Check
+        try:
+            answer = self._call(
+                connection, check, health_pb2.HealthCheckRequest(service=service), timeout_s
+            )
+        except NotFound:
+            self._failed(connection, WrongPeer(f"no {service} there"))
+            return False
+        except BourseError:
+            return False
+        self._answered(connection)
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    def close(self) -> None:
+        """Ends the calls in flight; those to come are `Unavailable`."""
+        with self._changing:
+            self._is_closed = True
+            self._connection.channel.close()
+
+    def check(self, answer: Any) -> None:
+        """Raises WrongPeer if an answer is not this peer's. To be overridden."""
+
+    def _call(self, connection: Connection, method: Any, request: Any, timeout_s: float) -> Any:
+        try:
+            answer = method(request, timeout=timeout_s, metadata=call_metadata())
+        except grpc.RpcError as error:
+            raise self._failed(connection, from_rpc_error(error)) from None
+        except ValueError as error:
+            raise closed(error) from error
+        return answer
+
+    def _believed(self, connection: Connection, answer: Any) -> Any:
+        try:
+            self.check(answer)
+        except WrongPeer as error:
+            self._failed(connection, error)
+            raise
+        self._answered(connection)
+        return answer
+
+    def _answered(self, connection: Connection) -> None:
+        connection.failing_since = None
+        if self._wrong.is_present:
+            self._wrong.over("%s answers again", self)
+
+    def _failed(self, connection: Connection, error: BourseError) -> BourseError:
+        """Learns from how a call on that connection ended; returns the same error."""
+        if isinstance(error, WrongPeer):
+            self._wrong.trouble("%s: %s, connecting anew", self, error, cause=error.message)
+            patience_s = 0.0
+        elif isinstance(error, Unavailable):
+            patience_s = _AWAY_S
+        elif isinstance(error, OutcomeUnknown):
+            patience_s = _SILENT_S
+        else:  # it answered, whoever it is: an error names nobody
+            connection.failing_since = None
+            return error
+        now = self._clock()
+        if connection.failing_since is None:
+            connection.failing_since = now
+        if now - connection.failing_since >= patience_s:
+            self._replace(connection, now)
+        return error
+
+    def _replace(self, connection: Connection, now: float) -> None:
+        """Has later calls go over a new channel. Those in flight end over the old one."""
+        with self._changing:
+            if self._is_closed or connection is not self._connection:
+                return  # or another call has seen to it already
+            if self._replaced_at is not None and now - self._replaced_at < _AWAY_S:
+                return
+            self._replaced_at = now
+            self._connection = Connection(self._address, self._make_stub)
+        logger.debug("%s: a new channel to %s", self, self._address)
 
 
 def closed(error: ValueError) -> Unavailable:

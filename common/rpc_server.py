@@ -17,7 +17,6 @@ from grpc_reflection.v1alpha import reflection
 from common import logs
 from common.errors import BourseError, Busy, Internal, Unavailable
 from common.rpc_client import REQUEST_ID_KEY
-from common.slots import Slots
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +35,29 @@ _SERVER_OPTIONS = [
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
 ]
+
+
+class Slots:
+    """Keeps long calls from taking every thread of a server.
+
+    Args:
+        limit: how many are taken at most.
+        refusal: the message for whoever finds none free.
+    """
+
+    def __init__(self, limit: int, refusal: str) -> None:
+        self._free = threading.BoundedSemaphore(limit)
+        self._refusal = refusal
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Holds one. Raises Busy at once when none is free."""
+        if not self._free.acquire(blocking=False):
+            raise Busy(self._refusal)
+        try:
+            yield
+        finally:
+            self._free.release()
 
 
 class _Wrapped(grpc.ServerInterceptor):

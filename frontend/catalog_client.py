@@ -2,59 +2,51 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 from decimal import Decimal
 from typing import TypeVar
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-from common import rpc_client
-from common.errors import (
-    BourseError,
-    Busy,
-    Damaged,
-    OutcomeUnknown,
-    Unavailable,
-)
+from common.errors import Busy, Damaged, OutcomeUnknown, Unavailable
+from common.pulls import read_rows
+from common.retries import Backoff, Retries
+from common.rpc_client import Peer
 from frontend.model import OrderView, Quote
 from frontend.quotes.breaker import CircuitBreaker, CircuitOpen
-from proto import bourse_pb2, bourse_pb2_grpc
+from proto import bourse_pb2
 
 # A catalog that has just restarted is back within a second, so a read is repeated until its
 # time is up. The pauses are spread so that repeats do not arrive in step.
-_MIN_PAUSE_S = 0.02
-_MAX_PAUSE_S = 0.1
+_BACKOFF = Backoff(first_s=0.1, longest_s=0.1, at_least=0.2)
 
 _PROBE_TIMEOUT_S = 1.0
 _RETRY_AFTER_S = 0.25
+
+_SERVICE = bourse_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name
 
 Answer = TypeVar("Answer")
 
 
 class CatalogClient:
-    """Reads on one long-lived channel. Nothing here changes the catalog, so all may be repeated.
+    """Reads. Nothing here changes the catalog, so all may be repeated.
 
     Args:
-        channel: to the catalog.
+        peer: the catalog.
         timeout_s: for one read, with its repeats.
     """
 
     def __init__(
         self,
-        channel: grpc.Channel,
+        peer: Peer,
         timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._stub = bourse_pb2_grpc.CatalogServiceStub(channel)
-        self._health = health_pb2_grpc.HealthStub(channel)
-        self._timeout_s = timeout_s
+        self._peer = peer
         self._breaker = CircuitBreaker("the catalog", retry_after_s=_RETRY_AFTER_S, clock=clock)
-        self._clock = clock
-        self._sleep = sleep
+        self._retries = Retries(
+            on=(Unavailable, Busy), for_s=timeout_s, backoff=_BACKOFF, clock=clock, sleep=sleep
+        )
 
     def lookup(self, name: str, will_fill: bool) -> Quote | None:
         """The stock as last committed, or None if there is no such stock.
@@ -66,9 +58,7 @@ class CatalogClient:
             Unavailable: the catalog did not answer in time.
         """
         request = bourse_pb2.LookupRequest(name=name, will_fill=will_fill)
-        answer = self._repeated(
-            lambda timeout_s: rpc_client.call(self._stub.Lookup, request, timeout_s)
-        )
+        answer = self._repeated(lambda left_s: self._peer.call("Lookup", request, left_s))
         if answer.volume < 0:
             return None
         # The wire has a double; printed to two places it is the catalog's price again.
@@ -82,30 +72,19 @@ class CatalogClient:
             Unavailable: the catalog did not answer in time.
             Damaged: the journal has a gap where the order should be.
         """
-        request = bourse_pb2.SyncRequest(last_number=number - 1, limit=1)
-        rows = self._repeated(lambda timeout_s: self._journal(request, timeout_s))
+        rows = self._repeated(
+            lambda left_s: read_rows(self._peer, "Journal", number - 1, 1, left_s)
+        )
         if not rows:
             return None
         row = rows[0]
         if row.number != number:
             raise Damaged(f"the journal has no order {number} but has order {row.number}")
-        type_name = bourse_pb2.TradeType.Name(row.type)
-        return OrderView(row.number, row.name, type_name, row.quantity)
+        return OrderView(row.number, row.name, row.type, row.quantity)
 
     def is_reachable(self) -> bool:
         """Whether the catalog says, within a second, that it serves."""
-        request = health_pb2.HealthCheckRequest()
-        try:
-            answer = rpc_client.call(self._health.Check, request, _PROBE_TIMEOUT_S)
-        except BourseError:
-            return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-    def _journal(
-        self, request: bourse_pb2.SyncRequest, timeout_s: float
-    ) -> list[bourse_pb2.OrderDBItem]:
-        chunks = rpc_client.stream(self._stub.Journal, request, timeout_s)
-        return [row for chunk in chunks for row in chunk.rows]
+        return self._peer.is_serving(_SERVICE, _PROBE_TIMEOUT_S)
 
     def _repeated(self, read: Callable[[float], Answer]) -> Answer:
         """A read with its repeats, if the catalog has not been away for longer than that.
@@ -114,20 +93,8 @@ class CatalogClient:
         thread from those that can be answered without it.
         """
         try:
-            return self._breaker.call(lambda: self._until_answered(read))
-        except CircuitOpen:
-            raise Unavailable("the catalog is unavailable") from None
-
-    def _until_answered(self, read: Callable[[float], Answer]) -> Answer:
-        """Calls `read` with the time that is left, again and again while the catalog is away."""
-        deadline_s = self._clock() + self._timeout_s
-        while True:
-            try:
-                return read(deadline_s - self._clock())
-            except OutcomeUnknown:
-                raise Unavailable("the catalog does not answer") from None
-            except (Unavailable, Busy) as error:
-                pause_s = random.uniform(_MIN_PAUSE_S, _MAX_PAUSE_S)  # noqa: S311 - no secret
-                if self._clock() + pause_s >= deadline_s:
-                    raise Unavailable("the catalog is unavailable") from error
-                self._sleep(pause_s)
+            return self._breaker.call(lambda: self._retries.call(read))
+        except (CircuitOpen, Unavailable, Busy) as error:
+            raise Unavailable("the catalog is unavailable") from error
+        except OutcomeUnknown:
+            raise Unavailable("the catalog does not answer") from None

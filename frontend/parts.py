@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from common import rpc_client
 from common.replicas import ReplicaPeer
+from common.rpc_client import Peer
 from frontend.catalog_client import CatalogClient
 from frontend.http.routes import Parts
 from frontend.model import Quotes
@@ -21,6 +21,7 @@ from frontend.trading.election import Election
 from frontend.trading.invalidation import AnswerSafety
 from frontend.trading.leader import LeaderClient
 from frontend.trading.trading import AcknowledgedTrades
+from proto import bourse_pb2_grpc
 
 
 def build_parts(settings: FrontendSettings, resources: ExitStack) -> Parts:
@@ -56,9 +57,9 @@ def build_parts(settings: FrontendSettings, resources: ExitStack) -> Parts:
 
 
 def _open_catalog(settings: FrontendSettings, resources: ExitStack) -> CatalogClient:
-    channel = rpc_client.open_channel(settings.catalog_address)
-    resources.callback(channel.close)
-    return CatalogClient(channel, settings.lookup_timeout_s)
+    peer = Peer("the catalog", settings.catalog_address, bourse_pb2_grpc.CatalogServiceStub)
+    resources.callback(peer.close)
+    return CatalogClient(peer, settings.lookup_timeout_s)
 
 
 def _open_replicas(settings: FrontendSettings, resources: ExitStack) -> dict[int, ReplicaPeer]:

@@ -58,8 +58,10 @@ class Service:
         self.wrong_log_because = ""
         self._node = Node(Replica(settings.order_id, log.last_number, log.digest))
         self._ledger = Ledger(log, self._node)
-        self._channel = rpc_client.open_channel(settings.catalog_address)
-        catalog = CatalogClient(self._channel, settings.pull_timeout_s)
+        self._catalog = rpc_client.Peer(
+            "the catalog", settings.catalog_address, bourse_pb2_grpc.CatalogServiceStub
+        )
+        catalog = CatalogClient(self._catalog, settings.pull_timeout_s)
         self._peers = [
             ReplicaPeer(replica_id, address)
             for replica_id, address in settings.order_replicas.items()
@@ -214,7 +216,7 @@ class Service:
         self._redis_publisher.stop()
         for peer in self._peers:
             peer.close()
-        self._channel.close()
+        self._catalog.close()
         self._log.close()
         return True
 

@@ -21,7 +21,7 @@ from common.errors import (
     Unavailable,
     number_of,
 )
-from common.slots import Slots
+from common.rpc_server import Slots
 from common.wire import TYPE_NUMBERS, order_to_item, orders_from_items, trade_from_request
 from order.leadership.node import Node
 from order.leadership.promotion import Promotion

@@ -6,23 +6,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import grpc
-
-from common import rpc_client
 from common.domain import Order, Trade
 from common.errors import (
     BourseError,
     Damaged,
     Internal,
     KeyReused,
-    Unavailable,
+    damage_elsewhere,
 )
-from common.wire import order_from_item, orders_from_items, trade_to_request
+from common.pulls import pull, read_rows
+from common.rpc_client import Peer
+from common.wire import order_from_item, trade_to_request
 from order.trading.queue import TradeAnswer
-from proto import bourse_pb2, bourse_pb2_grpc
-
-# Rows of one call of a pull.
-CHUNK = 1_000
+from proto import bourse_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +37,15 @@ class FenceAnswer:
 
 
 class CatalogClient:
-    """Calls on one long-lived channel. Every method raises the BourseError that came back."""
+    """Calls to the catalog. Every method raises the BourseError that came back."""
 
     def __init__(
         self,
-        channel: grpc.Channel,
+        peer: Peer,
         pull_timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._stub = bourse_pb2_grpc.CatalogServiceStub(channel)
+        self._peer = peer
         self._pull_timeout_s = pull_timeout_s
         self._clock = clock
 
@@ -62,9 +58,9 @@ class CatalogClient:
         """
         request = bourse_pb2.UpdateBatchRequest(epoch=epoch, trades=map(trade_to_request, trades))
         try:
-            answer = rpc_client.call(self._stub.UpdateBatch, request, timeout_s)
+            answer = self._peer.call("UpdateBatch", request, timeout_s)
         except Damaged as error:
-            raise not_here(error) from error
+            raise damage_elsewhere(error) from error
         if len(answer.results) != len(trades):
             raise Internal(f"{len(answer.results)} results for {len(trades)} trades")
         now = self._clock()
@@ -87,7 +83,7 @@ class CatalogClient:
         request = bourse_pb2.FenceRequest(
             epoch=epoch, leader_id=leader_id, last_number=last_number, digest=digest
         )
-        answer = rpc_client.call(self._stub.Fence, request, timeout_s)
+        answer = self._peer.call("Fence", request, timeout_s)
         return FenceAnswer(answer.accepted, answer.epoch, answer.leader_id)
 
     def compare(self, replica_id: int, last_number: int, digest: bytes, timeout_s: float) -> None:
@@ -95,32 +91,16 @@ class CatalogClient:
         request = bourse_pb2.CompareRequest(
             replica_id=replica_id, last_number=last_number, digest=digest
         )
-        rpc_client.call(self._stub.Compare, request, timeout_s)
+        self._peer.call("Compare", request, timeout_s)
 
     def first_digest(self, timeout_s: float) -> bytes:
         """Of the journal's first order; empty while there is none."""
-        request = bourse_pb2.SyncRequest(last_number=0, limit=1)
-        chunks = rpc_client.stream(self._stub.Journal, request, timeout_s)
-        return b"".join(row.digest for chunk in chunks for row in chunk.rows)
+        rows = read_rows(self._peer, "Journal", 0, 1, timeout_s)
+        return rows[0].digest if rows else b""
 
     def journal(self, after: int) -> Iterator[list[Order]]:
         """The rows above `after`, in order, in chunks. Each chunk has the timeout to itself."""
-        while rows := self._journal_chunk(after):
-            yield rows
-            after = rows[-1].number
-
-    def _journal_chunk(self, after: int) -> list[Order]:
-        request = bourse_pb2.SyncRequest(last_number=after, limit=CHUNK)
-        try:
-            chunks = rpc_client.stream(self._stub.Journal, request, self._pull_timeout_s)
-            return [order for chunk in chunks for order in orders_from_items(chunk.rows)]
-        except Damaged as error:
-            raise not_here(error) from error
-
-
-def not_here(error: BourseError) -> BourseError:
-    """Damage that another part reports is its own; it says nothing of this replica's log."""
-    return Unavailable(error.message) if isinstance(error, Damaged) else error
+        return pull(self._peer, "Journal", after, self._pull_timeout_s)
 
 
 def _result(message: bourse_pb2.UpdateResponse, now: float) -> Result:

@@ -13,7 +13,7 @@ import runpy
 import sys
 from pathlib import Path
 
-import order.trading.catalog_client
+import common.pulls
 from tests.support import mechanisms, points
 
 # Of a pull, so that a short log takes several.
@@ -27,7 +27,7 @@ def main() -> None:
         mechanisms.take_out(without)
     if directory := os.environ.pop("BOURSE_RIG_POINTS", ""):
         points.install(service, Path(directory))
-    order.trading.catalog_client.CHUNK = _CHUNK
+    common.pulls.CHUNK = _CHUNK
     runpy.run_module(service, run_name="__main__", alter_sys=True)
 
 

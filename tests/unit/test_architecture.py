@@ -50,13 +50,19 @@ SCRIPTS = {
 PURE = {"__future__", "collections", "dataclasses", "enum", "typing"}
 
 # What opens sockets, and the modules that may: those that put a process together.
-OPENERS = {"RpcServer", "ReplicaPeer", "connect_redis", "insecure_channel", "open_channel"}
+OPENERS = {
+    "Peer",
+    "ReplicaPeer",
+    "RpcServer",
+    "connect_redis",
+    "insecure_channel",
+    "open_channel",
+}
 MAY_OPEN = {
     "catalog/__main__.py",
     "order/__main__.py",
     "frontend/parts.py",
-    "common/rpc_client.py",  # `open_channel` itself
-    "common/replicas.py",  # a peer opens its channel anew when another replica answers
+    "common/rpc_client.py",  # `open_channel` itself, and the peer that opens one anew
     "common/health.py",  # an entry: the probe of the containers
     "stack/observer_script.py",  # an entry: runs by itself in a container
     "bench/copies/floors/web.py",  # another

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import grpc
 import pytest
 
-from common import errors, logs, rpc_client, rpc_server
+from common import errors, logs, rpc_server
 from common.errors import (
     BourseError,
     Busy,
     Internal,
     OutcomeUnknown,
     Unavailable,
+    WrongPeer,
     from_rpc_error,
 )
+from common.rpc_client import Peer, open_channel
 from proto import bourse_pb2, bourse_pb2_grpc
 
 KINDS = [
     kind
     for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, BourseError) and kind is not BourseError
+    if isinstance(kind, type) and issubclass(kind, BourseError)
+    if kind not in (BourseError, WrongPeer)  # which no service answers
 ]
 
 
@@ -66,25 +70,29 @@ def server(catalog: ScriptedCatalog) -> Iterator[rpc_server.RpcServer]:
 
 
 @pytest.fixture
-def stub(server: rpc_server.RpcServer) -> Iterator[bourse_pb2_grpc.CatalogServiceStub]:
-    port = server.start(["bourse.v1.CatalogService"])
-    with rpc_client.open_channel(f"127.0.0.1:{port}") as channel:
-        yield bourse_pb2_grpc.CatalogServiceStub(channel)
+def address(server: rpc_server.RpcServer) -> str:
+    return f"127.0.0.1:{server.start(['bourse.v1.CatalogService'])}"
 
 
-Call = Callable[[bourse_pb2_grpc.CatalogServiceStub, float], object]
+@pytest.fixture
+def peer(address: str) -> Iterator[Peer]:
+    with closing(make_peer(address)) as peer:
+        yield peer
 
 
-def lookup(stub: bourse_pb2_grpc.CatalogServiceStub, timeout_s: float = 10) -> object:
-    return rpc_client.call(stub.Lookup, bourse_pb2.LookupRequest(name="stock1"), timeout_s)
+def make_peer(address: str) -> Peer:
+    return Peer("the catalog", address, bourse_pb2_grpc.CatalogServiceStub)
 
 
-def journal(stub: bourse_pb2_grpc.CatalogServiceStub, timeout_s: float = 10) -> object:
-    metadata = rpc_client.call_metadata()
-    try:
-        return list(stub.Journal(bourse_pb2.SyncRequest(), timeout=timeout_s, metadata=metadata))
-    except grpc.RpcError as error:
-        raise from_rpc_error(error) from None
+Call = Callable[[Peer, float], object]
+
+
+def lookup(peer: Peer, timeout_s: float = 10) -> object:
+    return peer.call("Lookup", bourse_pb2.LookupRequest(name="stock1"), timeout_s)
+
+
+def journal(peer: Peer, timeout_s: float = 10) -> object:
+    return list(peer.stream("Journal", bourse_pb2.SyncRequest(), timeout_s))
 
 
 BOTH = pytest.mark.parametrize("call", [lookup, journal])
@@ -103,14 +111,14 @@ def test_every_error_has_a_message_of_its_own() -> None:
 @BOTH
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_error_crosses_the_wire_as_itself(
-    stub: bourse_pb2_grpc.CatalogServiceStub,
+    peer: Peer,
     catalog: ScriptedCatalog,
     call: Call,
     kind: type[BourseError],
 ) -> None:
     catalog.will_raise(kind("of its own: ünïcode"))
     with pytest.raises(kind) as raised:
-        call(stub, 10)
+        call(peer, 10)
     assert type(raised.value) is kind
     if kind is not Internal:  # whose message stays in the logs
         assert raised.value.message == "of its own: ünïcode"
@@ -118,14 +126,14 @@ def test_an_error_crosses_the_wire_as_itself(
 
 @BOTH
 def test_an_unexpected_exception_is_told_to_the_log_only(
-    stub: bourse_pb2_grpc.CatalogServiceStub,
+    peer: Peer,
     catalog: ScriptedCatalog,
     caplog: pytest.LogCaptureFixture,
     call: Call,
 ) -> None:
     catalog.will_raise(RuntimeError("the secret of the house"))
     with pytest.raises(Internal) as raised:
-        call(stub, 10)
+        call(peer, 10)
     assert raised.value.message == "internal error"
     (record,) = [record for record in caplog.records if record.exc_info]
     assert record.exc_info is not None
@@ -134,27 +142,27 @@ def test_an_unexpected_exception_is_told_to_the_log_only(
 
 @BOTH
 def test_a_deadline_leaves_the_outcome_unknown(
-    stub: bourse_pb2_grpc.CatalogServiceStub, catalog: ScriptedCatalog, call: Call
+    peer: Peer, catalog: ScriptedCatalog, call: Call
 ) -> None:
     answered = threading.Event()
     catalog.act = lambda: answered.wait(10)
     with pytest.raises(OutcomeUnknown):
-        call(stub, 0.1)
+        call(peer, 0.1)
     answered.set()
 
 
 @BOTH
 def test_a_peer_that_is_away_is_unavailable(call: Call) -> None:
     with (
-        rpc_client.open_channel("127.0.0.1:1") as channel,
+        closing(make_peer("127.0.0.1:1")) as away,
         pytest.raises(Unavailable),
     ):
-        call(bourse_pb2_grpc.CatalogServiceStub(channel), 10)
+        call(away, 10)
 
 
 @BOTH
 def test_a_server_that_stops_meanwhile_is_unavailable(
-    stub: bourse_pb2_grpc.CatalogServiceStub,
+    peer: Peer,
     server: rpc_server.RpcServer,
     catalog: ScriptedCatalog,
     call: Call,
@@ -173,37 +181,38 @@ def test_a_server_that_stops_meanwhile_is_unavailable(
     stopper = threading.Thread(target=stop)
     stopper.start()
     with pytest.raises(Unavailable):
-        call(stub, 10)
+        call(peer, 10)
     stopped.set()
     stopper.join()
 
 
-def test_calls_beyond_the_bound_are_refused_at_once(
-    stub: bourse_pb2_grpc.CatalogServiceStub, catalog: ScriptedCatalog
-) -> None:
+def test_calls_beyond_the_bound_are_refused_at_once(address: str, catalog: ScriptedCatalog) -> None:
     answered = threading.Event()
     catalog.act = lambda: answered.wait(10)
     request = bourse_pb2.LookupRequest()
-    bound = [stub.Lookup.future(request, timeout=10) for _ in range(3)]  # two served, one waits
-    while len(catalog.seen_ids) < 2:
-        threading.Event().wait(0.01)
-    with pytest.raises(Busy):
-        lookup(stub)
-    answered.set()
-    assert [call.result().name for call in bound] == ["answer"] * 3
+    with open_channel(address) as channel:
+        stub = bourse_pb2_grpc.CatalogServiceStub(channel)
+        bound = [stub.Lookup.future(request, timeout=10) for _ in range(3)]
+        while len(catalog.seen_ids) < 2:  # two served, one waits
+            threading.Event().wait(0.01)
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.Lookup(request, timeout=10)
+        assert type(from_rpc_error(refused.value)) is Busy
+        answered.set()
+        assert [call.result().name for call in bound] == ["answer"] * 3
 
 
 @BOTH
 def test_the_request_id_goes_with_the_call_and_no_further(
-    stub: bourse_pb2_grpc.CatalogServiceStub, catalog: ScriptedCatalog, call: Call
+    peer: Peer, catalog: ScriptedCatalog, call: Call
 ) -> None:
     before = logs.request_id.set("key-1")
-    call(stub, 10)
+    call(peer, 10)
     logs.request_id.reset(before)
     assert set(catalog.seen_ids) == {"key-1"}
     catalog.seen_ids.clear()
     for _ in range(4):  # every thread of the server
-        call(stub, 10)
+        call(peer, 10)
     assert set(catalog.seen_ids) == {"-"}
 
 
@@ -222,7 +231,7 @@ class ForeignError(grpc.RpcError):
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        (grpc.StatusCode.UNIMPLEMENTED, Internal),
+        (grpc.StatusCode.UNIMPLEMENTED, WrongPeer),  # another service has this address
         (grpc.StatusCode.UNKNOWN, Internal),
         (grpc.StatusCode.CANCELLED, Unavailable),  # a channel that was closed meanwhile
     ],

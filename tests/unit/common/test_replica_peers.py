@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from common import logs, rpc_client
-from common.errors import BourseError, Busy, OutcomeUnknown, Unavailable
+from common.errors import BourseError, Busy, OutcomeUnknown, Unavailable, WrongPeer
 from common.replicas import ReplicaPeer, ask_all
 from proto import bourse_pb2
 from tests.support.replica_fakes import (
@@ -76,6 +76,19 @@ def is_alive(peer: ReplicaPeer, timeout_s: float = PATIENCE_S) -> Any:
     return peer.call("IsAlive", EMPTY, timeout_s)
 
 
+def count_opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Gets the address of each channel that is opened from now on."""
+    opened: list[str] = []
+
+    def count(address: str) -> Any:
+        opened.append(address)
+        return original(address)
+
+    original = rpc_client.open_channel
+    monkeypatch.setattr(rpc_client, "open_channel", count)
+    return opened
+
+
 # ---------------------------------------------------------------- one peer
 
 
@@ -120,15 +133,23 @@ def test_the_channel_made_anew_shares_no_connection_with_the_old_one(
         pending.answer()
 
 
-def test_a_name_that_stays_wrong_is_tried_anew_each_time(
-    names: TwoAddresses, peer: ReplicaPeer
+def test_a_name_that_stays_wrong_is_tried_anew_at_a_bounded_pace(
+    names: TwoAddresses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names.swap()
-    for _ in range(5):
-        with pytest.raises(Unavailable):
+    """Ids can be swapped in the settings, and then no new channel helps."""
+    now = 0.0
+    opened = count_opened(monkeypatch)
+    with closing(ReplicaPeer(1, names.address(1), lambda: now)) as peer:
+        names.swap()
+        for _ in range(50):
+            with pytest.raises(WrongPeer):
+                is_alive(peer)
+        assert len(opened) == 2  # another one at once, and no more
+        names.swap()
+        now += 0.5
+        with pytest.raises(WrongPeer):
             is_alive(peer)
-    names.swap()
-    assert is_alive(peer).replica_id == 1
+        assert is_alive(peer).replica_id == 1
 
 
 def test_calls_in_flight_on_the_old_channel_end_by_themselves(
@@ -155,22 +176,18 @@ def test_calls_in_flight_on_the_old_channel_end_by_themselves(
 
 
 def test_answers_to_the_old_channel_leave_the_new_one_alone(
-    names: TwoAddresses, peer: ReplicaPeer, monkeypatch: pytest.MonkeyPatch
+    names: TwoAddresses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names.swap()
-    late = [peer.start("IsAlive", EMPTY, PATIENCE_S) for _ in range(4)]
-    opened: list[str] = []
-
-    def count(address: str) -> Any:
-        opened.append(address)
-        return original(address)
-
-    original = rpc_client.open_channel
-    monkeypatch.setattr(rpc_client, "open_channel", count)
-    for pending in late:
-        with pytest.raises(Unavailable):
-            pending.answer()
-    assert len(opened) == 1
+    now = 0.0
+    opened = count_opened(monkeypatch)
+    with closing(ReplicaPeer(1, names.address(1), lambda: now)) as peer:
+        names.swap()
+        late = [peer.start("IsAlive", EMPTY, PATIENCE_S) for _ in range(4)]
+        for pending in late:
+            with pytest.raises(Unavailable):
+                pending.answer()
+            now += 10
+    assert len(opened) == 2
 
 
 @pytest.mark.parametrize("error", [Busy("full"), OutcomeUnknown("who knows")])
@@ -300,7 +317,7 @@ def test_every_peer_is_heard_of_once(replicas: Replicas) -> None:
     replicas[3].will("IsAlive", answers(bourse_pb2.AliveResponse(replica_id=1)))
     asked = list(ask(replicas))
     kinds = {replica_id: type(answer) for replica_id, answer in asked}
-    assert kinds == {1: Busy, 2: Unavailable, 3: Unavailable}
+    assert kinds == {1: Busy, 2: Unavailable, 3: WrongPeer}
     assert len(asked) == 3
 
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from common.errors import Busy
-from common.slots import Slots
+from common.rpc_server import Slots
 
 
 def test_who_finds_none_free_is_refused() -> None:

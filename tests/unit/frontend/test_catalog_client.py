@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from decimal import Decimal
 from typing import Any
 
 import grpc
 import pytest
 
-from common import rpc_client, rpc_server
+from common import rpc_server
 from common.errors import Busy, Damaged, Internal, InvalidRequest, Unavailable
 from common.replicas import ReplicaPeer
+from common.rpc_client import Peer
 from frontend.catalog_client import CatalogClient
 from frontend.model import OrderView, Quote
 from frontend.readiness import ServiceReadiness
@@ -60,6 +62,10 @@ class Clock:
         self.now += pause_s
 
 
+def make_peer(address: str) -> Peer:
+    return Peer("the catalog", address, bourse_pb2_grpc.CatalogServiceStub)
+
+
 @pytest.fixture
 def catalog() -> ScriptedCatalog:
     return ScriptedCatalog()
@@ -75,11 +81,11 @@ def server(catalog: ScriptedCatalog) -> Iterator[rpc_server.RpcServer]:
 
 
 @pytest.fixture
-def channel(server: rpc_server.RpcServer) -> Iterator[grpc.Channel]:
+def peer(server: rpc_server.RpcServer) -> Iterator[Peer]:
     port = server.start([CATALOG])
     server.set_serving(True)
-    with rpc_client.open_channel(f"127.0.0.1:{port}") as channel:
-        yield channel
+    with closing(make_peer(f"127.0.0.1:{port}")) as peer:
+        yield peer
 
 
 @pytest.fixture
@@ -88,8 +94,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def client(channel: grpc.Channel, clock: Clock) -> CatalogClient:
-    return CatalogClient(channel, 2.0, lambda: clock.now, clock.sleep)
+def client(peer: Peer, clock: Clock) -> CatalogClient:
+    return CatalogClient(peer, 2.0, lambda: clock.now, clock.sleep)
 
 
 @pytest.mark.parametrize("will_fill", [True, False])
@@ -169,11 +175,11 @@ def test_repeats_end_in_time(
 
 @pytest.mark.parametrize("read", READS)
 def test_a_silent_catalog_is_unavailable(
-    channel: grpc.Channel, catalog: ScriptedCatalog, read: Callable[[CatalogClient], object]
+    peer: Peer, catalog: ScriptedCatalog, read: Callable[[CatalogClient], object]
 ) -> None:
     catalog.silence.clear()
     with pytest.raises(Unavailable, match=r"^the catalog does not answer$"):
-        read(CatalogClient(channel, timeout_s=0.1))
+        read(CatalogClient(peer, timeout_s=0.1))
 
 
 @pytest.mark.parametrize("read", READS)

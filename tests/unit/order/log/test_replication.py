@@ -119,4 +119,4 @@ def test_another_replicas_answer_is_not_believed(
     assert world.replicator.in_sync() == [3]
     world.look(world.peers[0])
     assert world.replicator.in_sync() == [3]
-    assert "replica 2 cannot be brought up: replica 2: answered by replica 3" in caplog.messages
+    assert "replica 2 cannot be brought up: answered by replica 3" in caplog.messages
