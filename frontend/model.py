@@ -8,7 +8,6 @@ from enum import StrEnum
 from typing import Protocol
 
 from common.domain import Trade
-from frontend.quotes.cache import Token
 
 DONE = 1
 
@@ -29,11 +28,6 @@ class CacheResult(StrEnum):
     HIT = "HIT"
     MISS = "MISS"
     BYPASS = "BYPASS"
-
-
-# What a quote that is not cached is looked up with: the right to fill the cache, or, where there
-# is none, how the cache took part.
-NotCached = Token | CacheResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +66,11 @@ class Trades(Protocol):
 
 
 class Quotes(Protocol):
-    def cached(self, name: str) -> Quote | NotCached:
-        """The stock's quote if it is cached, else what a look-up is to be made with."""
-
-    def looked_up(self, name: str, missed: NotCached) -> tuple[Quote | None, CacheResult]:
-        """The stock as the catalog has it, or None if there is no such stock.
-
-        Args:
-            missed: what `cached` returned, before.
+    def find(self, name: str) -> tuple[Quote | None, CacheResult]:
+        """The stock's quote, None if there is no such stock, and how the cache took part.
 
         Raises:
-            Unavailable: the catalog cannot answer.
+            Unavailable: it is not cached and the catalog cannot answer.
         """
 
 
@@ -98,3 +86,13 @@ class Orders(Protocol):
 class Readiness(Protocol):
     def reason_not_ready(self) -> str | None:
         """None when requests can be served; otherwise what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the routes need."""
+
+    trades: Trades
+    quotes: Quotes
+    orders: Orders
+    readiness: Readiness

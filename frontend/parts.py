@@ -7,8 +7,7 @@ from contextlib import ExitStack
 from common.replicas import ReplicaPeer
 from common.rpc_client import Peer
 from frontend.catalog_client import CatalogClient
-from frontend.http.routes import Parts
-from frontend.model import Quotes
+from frontend.model import Parts, Quotes
 from frontend.order_reads import OrderReads
 from frontend.quotes.breaker import CircuitBreaker
 from frontend.quotes.cache import LRUCache

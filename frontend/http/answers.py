@@ -1,90 +1,87 @@
-"""Answers in JSON, errors among them: `{"error":{"code":…,"message":"…"}}`."""
+"""Answers, errors among them: `{"error":{"code":…,"message":"…"}}`. Nothing here needs Flask."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
+from http import HTTPStatus
 
-from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
-from common.errors import BourseError, Internal, Unavailable
-from frontend.model import Quote
+from common.errors import BourseError, Internal, NotFound, Unavailable
+from frontend.model import CacheResult, Quote
 
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1
 
-REQUEST_ID_HEADER = "X-Request-Id"
-COMMON_HEADERS = {"Cache-Control": "no-store"}
-
+_JSON = "application/json"
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
-
-def data_answer(data: Mapping[str, object]) -> Response:
-    return Response(data_body(data), mimetype="application/json")
+Headers = tuple[tuple[str, str], ...]
 
 
-def data_body(data: Mapping[str, object]) -> str:
-    return _json({"data": data})
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer without what all have: length, id, `Cache-Control`."""
+
+    status: HTTPStatus
+    body: str
+    headers: Headers = ()
+    content_type: str = _JSON
 
 
-def quote_answer(quote: Quote) -> Response:
-    return Response(quote_body(quote), mimetype="application/json")
+def text_answer(text: str) -> Answer:
+    return Answer(HTTPStatus.OK, text, content_type="text/plain; charset=utf-8")
+
+
+def data_answer(data: Mapping[str, object], *headers: tuple[str, str]) -> Answer:
+    return Answer(HTTPStatus.OK, _json({"data": data}), headers)
 
 
 @lru_cache(256)  # as with what is decoded: the same few again and again
-def quote_body(quote: Quote) -> str:
+def quote_answer(quote: Quote | None, cache_result: CacheResult) -> Answer:
+    cached = ("X-Cache", cache_result.value)
+    if quote is None:
+        return _error(NotFound.http_status, "stock not found", cached)
     # Two places fit a double: the nearest one prints as the price.
     price = float(quote.price)
-    return data_body({"name": quote.name, "price": price, "quantity": quote.quantity})
+    return data_answer({"name": quote.name, "price": price, "quantity": quote.quantity}, cached)
 
 
-def error_answer(error: BourseError) -> Response:
-    """The answer that the error table gives for an error."""
-    answer = Response(error_body(error.http_status, error.message), status=error.http_status)
-    answer.mimetype = "application/json"
+def error_answer(error: Exception, *headers: tuple[str, str]) -> Answer:
+    """The answer to any error: by the error table, by HTTP itself, or as a defect.
+
+    What a defect says is for the log, not for the caller.
+    """
+    if isinstance(error, HTTPException):
+        return _http_error(error)
+    if not isinstance(error, BourseError):
+        logger.error("unexpected error", exc_info=error)
+        error = Internal()
+    elif error.http_status == Internal.http_status:
+        logger.error("%s: %s", type(error).__name__, error.message)
+        error = Internal()
     if error.http_status == Unavailable.http_status:
-        answer.headers["Retry-After"] = str(RETRY_AFTER_S)
-    return answer
+        headers = ("Retry-After", str(RETRY_AFTER_S)), *headers
+    return _error(error.http_status, error.message, *headers)
 
 
-def error_body(code: int, message: str) -> str:
-    return _json({"error": {"code": int(code), "message": message}})
-
-
-def register_error_answers(app: Flask) -> None:
-    """Gives every error that leaves a route its JSON answer."""
-    app.register_error_handler(BourseError, _foreseen_error_answer)
-    app.register_error_handler(HTTPException, _http_error_answer)
-    app.register_error_handler(Exception, _unexpected_error_answer)
-
-
-def _foreseen_error_answer(error: BourseError) -> Response:
-    if error.http_status != Internal.http_status:
-        return error_answer(error)
-    # A defect behind us. What it says is for the log, not for the caller.
-    logger.error("%s: %s", type(error).__name__, error.message)
-    return error_answer(Internal())
-
-
-def _http_error_answer(error: HTTPException) -> Response:
+def _http_error(error: HTTPException) -> Answer:
     """Flask's and Werkzeug's own errors; their headers (`Allow`) stay."""
-    code = error.code or Internal.http_status
+    status = HTTPStatus(error.code or Internal.http_status)
     is_generic = error.description is type(error).description  # prose for browsers
     message = error.name if is_generic else str(error.description)
-    answer = Response(error_body(code, message), status=code)
-    for name, value in error.get_headers():
-        answer.headers[name] = value
-    answer.mimetype = "application/json"
-    return answer
+    headers = (header for header in error.get_headers() if header[0] != "Content-Type")
+    return _error(status, message, *headers)
 
 
-def _unexpected_error_answer(error: Exception) -> Response:
-    logger.error("unexpected error", exc_info=error)
-    return error_answer(Internal())
+def _error(status: HTTPStatus, message: str, *headers: tuple[str, str]) -> Answer:
+    body = _json({"error": {"code": status.value, "message": message}})
+    return Answer(status, body, headers)
 
 
 def _json(value: object) -> str:

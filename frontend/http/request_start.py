@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
-from typing import Any
+
+from frontend.http.validation import Environ
 
 # A request that is older when a thread takes it could not be answered within 10 s any more.
 LONGEST_WAIT_S = 5.0
@@ -18,7 +18,7 @@ LONGEST_WAIT_S = 5.0
 _STAMP = re.compile(r"t=([0-9]{1,15})")
 
 
-def elapsed_s(environ: Mapping[str, Any], now: float | None = None) -> float:
+def elapsed_s(environ: Environ, now: float | None = None) -> float:
     """How many seconds of the request's time are gone; 0 where no header tells.
 
     Args:
@@ -32,5 +32,5 @@ def elapsed_s(environ: Mapping[str, Any], now: float | None = None) -> float:
     return max(0.0, (time.time() if now is None else now) - int(stamp[1]) / 1000)
 
 
-def is_too_old(environ: Mapping[str, Any]) -> bool:
+def is_too_old(environ: Environ) -> bool:
     return elapsed_s(environ) > LONGEST_WAIT_S

@@ -1,84 +1,70 @@
-"""The HTTP interface: what is asked of which part, and how its answer is shown."""
+"""The HTTP interface: what is asked of which part, and how its answer is shown.
+
+Each route takes the WSGI environment of a request and returns the answer, or raises an error for
+which `frontend.http.answers.error_answer` has the answer. Flask calls them, and so does the
+fast path in front of it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from uuid import uuid4
-
-from flask import Blueprint, Response, request
 
 from common import logs
 from common.errors import NotFound, Unavailable
-from frontend.http.answers import data_answer, error_answer, quote_answer
-from frontend.http.done import KEY_HEADER, ORDERS_PATH, REPLAYED, decided, location
-from frontend.http.hits import STOCK_PARAMETER, STOCK_PATH, missed
+from frontend.http.answers import Answer, data_answer, error_answer, quote_answer, text_answer
 from frontend.http.request_start import elapsed_s
 from frontend.http.validation import (
+    Environ,
     idempotency_key,
     name_parameter,
     order_number_parameter,
     parse_trade,
     read_json_body,
 )
-from frontend.model import DONE, Decision, Orders, Quotes, Readiness, Trades
-from frontend.quotes.quotes import find_quote
+from frontend.model import DONE, Decision, Parts
+
+STOCKS_PATH = "/stocks"
+ORDERS_PATH = "/orders"
 
 _REFUSALS = {
     0: "Trading not permitted due to insufficient volume",
     -1: "stock not found",
 }
+_REPLAYED = ("Idempotency-Replayed", "true")
+
+Route = Callable[[Environ], Answer]
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the routes need."""
-
-    trades: Trades
-    quotes: Quotes
-    orders: Orders
-    readiness: Readiness
-
-
-def create_routes(parts: Parts) -> Blueprint:
-    routes = _Routes(parts)
-    blueprint = Blueprint("bourse", __name__)
-    blueprint.get("/hello")(routes.hello)
-    blueprint.get(STOCK_PATH)(routes.stock)
-    blueprint.post(ORDERS_PATH)(routes.trade)
-    blueprint.get(ORDERS_PATH)(routes.order)
-    blueprint.get("/healthz")(routes.alive)
-    blueprint.get("/readyz")(routes.ready)
-    return blueprint
-
-
-class _Routes:
+class Routes:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    def hello(self) -> Response:
-        name = name_parameter(request.query_string, "name")
-        return Response(f"Hello, {name}!", mimetype="text/plain")
+    def table(self) -> dict[tuple[str, str], Route]:
+        """The route of each method and path."""
+        return {
+            ("GET", "/hello"): self.hello,
+            ("GET", STOCKS_PATH): self.stock,
+            ("POST", ORDERS_PATH): self.trade,
+            ("GET", ORDERS_PATH): self.order,
+            ("GET", "/healthz"): self.alive,
+            ("GET", "/readyz"): self.ready,
+        }
 
-    def stock(self) -> Response:
-        name = name_parameter(request.query_string, STOCK_PARAMETER)
-        quote, cache_result = find_quote(self._parts.quotes, name, missed(request.environ))
-        answer = quote_answer(quote) if quote else error_answer(NotFound("stock not found"))
-        answer.headers["X-Cache"] = cache_result.value
-        return answer
+    def hello(self, environ: Environ) -> Answer:
+        return text_answer(f"Hello, {name_parameter(environ, 'name')}!")
 
-    def trade(self) -> Response:
-        was_decided = decided(request.environ)
-        if was_decided is not None:
-            if isinstance(was_decided.outcome, Exception):
-                raise was_decided.outcome
-            return _trade_answer(was_decided.outcome)
-        request_id = idempotency_key(request.headers.get(KEY_HEADER)) or str(uuid4())
+    def stock(self, environ: Environ) -> Answer:
+        return quote_answer(*self._parts.quotes.find(name_parameter(environ, "stockname")))
+
+    def trade(self, environ: Environ) -> Answer:
+        request_id = idempotency_key(environ.get("HTTP_IDEMPOTENCY_KEY")) or str(uuid4())
         logs.request_id.set(request_id)
-        trade = parse_trade(read_json_body(request), request_id)
-        return _trade_answer(self._parts.trades.trade(trade, elapsed_s(request.environ)))
+        trade = parse_trade(read_json_body(environ), request_id)
+        return _trade_answer(self._parts.trades.trade(trade, elapsed_s(environ)))
 
-    def order(self) -> Response:
-        number = order_number_parameter(request.query_string, "order-number")
+    def order(self, environ: Environ) -> Answer:
+        number = order_number_parameter(environ, "order-number")
         order = None if number is None else self._parts.orders.order(number)
         if order is None:
             raise NotFound("order not found")
@@ -91,23 +77,20 @@ class _Routes:
             }
         )
 
-    def alive(self) -> Response:
+    def alive(self, _environ: Environ) -> Answer:
         return data_answer({"status": "alive"})
 
-    def ready(self) -> Response:
+    def ready(self, _environ: Environ) -> Answer:
         reason = self._parts.readiness.reason_not_ready()
         if reason is not None:
             raise Unavailable(reason)
         return data_answer({"status": "ready"})
 
 
-def _trade_answer(decision: Decision) -> Response:
+def _trade_answer(decision: Decision) -> Answer:
     """The same answer for every copy of a request, save for the header that says so."""
-    if decision.status == DONE:
-        answer = data_answer({"transaction_number": decision.number})
-        answer.headers["Location"] = location(decision)
-    else:
-        answer = error_answer(NotFound(_REFUSALS[decision.status]))
-    if decision.replayed:
-        answer.headers.set(*REPLAYED)
-    return answer
+    replayed = (_REPLAYED,) if decision.replayed else ()
+    if decision.status != DONE:
+        return error_answer(NotFound(_REFUSALS[decision.status]), *replayed)
+    location = f"{ORDERS_PATH}?order-number={decision.number}"
+    return data_answer({"transaction_number": decision.number}, ("Location", location), *replayed)

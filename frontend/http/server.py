@@ -16,7 +16,7 @@ from gunicorn.glogging import Logger
 
 from common.logs import logging_config
 from frontend.http.app import create_app
-from frontend.http.routes import Parts
+from frontend.model import Parts
 from frontend.settings import FrontendSettings
 
 # An idle connection stays open this long: longer than the edge keeps one, and long enough for a

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any, Never
 from urllib.parse import parse_qsl
 
-from flask import Request
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.http import parse_options_header
+from werkzeug.wsgi import get_content_length, get_input_stream
 
 from common.domain import (
     BUY,
@@ -27,6 +28,10 @@ from common.errors import InvalidRequest
 
 MAX_BODY_BYTES = 16 * 1024
 
+Environ = dict[str, Any]  # a WSGI request
+
+_JSON = "application/json"
+
 _NAME_RULE = f"must be 1 to {MAX_NAME_LENGTH} printable characters"
 _MALFORMED_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _INTEGER = re.compile("(-?)([0-9]+)")
@@ -39,21 +44,21 @@ _TRADE_FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
 }
 
 
-def name_parameter(query_string: bytes, parameter: str) -> str:
+def name_parameter(environ: Environ, parameter: str) -> str:
     """The parameter as a name of a user or a stock."""
-    value = _parameter(query_string, parameter)
+    value = _parameter(environ, parameter)
     if not is_valid_name(value):
         raise InvalidRequest(f"query parameter {parameter}: {_NAME_RULE}")
     return value
 
 
-def order_number_parameter(query_string: bytes, parameter: str) -> int | None:
+def order_number_parameter(environ: Environ, parameter: str) -> int | None:
     """The parameter as an order number; None for an integer that can be no order.
 
     An integer may have any number of digits, so it is converted only when it is short:
     `int` refuses thousands of them.
     """
-    integer = _INTEGER.fullmatch(_parameter(query_string, parameter))
+    integer = _INTEGER.fullmatch(_parameter(environ, parameter))
     if integer is None:
         raise InvalidRequest(f"query parameter {parameter}: must be an integer")
     sign, digits = integer[1], integer[2].lstrip("0")
@@ -63,9 +68,10 @@ def order_number_parameter(query_string: bytes, parameter: str) -> int | None:
     return number if number <= MAX_ORDER_NUMBER else None
 
 
-def _parameter(query_string: bytes, parameter: str) -> str:
+def _parameter(environ: Environ, parameter: str) -> str:
+    text: str = environ["QUERY_STRING"]
     try:
-        text = query_string.decode("ascii")
+        text.encode("ascii")
         if _MALFORMED_ESCAPE.search(text):
             raise ValueError("malformed percent-encoding")
         pairs = parse_qsl(text, keep_blank_values=True, errors="strict")
@@ -94,7 +100,7 @@ def idempotency_key(header: str | None) -> str | None:
     return key
 
 
-def read_json_body(request: Request) -> bytes:
+def read_json_body(environ: Environ) -> bytes:
     """The whole body of a request that says it is JSON.
 
     Raises:
@@ -102,15 +108,15 @@ def read_json_body(request: Request) -> bytes:
         RequestEntityTooLarge: it is longer than MAX_BODY_BYTES, announced or not.
         InvalidRequest: it ends early, or its chunks are malformed.
     """
-    if request.mimetype != "application/json":
-        raise UnsupportedMediaType("Content-Type must be application/json")
-    announced = request.content_length
+    if parse_options_header(environ.get("CONTENT_TYPE"))[0].lower() != _JSON:
+        raise UnsupportedMediaType(f"Content-Type must be {_JSON}")
+    announced = get_content_length(environ)
     if announced is not None and announced > MAX_BODY_BYTES:
         raise _too_large()
     try:
         # One byte more than allowed tells a body that is too long. Werkzeug's own limit would
         # cut a chunked one off in silence.
-        body = request.stream.read(MAX_BODY_BYTES + 1)
+        body = get_input_stream(environ).read(MAX_BODY_BYTES + 1)
     except Exception as error:
         raise InvalidRequest("the body is incomplete or malformed") from error
     if len(body) > MAX_BODY_BYTES:

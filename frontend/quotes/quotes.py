@@ -11,7 +11,7 @@ from typing import Protocol
 
 import redis
 
-from frontend.model import CacheResult, NotCached, Quote, Quotes
+from frontend.model import CacheResult, Quote
 from frontend.quotes.breaker import CircuitBreaker, CircuitOpen
 from frontend.quotes.cache import Hit, Miss, PutOutcome, Token
 
@@ -42,33 +42,13 @@ class QuoteCache(Protocol):
     def remove(self, name: str) -> None: ...
 
 
-def find_quote(
-    quotes: Quotes, name: str, found: Quote | NotCached | None = None
-) -> tuple[Quote | None, CacheResult]:
-    """The stock's quote, None if there is no such stock, and how the cache took part.
-
-    Args:
-        found: what the cache has said already, if it was asked.
-
-    Raises:
-        Unavailable: it is not cached and the catalog cannot answer.
-    """
-    found = found or quotes.cached(name)
-    if isinstance(found, Quote):
-        return found, CacheResult.HIT
-    return quotes.looked_up(name, found)
-
-
 class UncachedQuotes:
     """Every quote straight from the catalog."""
 
     def __init__(self, catalog: CatalogLookup) -> None:
         self._catalog = catalog
 
-    def cached(self, _name: str) -> CacheResult:
-        return CacheResult.BYPASS
-
-    def looked_up(self, name: str, _missed: NotCached) -> tuple[Quote | None, CacheResult]:
+    def find(self, name: str) -> tuple[Quote | None, CacheResult]:
         return self._catalog.lookup(name, will_fill=False), CacheResult.BYPASS
 
 
@@ -84,7 +64,19 @@ class CachedQuotes:
         self._cache = cache
         self._breaker = breaker
 
-    def cached(self, name: str) -> Quote | NotCached:
+    def find(self, name: str) -> tuple[Quote | None, CacheResult]:
+        found = self._cached(name)
+        if isinstance(found, Quote):
+            return found, CacheResult.HIT
+        if isinstance(found, CacheResult):
+            return self._catalog.lookup(name, will_fill=False), found
+        quote = self._catalog.lookup(name, will_fill=True)  # after the token was taken
+        if quote is not None:
+            self._fill(quote, found)
+        return quote, CacheResult.MISS
+
+    def _cached(self, name: str) -> Quote | Token | CacheResult:
+        """What is cached; else the right to fill the cache, or how the cache took part."""
         try:
             found = self._breaker.call(lambda: self._cache.get(name))
         except (redis.RedisError, CircuitOpen):
@@ -97,14 +89,6 @@ class CachedQuotes:
             logger.error("removing what is cached as %r: %s", name, error)
         self._attempt(lambda: self._cache.remove(name))
         return CacheResult.MISS
-
-    def looked_up(self, name: str, missed: NotCached) -> tuple[Quote | None, CacheResult]:
-        if isinstance(missed, CacheResult):
-            return self._catalog.lookup(name, will_fill=False), missed
-        quote = self._catalog.lookup(name, will_fill=True)  # after the token was taken
-        if quote is not None:
-            self._fill(quote, missed)
-        return quote, CacheResult.MISS
 
     def _fill(self, quote: Quote, token: Token) -> None:
         value = encode_quote(quote)

@@ -17,7 +17,6 @@ import pytest
 import redis
 
 from frontend.model import CacheResult
-from frontend.quotes.quotes import find_quote
 from tests.support.cache_world import CatalogInMemory, Worker
 from tests.support.mechanisms import taken_out
 from tests.support.redis_server import RedisServer, closed_port, running_redis
@@ -108,7 +107,7 @@ class Run:
         name = self._random.choice(STOCKS)
         for _ in range(2):  # the second sees what the first has filled, before others evict it
             at_least = self.history.acknowledged(name)
-            quote, result = find_quote(worker.quotes, name)
+            quote, result = worker.quotes.find(name)
             assert quote is not None
             self.history.looked_up(name, quote.version, at_least, result)
 

@@ -13,7 +13,7 @@ from common.domain import BUY, LEASE_MS, Trade
 from frontend.model import DONE, Decision, Quote
 from frontend.quotes.breaker import CircuitBreaker
 from frontend.quotes.cache import Hit, LRUCache, Miss, PutOutcome, Token
-from frontend.quotes.quotes import CachedQuotes, find_quote
+from frontend.quotes.quotes import CachedQuotes
 from frontend.quotes.redis_client import CALL_TIMEOUTS, OwnConnections, connect_redis
 from frontend.trading.invalidation import AnswerSafety
 
@@ -120,7 +120,7 @@ class Worker:
 
     def version(self, name: str) -> int:
         """As a lookup that starts now answers it."""
-        quote, _result = find_quote(self.quotes, name)
+        quote, _result = self.quotes.find(name)
         assert quote is not None
         return quote.version
 

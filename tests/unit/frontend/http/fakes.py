@@ -10,8 +10,7 @@ from decimal import Decimal
 from common import logs
 from common.domain import Trade
 from common.settings import load_settings
-from frontend.http.routes import Parts
-from frontend.model import CacheResult, Decision, NotCached, OrderView, Quote
+from frontend.model import CacheResult, Decision, OrderView, Parts, Quote
 from frontend.settings import FrontendSettings
 
 DONE = Decision(status=1, number=3, version=7, lease_ms=0, replayed=False)
@@ -40,14 +39,7 @@ class FakeQuotes:
         self.cache_result = CacheResult.MISS
         self.error: Exception | None = None
 
-    def cached(self, name: str) -> Quote | NotCached:
-        if self.cache_result is CacheResult.HIT and self.error is None:
-            self.calls.append(name)
-            return self.stocks[name]
-        return self.cache_result
-
-    def looked_up(self, name: str, missed: NotCached) -> tuple[Quote | None, CacheResult]:
-        assert missed is self.cache_result
+    def find(self, name: str) -> tuple[Quote | None, CacheResult]:
         self.calls.append(name)
         if self.error is not None:
             raise self.error

@@ -17,7 +17,6 @@ from frontend.quotes.quotes import (
     UncachedQuotes,
     decode_quote,
     encode_quote,
-    find_quote,
 )
 
 QUOTE = Quote("stock1", Decimal("25.78"), quantity=100, version=7)
@@ -87,14 +86,14 @@ def quotes(parts: FakeParts, breaker: CircuitBreaker) -> CachedQuotes:
 
 def test_a_hit_asks_nobody_else(parts: FakeParts, quotes: CachedQuotes) -> None:
     parts.found = Hit(encode_quote(QUOTE))
-    assert find_quote(quotes, "stock1") == (QUOTE, CacheResult.HIT)
+    assert quotes.find("stock1") == (QUOTE, CacheResult.HIT)
     assert parts.events == [("get", "stock1")]
 
 
 def test_a_miss_takes_the_token_then_looks_up_then_fills(
     parts: FakeParts, quotes: CachedQuotes
 ) -> None:
-    assert find_quote(quotes, "stock1") == (QUOTE, CacheResult.MISS)
+    assert quotes.find("stock1") == (QUOTE, CacheResult.MISS)
     assert parts.events == [
         ("get", "stock1"),
         ("lookup", "stock1", True),
@@ -104,7 +103,7 @@ def test_a_miss_takes_the_token_then_looks_up_then_fills(
 
 def test_an_unknown_stock_is_not_cached(parts: FakeParts, quotes: CachedQuotes) -> None:
     parts.stock = None
-    assert find_quote(quotes, "stock1") == (None, CacheResult.MISS)
+    assert quotes.find("stock1") == (None, CacheResult.MISS)
     assert parts.events == [("get", "stock1"), ("lookup", "stock1", True)]
 
 
@@ -112,7 +111,7 @@ def test_a_failing_cache_is_passed_by_without_a_lease(
     parts: FakeParts, quotes: CachedQuotes
 ) -> None:
     parts.cache_error = redis.TimeoutError("slow")
-    assert find_quote(quotes, "stock1") == (QUOTE, CacheResult.BYPASS)
+    assert quotes.find("stock1") == (QUOTE, CacheResult.BYPASS)
     assert parts.events == [("get", "stock1"), ("lookup", "stock1", False)]
 
 
@@ -126,7 +125,7 @@ def test_a_fill_that_fails_changes_nothing(
         raise redis.TimeoutError("slow")
 
     monkeypatch.setattr(parts, "put", fail_to_put)
-    assert find_quote(quotes, "stock1") == (QUOTE, CacheResult.MISS)
+    assert quotes.find("stock1") == (QUOTE, CacheResult.MISS)
     assert breaker.failures == 1
 
 
@@ -135,17 +134,17 @@ def test_a_cache_that_keeps_failing_is_not_asked_for_a_while(
 ) -> None:
     parts.cache_error = redis.ConnectionError("gone")
     for _ in range(10):
-        assert find_quote(quotes, "stock1") == (QUOTE, CacheResult.BYPASS)
+        assert quotes.find("stock1") == (QUOTE, CacheResult.BYPASS)
     assert parts.events.count(("get", "stock1")) == 3
     parts.cache_error = None
     clock.now_s += 1.0
-    assert find_quote(quotes, "stock1") == (QUOTE, CacheResult.MISS)
+    assert quotes.find("stock1") == (QUOTE, CacheResult.MISS)
 
 
 def test_without_the_catalog_there_is_no_quote(parts: FakeParts, quotes: CachedQuotes) -> None:
     parts.catalog_error = Unavailable()
     with pytest.raises(Unavailable):
-        find_quote(quotes, "stock1")
+        quotes.find("stock1")
 
 
 def test_without_the_catalog_a_cached_quote_still_answers(
@@ -153,7 +152,7 @@ def test_without_the_catalog_a_cached_quote_still_answers(
 ) -> None:
     parts.catalog_error = Unavailable()
     parts.found = Hit(encode_quote(QUOTE))
-    assert find_quote(quotes, "stock1") == (QUOTE, CacheResult.HIT)
+    assert quotes.find("stock1") == (QUOTE, CacheResult.HIT)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +177,7 @@ def test_what_is_no_quote_is_a_miss_logged_and_removed(
     parts: FakeParts, quotes: CachedQuotes, caplog: pytest.LogCaptureFixture, value: str
 ) -> None:
     parts.found = Hit(value)
-    assert find_quote(quotes, "stock1") == (QUOTE, CacheResult.MISS)
+    assert quotes.find("stock1") == (QUOTE, CacheResult.MISS)
     assert parts.events == [("get", "stock1"), ("remove", "stock1"), ("lookup", "stock1", False)]
     [record] = caplog.records
     assert record.levelno == logging.ERROR
@@ -193,7 +192,7 @@ def test_a_price_survives_the_cache_exactly(price: str) -> None:
 
 
 def test_without_a_cache_every_quote_is_the_catalogs(parts: FakeParts) -> None:
-    assert find_quote(UncachedQuotes(parts), "stock1") == (QUOTE, CacheResult.BYPASS)
+    assert UncachedQuotes(parts).find("stock1") == (QUOTE, CacheResult.BYPASS)
     assert parts.events == [("lookup", "stock1", False)]
 
 
