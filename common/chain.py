@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from itertools import count
@@ -43,7 +43,11 @@ class _Chunk(NamedTuple):
         return digest if is_whole else None
 
 
-def verify_chain(path: Path, table: str) -> tuple[int, bytes]:
+def _nothing() -> None:
+    pass
+
+
+def verify_chain(path: Path, table: str, check: Callable[[], None] = _nothing) -> tuple[int, bytes]:
     """Verifies that the rows of a table are numbered from 1 and that each continues the chain.
 
     SQLite frames the rows, in threads of its own, and Python hashes them. What seems wrong that
@@ -51,6 +55,7 @@ def verify_chain(path: Path, table: str) -> tuple[int, bytes]:
 
     Args:
         table: has a column for each field of an `Order`; `number` is its primary key.
+        check: called again and again; what it raises ends the verifying.
 
     Returns:
         The last row's number and digest.
@@ -61,15 +66,18 @@ def verify_chain(path: Path, table: str) -> tuple[int, bytes]:
     """
     number, digest = 0, EMPTY_DIGEST
     for chunk in _chunks(path, table):
+        check()
         after = chunk.continues(number, digest)
         if after is None:
-            return _verify_each_row(path, table)
+            return _verify_each_row(path, table, check)
         number, digest = chunk.last_number, after
     with closing(_connect(path)) as connection:
         first_and_last = connection.execute(
             f"SELECT ifnull(min(number), 1), ifnull(max(number), 0) FROM {table}"  # noqa: S608 - ours
         ).fetchone()
-    return (number, digest) if first_and_last == (1, number) else _verify_each_row(path, table)
+    if first_and_last != (1, number):
+        return _verify_each_row(path, table, check)
+    return number, digest
 
 
 def _chunks(path: Path, table: str) -> Iterator[_Chunk]:
@@ -101,11 +109,12 @@ def _chunks(path: Path, table: str) -> Iterator[_Chunk]:
             yield chunk
 
 
-def _verify_each_row(path: Path, table: str) -> tuple[int, bytes]:
+def _verify_each_row(path: Path, table: str, check: Callable[[], None]) -> tuple[int, bytes]:
     number, digest = 0, EMPTY_DIGEST
     columns = ", ".join((*FRAMED_FIELDS, "digest"))
     with closing(_connect(path)) as connection:
         for values in connection.execute(f"SELECT {columns} FROM {table} ORDER BY number"):  # noqa: S608 - ours
+            check()
             row = Order(*values)
             digest = next_digest(digest, row)
             number += 1

@@ -7,6 +7,10 @@ import threading
 from types import FrameType
 
 
+class Stopped(Exception):
+    """The process was told to stop before its start was over."""
+
+
 def stop_event() -> threading.Event:
     """An event that SIGTERM and SIGINT set. Call it in the main thread, before other work."""
     stopping = threading.Event()

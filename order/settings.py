@@ -29,9 +29,7 @@ class CallLimits:
     lookups: int  # of an order
     appends: int  # rows that a leader sends
     saves: int
-    streams: (
-        int  # of the log, and as many of updates, which must not keep a replica from catching up
-    )
+    streams: int  # of the log, and as many of updates
 
     @property
     def total(self) -> int:

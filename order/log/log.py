@@ -8,7 +8,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -46,8 +46,11 @@ class OrderLog:
     catalog's journal gives back.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, check: Callable[[], None] = lambda: None) -> None:
         """Opens the log and verifies its chain from the first row to the last.
+
+        Args:
+            check: called again and again while it verifies; what it raises ends that.
 
         Raises:
             Damaged: the file is not a log of this schema, or its chain is broken.
@@ -60,7 +63,7 @@ class OrderLog:
                 self._writer = undo.enter_context(closing(_connect(path)))
                 _create_or_check(self._writer)
                 _check_writable(self._writer, path)
-                self.last_number, self.digest = self._verify()
+                self.last_number, self.digest = self._verify(check)
                 self.first_digest = _first_digest(self._writer)
                 self._reader = undo.enter_context(closing(_connect(path)))
                 undo.pop_all()
@@ -147,27 +150,31 @@ class OrderLog:
             logger.warning("the write-ahead log stays: %s", explain(error, self._path))
         self._writer.close()
 
-    def _verify(self) -> tuple[int, bytes]:
+    def _verify(self, check: Callable[[], None]) -> tuple[int, bytes]:
         # Without it, a damaged log is served ("log verified at start": test_failure_table.py).
         # The chain is read along the rows; whether each can be found by its number is another
         # question.
         ((verdict, *_),) = self._writer.execute("PRAGMA quick_check(1)").fetchall()
         if verdict != "ok":
             raise Damaged(" ".join(verdict.split()))
-        return verify_chain(self._path, "orders")
+        return verify_chain(self._path, "orders", check)
 
 
-def open_log(path: Path) -> tuple[OrderLog, str | None]:
+def open_log(path: Path, check: Callable[[], None] = lambda: None) -> tuple[OrderLog, str | None]:
     """Opens the log; a damaged one is set aside and replaced by an empty one.
 
-    Returns the log, and what was wrong with the one set aside (None: nothing).
+    Args:
+        check: as `OrderLog` takes it.
+
+    Returns:
+        The log, and what was wrong with the one set aside (None: nothing).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        return OrderLog(path), None
+        return OrderLog(path, check), None
     except Damaged as damage:
         aside = set_aside(path)
-        return OrderLog(path), f"{damage.message}; set aside as {aside.name}"
+        return OrderLog(path, check), f"{damage.message}; set aside as {aside.name}"
 
 
 def set_aside(path: Path) -> Path:

@@ -60,7 +60,7 @@ OPENERS = {
 }
 MAY_OPEN = {
     "catalog/__main__.py",
-    "order/__main__.py",
+    "order/parts.py",
     "frontend/parts.py",
     "common/rpc_client.py",  # `open_channel` itself, and the peer that opens one anew
     "common/health.py",  # an entry: the probe of the containers

@@ -106,6 +106,17 @@ def test_a_whole_chain_is_verified_without_looking_twice(
     assert verify_chain(path, "rows") == (count, ROWS[count - 1].digest if count else EMPTY_DIGEST)
 
 
+@pytest.mark.parametrize("looks_twice", [False, True])
+def test_verifying_can_be_ended(
+    written: Path, monkeypatch: pytest.MonkeyPatch, looks_twice: bool
+) -> None:
+    if looks_twice:
+        monkeypatch.setattr(chain._Chunk, "continues", lambda *_: None)
+    checks = iter(range(2))
+    with pytest.raises(StopIteration):
+        verify_chain(written, "rows", lambda: next(checks) and None)
+
+
 def test_a_frame_in_another_order_costs_a_second_look_only(
     written: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,259 @@
+"""The parts of a replica, built, wired, started and stopped: where to see how they fit together."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from common import rpc_client, rpc_server
+from common.errors import Contradiction, Damaged
+from common.redis_credentials import with_password_file
+from common.replicas import ReplicaPeer
+from order.leadership.identity import LogIdentity
+from order.leadership.node import Node
+from order.leadership.promotion import Promotion
+from order.leadership.replica import Replica
+from order.leadership.watchdog import Progress, Watchdog
+from order.log.catchup import catch_up
+from order.log.ledger import Ledger
+from order.log.log import OrderLog
+from order.log.replication import Replicator
+from order.service import OrderServicer
+from order.settings import OrderSettings
+from order.trading.catalog_client import CatalogClient
+from order.trading.pipeline import Pipeline
+from order.trading.publisher import Publisher, RedisPublisher, UpdateHub
+from order.trading.queue import TradeQueue
+from proto import bourse_pb2, bourse_pb2_grpc
+
+logger = logging.getLogger(__name__)
+
+_BATCH_LIMIT = 256
+_JOIN_TIMEOUT_S = 5.0
+_SERVICE = bourse_pb2.DESCRIPTOR.services_by_name["OrderService"].full_name
+
+
+class Service:
+    """One replica on its log, until it is told to stop or is over by itself.
+
+    Attributes:
+        over: set when it has found that it cannot go on with this log.
+        failed: and neither can the process.
+        wrong_log_because: why the log is not of this catalog; empty if that is not so.
+    """
+
+    def __init__(
+        self, settings: OrderSettings, log: OrderLog, is_signalled: Callable[[], bool]
+    ) -> None:
+        self.over = threading.Event()
+        self.failed = False
+        self.wrong_log_because = ""
+        self._settings = settings
+        self._log = log
+        self._is_signalled = is_signalled
+        self._ready = threading.Event()
+        self._node = Node(Replica(settings.order_id, log.last_number, log.digest))
+        self._ledger = Ledger(log, self._node)
+        self._progress = Progress()
+        self._peers = [
+            ReplicaPeer(replica_id, address)
+            for replica_id, address in settings.order_replicas.items()
+            if replica_id != settings.order_id
+        ]
+        self._catalog_peer = rpc_client.Peer(
+            "the catalog", settings.catalog_address, bourse_pb2_grpc.CatalogServiceStub
+        )
+        self._catalog = CatalogClient(self._catalog_peer, settings.pull_timeout_s)
+        self._hub = UpdateHub()
+        self._redis_publisher = RedisPublisher(_publishing_client(settings))
+        self._publisher = Publisher([self._hub, self._redis_publisher])
+        self._stream_publisher = Publisher([self._hub])
+        self._queue = TradeQueue(_BATCH_LIMIT, _BATCH_LIMIT, time.monotonic)
+        self._identity = self._make_identity()
+        self._replicator = self._make_replicator()
+        self._promotion = self._make_promotion()
+        self._watchdog = Watchdog(self._progress, self._promotion.give_up, settings.stuck_after_s)
+        self._pipeline_thread = threading.Thread(
+            target=self._make_pipeline().run, name="pipeline", daemon=True
+        )
+        self._server = rpc_server.RpcServer(
+            settings.listen_address,
+            settings.order_threadpool_size,
+            queue_limit=settings.order_threadpool_size,
+        )
+        bourse_pb2_grpc.add_OrderServiceServicer_to_server(
+            self._make_servicer(), self._server.grpc_server
+        )
+
+    def start(self) -> None:
+        """Serves peers at once, and says it is ready when it has caught up.
+
+        Raises:
+            Unavailable: the address cannot be bound.
+        """
+        port = self._server.start([_SERVICE])
+        self._redis_publisher.start()
+        self._pipeline_thread.start()
+        self._watchdog.start()
+        self._replicator.start()
+        logger.info("listening on port %d, last number %d", port, self._log.last_number)
+        self._identity.look()
+        if self._identity.matches:
+            self._catch_up()
+        self._ready.set()
+        self._say_serving()
+        self._identity.start()
+        if self._is_ready():
+            logger.info("ready, last number %d", self._node.view().position)
+
+    def stop(self) -> bool:
+        """Lets trades in flight finish, then closes everything in the order of their way.
+
+        False if a batch does not end, because the disk hangs: then nothing is closed. The rows
+        of that batch are in the catalog's journal.
+        """
+        self._server.stop(self._settings.shutdown_grace_s)
+        epoch = self._node.view().epoch
+        self._node.step(lambda replica: replica.step_down(epoch), "stopping")
+        self._queue.close()
+        self._pipeline_thread.join(_JOIN_TIMEOUT_S)
+        if self._pipeline_thread.is_alive():
+            return False
+        self._watchdog.stop()
+        self._identity.stop()
+        self._replicator.stop()
+        self._redis_publisher.stop()
+        for peer in self._peers:
+            peer.close()
+        self._catalog_peer.close()
+        self._log.close()
+        return True
+
+    # ------------------------------------------------------------ what the parts report
+
+    def _halt(self, reason: str) -> None:
+        """Ends the whole process: going on would serve data that contradicts itself."""
+        logger.critical("stopping for good: %s", reason)
+        self.failed = True
+        self.over.set()
+
+    def _give_up_log(self, reason: str) -> None:
+        """Ends this service, for another to begin without this log."""
+        self.wrong_log_because = reason
+        self.over.set()
+
+    def _is_stopping(self) -> bool:
+        return self._is_signalled() or self.over.is_set()
+
+    def _is_ready(self) -> bool:
+        return self._ready.is_set() and self._identity.matches
+
+    def _say_serving(self) -> None:
+        self._server.set_serving(self._is_ready())
+
+    def _catch_up(self) -> None:
+        try:
+            catch_up(
+                self._node,
+                self._ledger,
+                self._peers,
+                peer_timeout_s=self._settings.peer_timeout_s,
+                pull_timeout_s=self._settings.pull_timeout_s,
+                publish=self._stream_publisher.publish,
+                is_stopping=self._is_stopping,
+            )
+        except Contradiction as denial:
+            logger.critical("the leader's log contradicts this one: %s", denial)
+        except Damaged as error:
+            self._halt(error.message)
+
+    # ------------------------------------------------------------ building
+
+    def _make_identity(self) -> LogIdentity:
+        return LogIdentity(
+            self._node,
+            self._catalog,
+            self._peers,
+            first_digest=lambda: self._log.first_digest,
+            replica_count=len(self._settings.order_replicas),
+            peer_timeout_s=self._settings.peer_timeout_s,
+            on_change=lambda _matches: self._say_serving(),
+            on_wrong_log=self._give_up_log,
+        )
+
+    def _make_replicator(self) -> Replicator:
+        return Replicator(
+            self._node,
+            self._log,
+            self._ledger,
+            self._peers,
+            replication_timeout_s=self._settings.replication_timeout_s,
+            catch_up_timeout_s=self._settings.peer_timeout_s,
+            interval_s=self._settings.catch_up_interval_s,
+        )
+
+    def _make_promotion(self) -> Promotion:
+        return Promotion(
+            self._node,
+            self._catalog,
+            self._ledger,
+            self._publisher.publish,
+            self._identity,
+            progress=self._progress,
+            fence_timeout_s=self._settings.fence_timeout_s,
+            patience_s=self._settings.commit_patience_s,
+            halt=self._halt,
+        )
+
+    def _make_pipeline(self) -> Pipeline:
+        return Pipeline(
+            node=self._node,
+            queue=self._queue,
+            catalog=self._catalog,
+            ledger=self._ledger,
+            followers=self._replicator,
+            publisher=self._publisher,
+            resign=self._promotion.resign,
+            identity=self._identity,
+            progress=self._progress,
+            attempt_timeout_s=self._settings.commit_attempt_timeout_s,
+            patience_s=self._settings.commit_patience_s,
+            halt=self._halt,
+        )
+
+    def _make_servicer(self) -> OrderServicer:
+        return OrderServicer(
+            node=self._node,
+            log=self._log,
+            ledger=self._ledger,
+            queue=self._queue,
+            promotion=self._promotion,
+            replica_ids=self._settings.order_replicas,
+            replicator=self._replicator,
+            hub=self._hub,
+            stream_publisher=self._stream_publisher,
+            limits=self._settings.call_limits,
+            is_ready=self._is_ready,
+            may_serve_orders=lambda: self._identity.may_serve_orders,
+            is_stopping=self._is_stopping,
+        )
+
+
+def _publishing_client(settings: OrderSettings) -> redis.Redis:
+    url, credentials = with_password_file(settings.redis_url, settings.redis_password_file)
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=settings.redis_timeout_s,
+        socket_connect_timeout=settings.redis_timeout_s,
+        retry=Retry(NoBackoff(), 1, (redis.ConnectionError,)),
+        # Its user may publish, and nothing else: not tell who its client is either.
+        protocol=2,
+        driver_info=None,
+        **credentials,
+    )

@@ -1,0 +1,125 @@
+"""The process of a replica: a log that is set aside, and being told to stop meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from order import __main__ as order_main
+from order.log.log import OrderLog
+from order.log.log import set_aside as set_log_aside
+from tests.unit.order.fakes import make_rows
+
+ROWS = make_rows(3)
+UNCHANGED = {"version": 1, "incremental": True}
+
+
+class Life:
+    """Stands in for a service that is over as soon as it has started."""
+
+    begun_with: list[int]  # the last number of each life's log
+    in_each: list[Callable[[Life], None]]  # what happens in them
+
+    def __init__(self, _settings: object, log: OrderLog, _is_signalled: object) -> None:
+        self.failed = False
+        self.wrong_log_because = ""
+        self.over = threading.Event()
+        self.over.set()
+        self._log = log
+        self.begun_with.append(log.last_number)
+
+    def start(self) -> None:
+        self.in_each.pop(0)(self)
+
+    def stop(self) -> bool:
+        self._log.close()
+        return True
+
+
+def stop_this_process() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.fixture
+def lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Life]]:
+    """Of a replica with three rows in its log."""
+    Life.begun_with, Life.in_each = [], []
+    monkeypatch.setattr(order_main, "Service", Life)
+    monkeypatch.setattr(order_main, "logging_config", lambda *_: UNCHANGED)
+    monkeypatch.setattr(logging, "shutdown", lambda: None)
+    monkeypatch.setenv("ORDER_ID", "1")
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    with closing(OrderLog(tmp_path / "orders.db")) as log:
+        log.append(ROWS)
+    yield Life
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def find_log_wrong(life: Life) -> None:
+    life.wrong_log_because = "it is of another catalog"
+
+
+def test_a_wrong_log_is_set_aside_and_the_replica_begins_anew(
+    lives: type[Life], tmp_path: Path
+) -> None:
+    lives.in_each += [find_log_wrong, lambda _life: stop_this_process()]
+    assert order_main.main() == 0
+    assert lives.begun_with == [3, 0]
+    (aside,) = tmp_path.glob("orders.db.damaged-*")
+    with closing(OrderLog(aside)) as log:
+        assert log.rows(0) == ROWS
+
+
+def test_who_is_told_to_stop_while_a_log_is_set_aside_stops(
+    lives: type[Life], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def set_aside_and_be_told(path: Path) -> Path:
+        aside = set_log_aside(path)
+        stop_this_process()
+        return aside
+
+    monkeypatch.setattr(order_main, "set_aside", set_aside_and_be_told)
+    lives.in_each += [find_log_wrong]
+    assert order_main.main() == 0
+    assert lives.begun_with == [3]
+
+
+def test_who_is_told_to_stop_while_its_log_is_wrong_stops(lives: type[Life]) -> None:
+    def find_log_wrong_and_be_told(life: Life) -> None:
+        find_log_wrong(life)
+        stop_this_process()
+
+    lives.in_each += [find_log_wrong_and_be_told]
+    assert order_main.main() == 0
+    assert lives.begun_with == [3]
+
+
+def test_who_is_told_to_stop_while_it_verifies_its_log_stops_at_once(
+    lives: type[Life], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify = OrderLog._verify
+
+    def be_told_and_verify(log: OrderLog, check: Callable[[], None]) -> tuple[int, bytes]:
+        stop_this_process()
+        return verify(log, check)
+
+    monkeypatch.setattr(OrderLog, "_verify", be_told_and_verify)
+    assert order_main.main() == 0
+    assert lives.begun_with == []
+
+
+def test_a_service_that_failed_is_an_error(lives: type[Life]) -> None:
+    def fail(life: Life) -> None:
+        life.failed = True
+
+    lives.in_each += [fail]
+    assert order_main.main() == 1
