@@ -32,7 +32,7 @@ class CacheResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """How a trade was decided, once and for ever."""
+    """What the leader answered: how a trade was decided, once and for ever."""
 
     status: int  # DONE, 0 not permitted, -1 unknown stock
     number: int  # -1 when not done
@@ -61,7 +61,7 @@ class Trades(Protocol):
         Raises:
             KeyReused: the request id was decided for another trade.
             OutcomeUnknown: it may have been executed, or may yet be.
-            Unavailable: it was not executed; nobody can take it now.
+            Unavailable: nobody can take it now. No copy sent from here was executed.
         """
 
 

@@ -12,14 +12,14 @@ from frontend.order_reads import OrderReads
 from frontend.quotes.breaker import CircuitBreaker
 from frontend.quotes.cache import LRUCache
 from frontend.quotes.quotes import CachedQuotes, UncachedQuotes
-from frontend.quotes.redis_client import CALL_TIMEOUTS, OwnConnections, connect_redis
+from frontend.quotes.redis_client import OwnConnections, connect_redis
 from frontend.quotes.subscriber import InvalidationSubscriber
 from frontend.readiness import ServiceReadiness
 from frontend.settings import FrontendSettings
 from frontend.trading.election import Election
-from frontend.trading.invalidation import AnswerSafety
+from frontend.trading.invalidation import CacheInvalidation
 from frontend.trading.leader import LeaderClient
-from frontend.trading.trading import AcknowledgedTrades
+from frontend.trading.trading import Trading
 from proto import bourse_pb2_grpc
 
 
@@ -32,23 +32,15 @@ def build_parts(settings: FrontendSettings, resources: ExitStack) -> Parts:
     catalog = _open_catalog(settings, resources)
     peers = _open_replicas(settings, resources)
     cache = _open_cache(settings, resources)
-    safety = AnswerSafety(
-        cache,
-        threads=settings.web_threads,
-        call_takes_s=CALL_TIMEOUTS * settings.redis_timeout_s,
-    )
-    resources.callback(safety.close)
+    invalidation = CacheInvalidation(cache)
+    resources.callback(invalidation.close)
     election = Election(
         peers, settings.probe_timeout_s, settings.election_timeout_s, catalog.is_reachable
     )
-    leader = LeaderClient(
-        election,
-        settings.trade_attempt_timeout_s,
-        settings.decision_timeout_s,
-        settle=safety.end_leases,
-    )
+    leader = LeaderClient(election, settings.trade_attempt_timeout_s, settings.decision_timeout_s)
+    resources.callback(leader.close)
     return Parts(
-        trades=AcknowledgedTrades(leader, safety),
+        trades=Trading(leader, invalidation),
         quotes=_quotes(settings, catalog, cache),
         orders=OrderReads(list(peers.values()), catalog, settings.trade_attempt_timeout_s),
         readiness=ServiceReadiness(catalog.is_reachable, peers.values()),
@@ -70,11 +62,11 @@ def _open_replicas(settings: FrontendSettings, resources: ExitStack) -> dict[int
 
 
 def _open_cache(settings: FrontendSettings, resources: ExitStack) -> LRUCache:
-    # Each thread may read, or wait for a trade to be safe; the subscriber keeps one for itself.
+    # Each thread that serves requests keeps one, and so do the invalidation and the subscriber.
     client = connect_redis(
         settings.redis_url,
         settings.redis_timeout_s,
-        max_connections=2 * settings.web_threads + 2,
+        max_connections=settings.web_threads + 4,
         password_file=settings.redis_password_file,
     )
     resources.callback(client.close)

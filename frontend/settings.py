@@ -37,7 +37,7 @@ class FrontendSettings(ServiceSettings):
     redis_timeout_s: Seconds = Field(default=0.2, description="one call to Redis")
     lookup_timeout_s: Seconds = Field(default=2.0, description="a lookup, with its repeats")
     trade_attempt_timeout_s: Seconds = Field(
-        default=0.75, description="one attempt of a trade, before the leader is doubted"
+        default=0.75, description="wait for a trade's answer, before the leader is doubted"
     )
     # With a lease's 5 s on top, an answer is still safe within the 10 s that every request gets.
     decision_timeout_s: Annotated[float, Field(gt=0, le=4.5, allow_inf_nan=False)] = Field(

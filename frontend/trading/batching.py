@@ -1,185 +1,147 @@
-"""Trades on their way to one leader: what comes while a call is out goes together in the next.
+"""A queue in front of a slow call: what comes while one call is out goes together in the next.
 
-This is group commit (DeWitt et al., 1984) at the sender's end: the busier the leader, the more
-trades share a call, and nobody waits for company. No thread of its own does the sending: the
-first trade that finds the line idle sends, and who has sent wakes the next to do so. A call
-that takes long is overtaken: behind a slow disk trades shall collect at the leader, not here.
+This is group commit (DeWitt et al., 1984) at the sender's end. The busier the other side, the more
+requests share a call, and a request that comes alone waits for nobody.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from enum import Enum, auto
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
-from common.domain import MAX_TRADES_PER_CALL, Trade
-from common.errors import BourseError, OutcomeUnknown
-from frontend.model import Decision
+from common.errors import BourseError, Busy, OutcomeUnknown, Unavailable
 
-# For a call that is out. While the leader and its disk are well it takes less.
-_LONGEST_WAIT_S = 0.05
+logger = logging.getLogger(__name__)
 
-Outcome = Decision | BourseError
-Send = Callable[[Sequence[Trade], float], Sequence[Outcome]]
-Settle = Callable[[Sequence[Trade], Sequence[Outcome]], Sequence[Outcome]]
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
 
 
 class NotSent(Exception):
-    """The trade was not sent to this leader: the call before it failed, or took too long."""
+    """The request was in no call."""
 
     def __init__(self, cause: BourseError) -> None:
         super().__init__(cause.message)
         self.cause = cause
 
 
-class _Turn(Enum):
-    WAITS = auto()
-    SENDS = auto()  # itself, and others along with it
-    IS_SENT = auto()
-    IS_OVER = auto()
+@dataclass(frozen=True, slots=True)
+class _Waiting(Generic[Request, Answer]):
+    request: Request
+    give_up_at: float
+    answer: Future[Answer] = field(default_factory=Future)
+
+    def not_sent(self, cause: BourseError) -> None:
+        if self.answer.set_running_or_notify_cancel():
+            self.answer.set_exception(NotSent(cause))
 
 
-class _Place:
-    """One trade's place in the line."""
-
-    __slots__ = ("_awake", "give_up_at", "outcome", "trade", "turn")
-
-    def __init__(self, trade: Trade, give_up_at: float) -> None:
-        self.trade = trade
-        self.give_up_at = give_up_at
-        self.turn = _Turn.WAITS
-        self.outcome: Outcome | NotSent = OutcomeUnknown()  # as it stands while the call is out
-        self._awake = threading.Lock()
-        self._awake.acquire()
-
-    def wait(self, timeout_s: float) -> None:
-        self._awake.acquire(timeout=max(0.0, timeout_s))
-
-    def wake(self, turn: _Turn) -> None:
-        self.turn = turn
-        self._awake.release()
-
-    def end(self) -> None:
-        self.wake(_Turn.IS_OVER)
-
-    def dismiss(self, cause: BourseError) -> None:
-        self.outcome = NotSent(cause)
-        self.end()
-
-
-class Line:
-    """Sends trades to one leader, from any number of threads.
+class BatchSender(Generic[Request, Answer]):
+    """A bounded queue and one thread that sends all that waits in it, one call after the other.
 
     Args:
-        send: makes one call, within so many seconds; returns the outcome of each trade, in
-            order, or raises BourseError when the call as a whole failed.
-        settle: gets trades and their outcomes, before anyone learns of them and while the next
-            call may already be out; returns the outcomes to give.
+        name: of the thread.
+        send: makes one call, within so many seconds. It returns an answer or an error for each
+            request, in order, or raises BourseError when the call as a whole failed.
+        batch_limit: requests in one call.
+        queue_limit: requests that wait for a call.
         clock: seconds, monotonic.
-        call_timeout_s: of one call, counted from when it is sent: a trade that waited for the
-            call before it has no less time, or a leader that is merely slow would be doubted.
     """
 
     def __init__(
-        self, send: Send, settle: Settle, clock: Callable[[], float], call_timeout_s: float
+        self,
+        name: str,
+        send: Callable[[Sequence[Request], float], Sequence[Answer | BourseError]],
+        *,
+        batch_limit: int,
+        queue_limit: int,
+        clock: Callable[[], float],
     ) -> None:
         self._send = send
-        self._settle = settle
+        self._batch_limit = batch_limit
+        self._queue_limit = queue_limit
         self._clock = clock
-        self._call_timeout_s = call_timeout_s
-        self._changing = threading.Lock()
-        self._waiting: deque[_Place] = deque()  # at most one for each thread
-        self._awaited: _Place | None = None  # whose call the others wait for
+        self._waiting: deque[_Waiting[Request, Answer]] = deque()
+        self._is_closed = False
+        self._changed = threading.Condition()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
 
-    def trade(self, trade: Trade, give_up_at: float) -> Decision:
-        """How the trade was decided.
+    def put(self, request: Request, give_up_at: float) -> Future[Answer]:
+        """The answer that the request will get: an error, `NotSent`, or what `send` returns.
 
-        Args:
-            give_up_at: when the caller's time is over.
+        Whoever cancels it in time is not sent. The others share a call that lasts as long as the
+        most patient of them waits; who gives up earlier stops waiting, and does not end the call.
 
         Raises:
-            NotSent: no copy of it left.
-            BourseError: what the leader's answer stands for; OutcomeUnknown also when there was
-                none in time.
+            Busy: too many wait.
         """
-        place = _Place(trade, give_up_at)
-        with self._changing:
-            if self._awaited is None:
-                self._awaited = place
-                place.turn = _Turn.SENDS
-            else:
-                self._waiting.append(place)
-        if place.turn is not _Turn.SENDS:
-            place.wait(min(_LONGEST_WAIT_S, give_up_at - self._clock()))
-            self._overtake(place)
-        if place.turn is _Turn.SENDS:
-            self._send_with_others(place)
-        elif place.turn is _Turn.IS_SENT:
-            place.wait(give_up_at - self._clock())
-        outcome = place.outcome  # who did not wait to the end may find another one the next time
-        if isinstance(outcome, Decision):
-            return outcome
-        raise outcome
+        waiting: _Waiting[Request, Answer] = _Waiting(request, give_up_at)
+        with self._changed:
+            if len(self._waiting) >= self._queue_limit:
+                raise Busy
+            if not self._is_closed:
+                self._waiting.append(waiting)
+                self._changed.notify()
+                return waiting.answer
+        waiting.not_sent(Unavailable())
+        return waiting.answer
 
-    def _overtake(self, place: _Place) -> None:
-        """Has a place send that waited for long enough, if its time is not over."""
-        with self._changing:
-            if place.turn is not _Turn.WAITS:
-                return
-            self._waiting.remove(place)
-            if self._clock() < place.give_up_at:
-                self._awaited = place
-                place.turn = _Turn.SENDS
-            else:
-                place.outcome = NotSent(OutcomeUnknown())
+    def dismiss(self, cause: BourseError) -> None:
+        """Everybody in the queue is told that no call took them."""
+        with self._changed:
+            dismissed = list(self._waiting)
+            self._waiting.clear()
+        for waiting in dismissed:
+            waiting.not_sent(cause)
 
-    def _send_with_others(self, mine: _Place) -> None:
-        timeout_s = min(self._call_timeout_s, mine.give_up_at - self._clock())
-        # A call that ends with its sender's time would end for all who went along.
-        room = MAX_TRADES_PER_CALL - 1 if timeout_s == self._call_timeout_s else 0
-        with self._changing:
-            others = [self._waiting.popleft() for _ in range(min(len(self._waiting), room))]
-            for place in others:
-                place.turn = _Turn.IS_SENT
+    def close(self) -> None:
+        """Takes nothing more. The thread ends after the call that is out; nobody waits for it."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+        self.dismiss(Unavailable())
+
+    def _run(self) -> None:
+        while not self._is_closed:
+            if batch := self._next_batch():
+                self._send_batch(batch)
+
+    def _next_batch(self) -> list[_Waiting[Request, Answer]]:
+        """What waits, oldest first, without those that have given up."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._is_closed)
+            size = min(len(self._waiting), self._batch_limit)
+            taken = [self._waiting.popleft() for _ in range(size)]
+        now = self._clock()
+        for late in (one for one in taken if one.give_up_at <= now):
+            late.not_sent(OutcomeUnknown())
+        return [
+            one
+            for one in taken
+            if one.give_up_at > now and one.answer.set_running_or_notify_cancel()
+        ]
+
+    def _send_batch(self, batch: Sequence[_Waiting[Request, Answer]]) -> None:
+        """One call. Whatever becomes of it, everybody gets an answer and the thread goes on."""
+        timeout_s = max(one.give_up_at for one in batch) - self._clock()
+        answers: Sequence[tuple[_Waiting[Request, Answer], Answer | BourseError]]
         try:
-            self._send_all([mine, *others], timeout_s)
-        finally:
-            for place in others:
-                place.end()
-
-    def _send_all(self, places: Sequence[_Place], timeout_s: float) -> None:
-        sender, trades = places[0], [place.trade for place in places]
-        try:
-            outcomes = self._send(trades, timeout_s)
+            outcomes = self._send([one.request for one in batch], timeout_s)
+            answers = list(zip(batch, outcomes, strict=True))
         except BourseError as failure:
-            self._dismiss(sender, failure)
-            _note(places, [failure] * len(places))
-            return
+            # The other side is probably gone: who waits need not find out one after the other.
+            self.dismiss(failure)
+            answers = [(one, failure) for one in batch]
         except BaseException:
-            self._dismiss(sender, OutcomeUnknown())
-            raise
-        self._go_on(sender)
-        _note(places, outcomes)  # for whoever cannot wait until they are settled
-        _note(places, self._settle(trades, outcomes))
-
-    def _go_on(self, sender: _Place) -> None:
-        """Has the next one send, unless this call was overtaken."""
-        with self._changing:
-            if self._awaited is sender:
-                self._awaited = self._waiting.popleft() if self._waiting else None
-                if self._awaited is not None:
-                    self._awaited.wake(_Turn.SENDS)
-
-    def _dismiss(self, sender: _Place, failure: BourseError) -> None:
-        """Who waited for this call shall not be the next to find out that this leader is gone."""
-        with self._changing:
-            if self._awaited is sender:
-                self._awaited = None
-                while self._waiting:
-                    self._waiting.popleft().dismiss(failure)
-
-
-def _note(places: Sequence[_Place], outcomes: Sequence[Outcome]) -> None:
-    for place, outcome in zip(places, outcomes, strict=True):
-        place.outcome = outcome
+            logger.exception("unexpected error while sending %d requests", len(batch))
+            answers = [(one, OutcomeUnknown()) for one in batch]
+        for one, outcome in answers:
+            if isinstance(outcome, BourseError):
+                one.answer.set_exception(outcome)
+            else:
+                one.answer.set_result(outcome)

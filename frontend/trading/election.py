@@ -20,14 +20,20 @@ logger = logging.getLogger(__name__)
 
 # A candidate further behind the best one than this is asked last: it would promote for long.
 MAX_LAG = 1_000
-# While the catalog is down, between one attempt to have a leader elected and the next.
+# While the catalog is away: from the end of one round to the next, and the longest wait for a
+# round that another thread runs. Rounds are slow then, and threads are wanted for what needs no
+# catalog.
 _BETWEEN_ROUNDS_S = 0.5
 # An outage that nobody has met for so long is over, or is another one.
 _FORGET_OUTAGE_AFTER_S = 5.0
 
 
-class CatalogDown(Unavailable):
-    """Nobody leads, and nobody can: the catalog is not to be reached.
+class NoLeader(Unavailable):
+    """Nobody leads, and no candidate could take office."""
+
+
+class CatalogDown(NoLeader):
+    """Nobody can lead: the catalog cannot be reached.
 
     `since` is when that was first seen, on the clock of the election.
     """
@@ -35,6 +41,14 @@ class CatalogDown(Unavailable):
     def __init__(self, since: float) -> None:
         super().__init__("the catalog cannot be reached")
         self.since = since
+
+
+@dataclass(frozen=True, slots=True)
+class _Outage:
+    """The catalog is away."""
+
+    since: float
+    seen_at: float  # at the end of the last round
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +80,7 @@ class Election:
         self._candidate_timeout_s = candidate_timeout_s
         self._catalog_is_reachable = catalog_is_reachable
         self._clock = clock
-        self._catalog_down_since: float | None = None
-        self._next_round_at = clock()
+        self._outage: _Outage | None = None
         self._sharing = threading.Lock()
         self._current: Leadership | None = None
         self._round: Future[Leadership] | None = None
@@ -83,20 +96,22 @@ class Election:
             is_gone: its connection broke, so it is not asked a second time.
 
         Raises:
-            Unavailable: nobody leads and no candidate could take office.
+            NoLeader: nobody leads and no candidate could take office, or not in time.
             CatalogDown: nor can anyone, for the catalog cannot be reached from here either.
         """
+        now = self._clock()
         with self._sharing:
             if self._current is not None and self._current is not failed:
                 return self._current
             self._current = None
-            if self._catalog_down_since is not None and self._clock() < self._next_round_at:
-                raise CatalogDown(self._catalog_down_since)
+            outage = self._recent_outage(now)
+            if outage is not None and now < outage.seen_at + _BETWEEN_ROUNDS_S:
+                raise CatalogDown(outage.since)
             running, mine = self._round, Future[Leadership]()
             if running is None:
                 self._round = mine
         if running is not None:
-            return _wait_for(running, give_up_at - self._clock())
+            return _wait_for(running, give_up_at - now, outage)
         return self._run_round(mine, failed, give_up_at, is_gone)
 
     def _run_round(
@@ -110,18 +125,20 @@ class Election:
         try:
             found = self._find(failed, gone_id, give_up_at)
         except BaseException as error:
-            self._end_round(None)
+            self._end_round(None, error)
             mine.set_exception(error)
             raise
-        self._catalog_down_since = None
         self._end_round(found)
         mine.set_result(found)
         return found
 
-    def _end_round(self, found: Leadership | None) -> None:
-        """Before anyone hears of its result: who comes back at once shall begin another."""
+    def _end_round(self, found: Leadership | None, error: BaseException | None = None) -> None:
+        """Before anyone hears of its result: who comes back at once begins another."""
         with self._sharing:
             self._current, self._round = found, None
+            self._outage = None
+            if isinstance(error, CatalogDown):
+                self._outage = _Outage(error.since, self._clock())
 
     def _find(self, failed: Leadership | None, gone_id: int, give_up_at: float) -> Leadership:
         answers = self._ask_who_leads(failed, gone_id)
@@ -155,19 +172,15 @@ class Election:
             if leadership is not None:
                 self._broadcast(leadership)
                 return leadership
-        if not self._catalog_is_reachable():
-            raise CatalogDown(self._note_outage())
-        self._catalog_down_since = None
-        raise Unavailable("no order replica can take office now")
-
-    def _note_outage(self) -> float:
-        """Since when the catalog is down, as far as this worker has looked."""
+        if self._catalog_is_reachable():
+            raise NoLeader("no order replica can take office now")
         now = self._clock()
-        nobody_looked = now > self._next_round_at + _FORGET_OUTAGE_AFTER_S
-        if self._catalog_down_since is None or nobody_looked:
-            self._catalog_down_since = now
-        self._next_round_at = now + _BETWEEN_ROUNDS_S
-        return self._catalog_down_since
+        outage = self._recent_outage(now)
+        raise CatalogDown(now if outage is None else outage.since)
+
+    def _recent_outage(self, now: float) -> _Outage | None:
+        outage = self._outage
+        return outage if outage and now < outage.seen_at + _FORGET_OUTAGE_AFTER_S else None
 
     def _propose(self, candidate: ReplicaPeer, epoch: int, timeout_s: float) -> Leadership | None:
         request = bourse_pb2.SetLeaderRequest(leader_id=candidate.replica_id, epoch=epoch)
@@ -229,8 +242,12 @@ def _newer_than(failed: Leadership | None, answers: Mapping[int, Any]) -> bool:
     )
 
 
-def _wait_for(running: Future[Leadership], timeout_s: float) -> Leadership:
+def _wait_for(running: Future[Leadership], timeout_s: float, outage: _Outage | None) -> Leadership:
+    if outage is not None:
+        timeout_s = min(timeout_s, _BETWEEN_ROUNDS_S)
     try:
         return running.result(timeout=max(0.0, timeout_s))
     except TimeoutError:
-        raise Unavailable("no leader was found in time") from None
+        if outage is not None:
+            raise CatalogDown(outage.since) from None
+        raise NoLeader("no leader was found in time") from None

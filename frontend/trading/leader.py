@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from common.domain import Trade
+from common import logs
+from common.domain import MAX_TRADES_PER_CALL, Trade
 from common.errors import (
     BourseError,
     Busy,
@@ -23,8 +25,8 @@ from common.errors import (
 from common.replicas import ReplicaPeer
 from common.wire import trade_to_request
 from frontend.model import Decision
-from frontend.trading.batching import Line, NotSent, Outcome, Settle
-from frontend.trading.election import CatalogDown, Election, Leadership
+from frontend.trading.batching import BatchSender, NotSent
+from frontend.trading.election import CatalogDown, Election, Leadership, NoLeader
 from proto import bourse_pb2
 
 logger = logging.getLogger(__name__)
@@ -32,19 +34,23 @@ logger = logging.getLogger(__name__)
 _PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 0.4
 
-# Who asks when the catalog has been away for longer than this is told at once. Whoever came
-# before may see it return; were all to wait, nobody else would find a thread.
+# Of one call. Over a connection that died without a word it would last as long as its trades, and
+# keep the next ones from a newer connection.
+_LONGEST_CALL_S = 2.0
+# Of one sender. At most one trade waits for each thread, and some whose thread has given up.
+_QUEUE_LIMIT = 256
+
+# Who comes when the catalog has been away for longer than this is told at once. Whoever came
+# before may see it return; if all waited, no thread would be left for reads.
 _RIDE_OUT_S = 1.0
 
-# What no repeat can change. All else is sent again.
+# What the leader says of one trade and no repeat can change. All else is sent again.
 # Without it, a dead leader is an error ("repeat at the next leader": test_failure_table.py).
 _FINAL = (KeyReused, InvalidRequest, Internal)
 # What says that this copy was not executed. All else leaves the outcome unknown.
 _NOT_EXECUTED = (NotLeader, Busy)
 
-
-def _as_they_are(_trades: Sequence[Trade], outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-    return outcomes
+Sender = BatchSender[Trade, Decision]
 
 
 class LeaderClient:
@@ -52,87 +58,144 @@ class LeaderClient:
 
     That is safe whatever became of the earlier copies: the catalog decides each request id once.
 
+    Trades for one leader share its calls, one call at a time. A leader that is late is asked
+    whether it still leads, and if it does, the call goes on. So overload is not taken for death, and
+    does not multiply the copies that the leader has to decide.
+
     Args:
-        attempt_timeout_s: of one call to a leader.
+        patience_s: for an answer, before the leader is asked whether it still leads.
         decision_timeout_s: of `decide`.
-        settle: see `Line`.
+        clock: seconds, monotonic.
+        pause: between two attempts, in seconds.
+        longest_call_s: of one call.
     """
 
     def __init__(
         self,
         election: Election,
-        attempt_timeout_s: float,
+        patience_s: float,
         decision_timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
-        *,
-        settle: Settle = _as_they_are,
+        longest_call_s: float = _LONGEST_CALL_S,
     ) -> None:
         self._election = election
-        self._attempt_timeout_s = attempt_timeout_s
+        self._patience_s = patience_s
         self._decision_timeout_s = decision_timeout_s
         self._clock = clock
         self._pause = pause
-        self._settle = settle
-        self._line: tuple[Line | None, Leadership | None] = None, None
+        self._longest_call_s = longest_call_s
+        self._senders: dict[int, tuple[int, Sender]] = {}  # by replica, with the epoch it led
+        self._changing = threading.Lock()
 
-    def decide(self, trade: Trade, waited_s: float = 0.0) -> Decision:
+    def decide(self, trade: Trade, arrived_at: float) -> Decision:
         """The catalog's decision on the trade.
 
         Args:
-            waited_s: how much of the time for it has passed already.
+            arrived_at: when the request came, on this object's clock.
 
         Raises:
             KeyReused: the request id was decided for another trade.
             Internal: the trade failed by itself and was not executed.
             OutcomeUnknown: the time is over; a copy may have been executed, or may yet be.
-            Unavailable: the time is over; no copy was executed.
+            Unavailable: the time is over; no copy from here was executed.
         """
-        asked_at = self._clock() - waited_s
-        give_up_at = asked_at + self._decision_timeout_s
-        failed: Leadership | None = None
+        give_up_at = arrived_at + self._decision_timeout_s
+        doubted: Leadership | None = None
         is_gone = in_doubt = False
         attempt = 0
         while self._clock() < give_up_at:
             try:
-                leader = self._election.find(failed, give_up_at, is_gone=is_gone)
-            except Unavailable as error:
+                leader = self._election.find(doubted, give_up_at, is_gone=is_gone)
+            except NoLeader as error:
                 logger.info("no leader: %s", error.message)
-                if isinstance(error, CatalogDown) and asked_at > error.since + _RIDE_OUT_S:
+                if isinstance(error, CatalogDown) and arrived_at > error.since + _RIDE_OUT_S:
                     break
                 self._back_off(attempt, give_up_at)
                 attempt += 1
                 continue
-            if self._clock() >= give_up_at:
-                break
             try:
-                return self._line_to(leader).trade(trade, give_up_at)
+                return self._ask(leader, trade, give_up_at)
             except _FINAL:
                 raise
             except NotSent as not_sent:
-                failure, may_be_executed = not_sent.cause, False
+                failure = not_sent.cause
             except BourseError as error:
-                failure, may_be_executed = error, not isinstance(error, _NOT_EXECUTED)
+                failure = error
+                in_doubt = in_doubt or not isinstance(error, _NOT_EXECUTED)
             logger.info("%s, epoch %d: %s", leader.peer, leader.epoch, failure.message)
-            in_doubt = in_doubt or may_be_executed
             is_gone = isinstance(failure, Unavailable)
-            failed = None if isinstance(failure, Busy) else leader
+            doubted = None if isinstance(failure, Busy) else leader
             # After a first failure there is somebody else to ask, at once.
             if attempt > 0 or isinstance(failure, _NOT_EXECUTED):
                 self._back_off(attempt, give_up_at)
             attempt += 1
         if in_doubt:
             raise OutcomeUnknown
-        raise Unavailable("no order replica can take trades now; this one was not executed")
+        raise Unavailable("no order replica can take trades now")
 
-    def _line_to(self, leader: Leadership) -> Line:
-        line, its_leader = self._line
-        if line is None or its_leader is not leader:
-            # Two threads may get here at once; the trades that follow share the line made last.
-            send = partial(_send, leader.peer)
-            line = Line(send, self._settle, self._clock, self._attempt_timeout_s)
-            self._line = line, leader
-        return line
+    def close(self) -> None:
+        with self._changing:
+            for _, sender in self._senders.values():
+                sender.close()
+
+    def _ask(self, leader: Leadership, trade: Trade, give_up_at: float) -> Decision:
+        """What this leader says of the trade, however slow it is, as long as it leads.
+
+        Raises:
+            NotSent: it got no copy from here.
+            BourseError: what its answer stands for; OutcomeUnknown if there was none in time, or
+                another replica leads.
+        """
+        sender = self._sender_to(leader)
+        answer = sender.put(trade, give_up_at)
+        while (left_s := give_up_at - self._clock()) > 0:
+            try:
+                return answer.result(min(self._patience_s, left_s))
+            except TimeoutError:
+                confirmed = self._confirmed(leader, give_up_at)
+                if confirmed is None:
+                    sender.dismiss(OutcomeUnknown())
+                    break
+                leader = confirmed
+        if answer.cancel():
+            raise NotSent(OutcomeUnknown())
+        try:
+            return answer.result(0)
+        except TimeoutError:
+            raise OutcomeUnknown from None
+
+    def _confirmed(self, leader: Leadership, give_up_at: float) -> Leadership | None:
+        """The same leadership, found again; None if there is another, or none."""
+        if self._clock() >= give_up_at:
+            return leader
+        try:
+            found = self._election.find(leader, give_up_at)
+        except NoLeader:
+            return None
+        return found if found == leader else None
+
+    def _sender_to(self, leader: Leadership) -> Sender:
+        """One for each replica, and a new one when it takes office again: the last call of its
+        office before may still be out."""
+        replica_id = leader.peer.replica_id
+        with self._changing:
+            epoch, sender = self._senders.get(replica_id, (0, None))
+            if sender is None or leader.epoch > epoch:
+                if sender is not None:
+                    sender.close()
+                sender = self._new_sender(leader.peer)
+                self._senders[replica_id] = leader.epoch, sender
+            return sender
+
+    def _new_sender(self, peer: ReplicaPeer) -> Sender:
+        return BatchSender(
+            f"trades-{peer.replica_id}",
+            partial(_send, peer, self._longest_call_s),
+            batch_limit=MAX_TRADES_PER_CALL,
+            queue_limit=_QUEUE_LIMIT,
+            clock=self._clock,
+        )
 
     def _back_off(self, attempt: int, give_up_at: float) -> None:
         """Full jitter, so that the workers of all frontends do not come back at once."""
@@ -141,26 +204,21 @@ class LeaderClient:
         self._pause(max(0.0, min(pause_s, give_up_at - self._clock())))
 
 
-def _send(peer: ReplicaPeer, trades: Sequence[Trade], timeout_s: float) -> Sequence[Outcome]:
+def _send(
+    peer: ReplicaPeer, longest_s: float, trades: Sequence[Trade], timeout_s: float
+) -> list[Decision | BourseError]:
     """One call to a leader; raises BourseError when it failed for all of them."""
-    requests = [trade_to_request(trade) for trade in trades]
+    logs.request_id.set(trades[0].request_id)
+    batch = bourse_pb2.TradeBatchRequest(trades=map(trade_to_request, trades))
     try:
-        if len(requests) == 1:
-            return [_decision(peer.call("Trade", requests[0], timeout_s))]
-        batch = bourse_pb2.TradeBatchRequest(trades=requests)
-        outcomes = peer.call("TradeBatch", batch, timeout_s).outcomes
+        outcomes = peer.call("TradeBatch", batch, min(longest_s, timeout_s)).outcomes
     except _FINAL as error:
-        if len(requests) == 1:
-            return [error]
-        # Said of the call, it is none of them in particular that it is final for.
+        # Said of the call as a whole, it is final for none of its trades.
         raise OutcomeUnknown from error
-    if len(outcomes) != len(requests):
-        logger.error("%d outcomes of %d trades from %s", len(outcomes), len(requests), peer)
-        raise OutcomeUnknown
     return [_outcome(message) for message in outcomes]
 
 
-def _outcome(message: bourse_pb2.TradeOutcome) -> Outcome:
+def _outcome(message: bourse_pb2.TradeOutcome) -> Decision | BourseError:
     match message.WhichOneof("outcome"):
         case "response":
             return _decision(message.response)

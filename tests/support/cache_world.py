@@ -14,8 +14,9 @@ from frontend.model import DONE, Decision, Quote
 from frontend.quotes.breaker import CircuitBreaker
 from frontend.quotes.cache import Hit, LRUCache, Miss, PutOutcome, Token
 from frontend.quotes.quotes import CachedQuotes
-from frontend.quotes.redis_client import CALL_TIMEOUTS, OwnConnections, connect_redis
-from frontend.trading.invalidation import AnswerSafety
+from frontend.quotes.redis_client import OwnConnections, connect_redis
+from frontend.trading.invalidation import CacheInvalidation
+from frontend.trading.trading import Trading
 
 
 class CatalogInMemory:
@@ -105,18 +106,17 @@ class Worker:
         )
         breaker = CircuitBreaker("Redis", retry_after_s=0.05)
         self.quotes = CachedQuotes(catalog, self.cache, breaker)
-        self.safety = AnswerSafety(
-            self.cache, threads=8, call_takes_s=CALL_TIMEOUTS * redis_timeout_s
-        )
+        self._invalidation = CacheInvalidation(self.cache)
+        self._trading = Trading(self, self._invalidation)
 
     def trade(self, name: str) -> int:
         """The version of the trade, once it may be acknowledged."""
-        version, lease_ms = self._catalog.trade(name)
-        decision = Decision(DONE, version, version, lease_ms, replayed=False)
-        (settled,) = self.safety.end_leases([Trade("key", name, BUY, 1)], [decision])
-        assert isinstance(settled, Decision)
-        self.safety.wait_until_safe(name, version, settled.lease_ms, time.monotonic())
-        return version
+        return self._trading.trade(Trade("key", name, BUY, 1), 0.0).version
+
+    def decide(self, trade: Trade, _arrived_at: float) -> Decision:
+        """As the leader does."""
+        version, lease_ms = self._catalog.trade(trade.name)
+        return Decision(DONE, version, version, lease_ms, replayed=False)
 
     def version(self, name: str) -> int:
         """As a lookup that starts now answers it."""
@@ -125,6 +125,6 @@ class Worker:
         return quote.version
 
     def close(self) -> None:
-        self.safety.close()
+        self._invalidation.close()
         for client in self._clients:
             client.close()

@@ -141,8 +141,8 @@ def lease_nothing_at_first(
 # ---------------------------------------------------------------- the frontend
 
 
-def end_no_lease(_safety: object, _trades: object, outcomes: Sequence[Any]) -> Sequence[Any]:
-    return outcomes
+def take_for_confirmed(*_: object) -> bool:
+    return True
 
 
 def only_the_highest(last_numbers: Mapping[int, int]) -> list[int]:
@@ -173,9 +173,7 @@ MECHANISMS: Mapping[str, Mechanism] = {
     "repeat at the next leader": Mechanism("frontend.trading.leader:_FINAL", (BourseError,)),
     "the next candidate": Mechanism("frontend.trading.election:order_candidates", only_the_highest),
     "lease wait": Mechanism(
-        "frontend.trading.invalidation:AnswerSafety.wait_until_safe",
-        _nothing,
-        rest=(Mechanism("frontend.trading.invalidation:AnswerSafety.end_leases", end_no_lease),),
+        "frontend.trading.invalidation:CacheInvalidation.invalidate", take_for_confirmed
     ),
     "lease after a restart": Mechanism("catalog.leases:Leases.__init__", lease_nothing_at_first),
     "floor": Mechanism(

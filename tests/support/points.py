@@ -66,11 +66,9 @@ POINTS = {
     "catalog after commit": Point("catalog", "catalog.sqlite.store:CatalogStore.update", "after"),
     # the frontend: the worker that serves the trade
     "frontend before invalidation": Point(
-        "frontend", "frontend.trading.invalidation:AnswerSafety.end_leases", "before"
+        "frontend", "frontend.trading.invalidation:CacheInvalidation.invalidate", "before"
     ),
-    "frontend before answer": Point(
-        "frontend", "frontend.trading.invalidation:AnswerSafety.wait_until_safe", "after"
-    ),
+    "frontend before answer": Point("frontend", "frontend.trading.trading:Trading.trade", "after"),
 }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from common.domain import Trade
 from common.errors import (
+    BourseError,
     Busy,
     Damaged,
     NotFound,
@@ -13,9 +14,12 @@ from common.errors import (
     OutcomeUnknown,
     StaleEpoch,
     Unavailable,
+    number_of,
 )
 from frontend.model import Decision
-from tests.support.replica_fakes import Act, Call, Clock, Replicas
+from frontend.trading.leader import LeaderClient
+from proto import bourse_pb2
+from tests.support.replica_fakes import Act, Call, Clock, Replicas, answers
 
 # On the client's clock, which the tests move. The calls themselves are real and get as long:
 # long enough that no stall of the machine makes one fail.
@@ -41,6 +45,26 @@ UNDECIDED = [kind for kind, may_be_executed in MAY_BE_REPEATED if may_be_execute
 NOT_EXECUTED = [kind for kind, may_be_executed in MAY_BE_REPEATED if not may_be_executed]
 
 
+def decide(client: LeaderClient, elapsed_s: float = 0.0) -> Decision:
+    """How the trade was decided, of a request that came so long ago."""
+    return client.decide(TRADE, client._clock() - elapsed_s)
+
+
+def says(*outcomes: bourse_pb2.TradeResponse | BourseError) -> Act:
+    """An act: what the leader answers of each trade of a call."""
+    messages = [_outcome(outcome) for outcome in outcomes]
+    return answers(bourse_pb2.TradeBatchResponse(outcomes=messages, replica_id=3))
+
+
+def _outcome(outcome: bourse_pb2.TradeResponse | BourseError) -> bourse_pb2.TradeOutcome:
+    if isinstance(outcome, BourseError):
+        failure = bourse_pb2.TradeFailure(
+            grpc_status=number_of(outcome.grpc_status), message=outcome.message
+        )
+        return bourse_pb2.TradeOutcome(failure=failure)
+    return bourse_pb2.TradeOutcome(response=outcome)
+
+
 def takes(clock: Clock, duration_s: float, act: Act) -> Act:
     """An act that takes its time, on the client's clock."""
 
@@ -53,4 +77,4 @@ def takes(clock: Clock, duration_s: float, act: Act) -> Act:
 
 def trades(replicas: Replicas) -> dict[int, int]:
     """How many copies of the trade have reached each replica."""
-    return {replica_id: len(seen) for replica_id, seen in replicas.seen("Trade").items()}
+    return {replica_id: len(seen) for replica_id, seen in replicas.seen("TradeBatch").items()}

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -162,9 +163,9 @@ class Crowd:
         self._joined: list[Future[Leadership]] = []
         original = election_module._wait_for
 
-        def count(running: Future[Leadership], timeout_s: float) -> Leadership:
+        def count(running: Future[Leadership], timeout_s: float, outage: Any) -> Leadership:
             self._joined.append(running)
-            return original(running, timeout_s)
+            return original(running, timeout_s, outage)
 
         monkeypatch.setattr(election_module, "_wait_for", count)
 

@@ -22,8 +22,8 @@ from tests.unit.frontend.trading.leader_calls import (
     HASTY_DECISION_S,
     NOT_EXECUTED,
     ROUNDING_S,
-    TRADE,
     UNDECIDED,
+    decide,
     takes,
 )
 
@@ -55,23 +55,21 @@ def election(replicas: Replicas, catalog: Catalog, clock: Clock) -> Election:
 @pytest.fixture
 def client(election: Election, clock: Clock) -> LeaderClient:
     """Time passes for it only as the test says; what it asks for is really sent."""
-    return LeaderClient(election, ATTEMPT_S, DECISION_S, clock, clock.pause)
+    return LeaderClient(election, PATIENCE_S, DECISION_S, clock, clock.pause, ATTEMPT_S)
 
 
 @pytest.fixture
 def hasty(election: Election, clock: Clock) -> LeaderClient:
     """For what leads nowhere: one whose budget pauses alone use up soon."""
-    return LeaderClient(election, ATTEMPT_S, HASTY_DECISION_S, clock, clock.pause)
+    return LeaderClient(election, PATIENCE_S, HASTY_DECISION_S, clock, clock.pause, ATTEMPT_S)
 
 
 # ---------------------------------------------------------------- the budget
 
 
-def test_no_attempt_may_take_longer_than_its_timeout(
-    replicas: Replicas, client: LeaderClient
-) -> None:
-    client.decide(TRADE)
-    (call,) = replicas[3].calls_of("Trade")
+def test_no_call_may_take_longer_than_its_timeout(replicas: Replicas, client: LeaderClient) -> None:
+    decide(client)
+    (call,) = replicas[3].calls_of("TradeBatch")
     assert 0 < call.timeout_s <= ATTEMPT_S + ROUNDING_S
 
 
@@ -85,9 +83,9 @@ def test_attempts_end_with_the_budget(
         clock.pass_by(A_WHILE_S)
         raise OutcomeUnknown
 
-    replicas[3].always("Trade", never_decide)
+    replicas[3].always("TradeBatch", never_decide)
     with pytest.raises(OutcomeUnknown):
-        client.decide(TRADE)
+        decide(client)
     assert len(attempts) >= 5
     for timeout_s, left_s in attempts:
         assert 0 < timeout_s <= min(ATTEMPT_S, left_s) + ROUNDING_S
@@ -98,9 +96,9 @@ def test_pauses_end_with_the_budget(
     replicas: Replicas, client: LeaderClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("frontend.trading.leader.random.uniform", lambda _low, _high: 25.0)
-    replicas[3].always("Trade", takes(clock, A_WHILE_S, fails(Busy())))
+    replicas[3].always("TradeBatch", takes(clock, A_WHILE_S, fails(Busy())))
     with pytest.raises(Unavailable):
-        client.decide(TRADE)
+        decide(client)
     assert clock.pauses == [25.0, 25.0, 10.0]
     assert clock.now == DECISION_S
 
@@ -127,9 +125,9 @@ def test_an_attempt_after_a_long_election_gets_only_what_is_left(
     replicas: Replicas, clock: Clock
 ) -> None:
     election = LongElection(Leadership(replicas.peers[3], 1), clock, takes_s=DECISION_S - 2)
-    client = LeaderClient(election, ATTEMPT_S, DECISION_S, clock, clock.pause)
-    client.decide(TRADE)
-    (call,) = replicas[3].calls_of("Trade")
+    client = LeaderClient(election, PATIENCE_S, DECISION_S, clock, clock.pause, ATTEMPT_S)
+    decide(client)
+    (call,) = replicas[3].calls_of("TradeBatch")
     assert call.timeout_s <= 2 + ROUNDING_S
 
 
@@ -137,21 +135,21 @@ def test_no_attempt_is_made_after_an_election_that_took_all_the_time(
     replicas: Replicas, clock: Clock
 ) -> None:
     election = LongElection(Leadership(replicas.peers[3], 1), clock, takes_s=DECISION_S)
-    client = LeaderClient(election, ATTEMPT_S, DECISION_S, clock, clock.pause)
-    with pytest.raises(Unavailable, match="not executed"):
-        client.decide(TRADE)
-    assert replicas.seen("Trade") == {}
+    client = LeaderClient(election, PATIENCE_S, DECISION_S, clock, clock.pause, ATTEMPT_S)
+    with pytest.raises(Unavailable, match="no order replica"):
+        decide(client)
+    assert replicas.seen("TradeBatch") == {}
 
 
 def test_what_the_request_has_waited_already_counts(
     replicas: Replicas, client: LeaderClient, clock: Clock
 ) -> None:
-    client.decide(TRADE, waited_s=DECISION_S - 2)
-    (call,) = replicas[3].calls_of("Trade")
+    decide(client, DECISION_S - 2)
+    (call,) = replicas[3].calls_of("TradeBatch")
     assert call.timeout_s <= 2 + ROUNDING_S
-    with pytest.raises(Unavailable, match="not executed"):
-        client.decide(TRADE, waited_s=DECISION_S)
-    assert len(replicas[3].seen("Trade")) == 1
+    with pytest.raises(Unavailable, match="no order replica"):
+        decide(client, DECISION_S)
+    assert len(replicas[3].seen("TradeBatch")) == 1
 
 
 def test_an_election_that_leads_nowhere_ends_with_the_budget(replicas: Replicas) -> None:
@@ -162,7 +160,7 @@ def test_an_election_that_leads_nowhere_ends_with_the_budget(replicas: Replicas)
     client = LeaderClient(election, ATTEMPT_S, decision_timeout_s=0.3)
     started = time.monotonic()
     with pytest.raises(Unavailable):
-        client.decide(TRADE)
+        decide(client)
     assert time.monotonic() - started < PATIENCE_S / 2
 
 
@@ -173,19 +171,19 @@ def test_an_election_that_leads_nowhere_ends_with_the_budget(replicas: Replicas)
 def test_the_outcome_is_unknown_if_a_copy_may_have_been_executed(
     replicas: Replicas, client: LeaderClient, clock: Clock, kind: type[BourseError]
 ) -> None:
-    replicas[3].will("Trade", fails(kind()))
-    replicas[3].always("Trade", takes(clock, A_WHILE_S, fails(NotLeader())))
+    replicas[3].will("TradeBatch", fails(kind()))
+    replicas[3].always("TradeBatch", takes(clock, A_WHILE_S, fails(NotLeader())))
     with pytest.raises(OutcomeUnknown, match="repeat with the same Idempotency-Key"):
-        client.decide(TRADE)
+        decide(client)
 
 
 @pytest.mark.parametrize("kind", NOT_EXECUTED)
 def test_it_is_unavailable_if_no_copy_was_executed(
     replicas: Replicas, client: LeaderClient, clock: Clock, kind: type[BourseError]
 ) -> None:
-    replicas[3].always("Trade", takes(clock, A_WHILE_S, fails(kind())))
-    with pytest.raises(Unavailable, match="not executed"):
-        client.decide(TRADE)
+    replicas[3].always("TradeBatch", takes(clock, A_WHILE_S, fails(kind())))
+    with pytest.raises(Unavailable, match="no order replica"):
+        decide(client)
 
 
 def test_it_is_unavailable_if_nobody_could_lead(
@@ -195,9 +193,9 @@ def test_it_is_unavailable_if_nobody_could_lead(
     for replica in replicas:
         cannot = fails(Unavailable("cannot reach the catalog"))
         replica.always("SetLeader", takes(clock, A_WHILE_S, cannot))
-    with pytest.raises(Unavailable, match="not executed"):
-        client.decide(TRADE)
-    assert replicas.seen("Trade") == {}
+    with pytest.raises(Unavailable, match="no order replica"):
+        decide(client)
+    assert replicas.seen("TradeBatch") == {}
 
 
 def test_the_outcome_is_unknown_if_nobody_can_lead_after_a_copy_was_sent(
@@ -209,19 +207,19 @@ def test_the_outcome_is_unknown_if_nobody_can_lead_after_a_copy_was_sent(
             replica.always("SetLeader", takes(clock, A_WHILE_S, fails(Unavailable())))
         raise Unavailable
 
-    replicas[3].will("Trade", die)
+    replicas[3].will("TradeBatch", die)
     with pytest.raises(OutcomeUnknown):
-        client.decide(TRADE)
+        decide(client)
 
 
 def test_a_trade_that_another_replica_took_in_may_have_been_executed(
     replicas: Replicas, client: LeaderClient, clock: Clock
 ) -> None:
-    elsewhere = answers(bourse_pb2.TradeResponse(status=1, transaction_number=5, replica_id=2))
-    replicas[3].will("Trade", elsewhere)
-    replicas[3].always("Trade", takes(clock, A_WHILE_S, fails(NotLeader())))
+    elsewhere = answers(bourse_pb2.TradeBatchResponse(replica_id=2))
+    replicas[3].will("TradeBatch", elsewhere)
+    replicas[3].always("TradeBatch", takes(clock, A_WHILE_S, fails(NotLeader())))
     with pytest.raises(OutcomeUnknown):
-        client.decide(TRADE)
+        decide(client)
 
 
 # ---------------------------------------------------------------- the catalog is down
@@ -250,16 +248,16 @@ def test_a_trade_that_an_outage_surprises_rides_it_out(
         return outage.is_up
 
     election = Election(replicas.peers, PATIENCE_S, PATIENCE_S, come_back, clock)
-    client = LeaderClient(election, ATTEMPT_S, DECISION_S, clock, clock.pause)
-    assert client.decide(TRADE) == DONE
+    client = LeaderClient(election, PATIENCE_S, DECISION_S, clock, clock.pause, ATTEMPT_S)
+    assert decide(client) == DONE
     assert 3.0 < clock.now < DECISION_S
 
 
 def test_an_outage_longer_than_the_budget_outlasts_the_trade(
     hasty: LeaderClient, clock: Clock, outage: Catalog
 ) -> None:
-    with pytest.raises(Unavailable, match="not executed"):
-        hasty.decide(TRADE)
+    with pytest.raises(Unavailable, match="no order replica"):
+        decide(hasty)
     assert clock.now == pytest.approx(HASTY_DECISION_S, abs=0.01)
 
 
@@ -268,10 +266,10 @@ def test_a_later_trade_is_told_of_an_outage_at_once(
 ) -> None:
     for _ in range(2):
         with pytest.raises(Unavailable):
-            hasty.decide(TRADE)
+            decide(hasty)
     before = clock.now
-    with pytest.raises(Unavailable, match="not executed"):
-        hasty.decide(TRADE)
+    with pytest.raises(Unavailable, match="no order replica"):
+        decide(hasty)
     assert clock.now == before
 
 
@@ -280,11 +278,11 @@ def test_a_trade_that_had_waited_since_before_the_outage_rides_it_out_too(
 ) -> None:
     clock.pass_by(2.0)
     with pytest.raises(Unavailable):
-        hasty.decide(TRADE)  # the first to see the outage, at 2.0
+        decide(hasty)  # the first to see the outage, at 2.0
     assert clock.now == pytest.approx(2.0 + HASTY_DECISION_S, abs=0.01)
     started = clock.now
     with pytest.raises(Unavailable):
-        hasty.decide(TRADE, waited_s=started - 2.9)
+        decide(hasty, started - 2.9)
     assert clock.now == pytest.approx(2.9 + HASTY_DECISION_S, abs=0.01)
 
 
@@ -296,9 +294,9 @@ def test_a_trade_in_doubt_stays_so_in_an_outage(
         raise Unavailable
 
     with pytest.raises(Unavailable):
-        hasty.decide(TRADE)
+        decide(hasty)
     clock.pass_by(2.0)
     replicas[3].leads(1)
-    replicas[3].will("Trade", see_the_outage_late)
+    replicas[3].will("TradeBatch", see_the_outage_late)
     with pytest.raises(OutcomeUnknown):
-        hasty.decide(TRADE)
+        decide(hasty)
