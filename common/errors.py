@@ -2,6 +2,14 @@
 
 No other module names a status of either protocol. An exception outside the family is a
 defect: the caller gets a generic INTERNAL or 500, the log gets the traceback.
+
+The errors are in the order of what a caller may conclude:
+
+- no repeat changes it: the request itself is at fault;
+- this copy of the request did nothing: send it again, elsewhere or later;
+- unknown: it may have been executed, or may yet be. Repeat it under the same request id only. All
+  that is in neither of the other two groups is here, defects of the other side as well: INTERNAL
+  says that something broke, not when.
 """
 
 from __future__ import annotations
@@ -30,8 +38,7 @@ class BourseError(Exception):
         return str(self.args[0])
 
 
-class Internal(BourseError):
-    """A defect on the other side; its log has the traceback."""
+# ---------------------------------------------------------------- no repeat changes it
 
 
 class InvalidRequest(BourseError):
@@ -54,6 +61,9 @@ class KeyReused(BourseError):
     grpc_status = grpc.StatusCode.ALREADY_EXISTS
     http_status = HTTPStatus.UNPROCESSABLE_ENTITY
     default_message = "this Idempotency-Key was used for another trade"
+
+
+# ---------------------------------------------------------------- this copy did nothing
 
 
 class NotLeader(BourseError):
@@ -80,6 +90,9 @@ class Busy(BourseError):
     default_message = "too many requests at once"
 
 
+# ---------------------------------------------------------------- unknown
+
+
 class Unavailable(BourseError):
     """The other side cannot be reached, or cannot serve now."""
 
@@ -102,6 +115,10 @@ class OutcomeUnknown(BourseError):
     default_message = "outcome unknown, repeat with the same Idempotency-Key"
 
 
+class Internal(BourseError):
+    """A defect on the other side, whose log has the traceback: met before or after the deed."""
+
+
 class Damaged(BourseError):
     """Stored data contradicts itself; serving it would be worse than not serving."""
 
@@ -116,6 +133,9 @@ class Contradiction(Damaged):
     grpc_status = grpc.StatusCode.OUT_OF_RANGE
     http_status = HTTPStatus.SERVICE_UNAVAILABLE
     default_message = "log and journal contradict each other"
+
+
+# ---------------------------------------------------------------- the table
 
 
 def damage_elsewhere(error: Damaged) -> Unavailable:

@@ -14,11 +14,6 @@ from common.settings import LogFormat, ServiceSettings
 # The request being served by this thread: the same id in the log of every service it passes.
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="-")
 
-# What no line shows is not found out for each: the logging module's own advice for a faster one.
-logging._srcfile = None  # where in the code
-logging.logMultiprocessing = False
-logging.logProcesses = False
-
 _TEXT = (
     "%(asctime)s.%(msecs)03d %(service)s %(threadName)s:%(thread)d %(levelname)s "
     "[%(request_id)s] %(message)s"

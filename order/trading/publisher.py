@@ -18,6 +18,7 @@ import redis
 
 from common.domain import INVALIDATION_CHANNEL, Order
 from common.errors import Busy
+from common.on_change import OnChange
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ class RedisPublisher:
         self._arrived = threading.Condition()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
-        self._is_failing = False
+        self._failure = OnChange(logger)
 
     def offer(self, changes: Changes) -> None:
         with self._arrived:
@@ -142,9 +143,9 @@ class RedisPublisher:
                 continue
             try:
                 self._client.publish(INVALIDATION_CHANNEL, json.dumps(list(changes.items())))
-                self._note(failing=False, detail="")
+                self._failure.over("publishing invalidations again")
             except redis.RedisError as error:
-                self._note(failing=True, detail=str(error))
+                self._failure.trouble("cannot publish invalidations: %s", error)
             except Exception:
                 logger.exception("unexpected error while publishing")
             self._stopping.wait(_BETWEEN_S)
@@ -155,10 +156,3 @@ class RedisPublisher:
             self._arrived.wait_for(lambda: self._waiting, _POLL_S)
             changes, self._waiting = self._waiting, {}
         return changes
-
-    def _note(self, *, failing: bool, detail: str) -> None:
-        if failing and not self._is_failing:
-            logger.warning("cannot publish invalidations: %s", detail)
-        elif self._is_failing and not failing:
-            logger.info("publishing invalidations again")
-        self._is_failing = failing

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -164,6 +166,72 @@ def test_sockets_are_opened_where_processes_are_put_together(path: Path) -> None
 def test_statuses_of_grpc_are_named_in_the_error_table_only(path: Path) -> None:
     if name_of(path) != "common/errors.py":
         assert "StatusCode" not in names_used(path)
+
+
+# `HTTP/1.1 404` and `404 Not Found`, as a part of a text.
+_STATUS_LINE = re.compile(r"HTTP/1\.[01] \d{3}|^[2-5]\d\d [A-Z]")
+_SERVICES = ("catalog", "common", "frontend", "order")
+
+
+def status_literals(source: str) -> list[object]:
+    """The literals of a module that are statuses of HTTP, as far as their place tells it.
+
+    Those are numbers that are compared, returned, handed over or in a collection of numbers, or
+    have a name with `status` in it.
+    """
+    suspects: list[ast.AST | None] = []
+    texts: list[object] = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Compare():
+                suspects += [node.left, *node.comparators]
+            case ast.Return():
+                suspects.append(node.value)
+            case ast.Call():
+                suspects += [*node.args, *(keyword.value for keyword in node.keywords)]
+            case ast.Tuple(elts=some) | ast.List(elts=some) | ast.Set(elts=some):
+                if all(_is_whole_number(one) for one in some):
+                    suspects += some
+            case (
+                ast.Assign(targets=[target], value=value)
+                | ast.AnnAssign(target=target, value=value)
+            ):
+                suspects += [value] if "status" in ast.unparse(target).lower() else []
+            case ast.Constant(value=str() | bytes() as text):
+                line = text if isinstance(text, str) else text.decode("latin-1")
+                texts += [text] if _STATUS_LINE.search(line) else []
+    known = {status.value for status in HTTPStatus if status >= HTTPStatus.OK}
+    numbers = [one.value for one in suspects if isinstance(one, ast.Constant)]
+    return [value for value in numbers if type(value) is int and value in known] + texts
+
+
+def _is_whole_number(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and type(node.value) is int
+
+
+@pytest.mark.parametrize(
+    "path", [one for one in MODULES if name_of(one).startswith(_SERVICES)], ids=name_of
+)
+def test_statuses_of_http_have_names(path: Path) -> None:
+    assert status_literals(path.read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("if answer.status != 200: pass", [200]),
+        ("def f(): return 503", [503]),
+        ("abort(404)", [404]),
+        ("answer(body, status=422)", [422]),
+        ("DECIDED = (200, 404)", [200, 404]),
+        ("default_status: int = 500", [500]),
+        ("head = b'HTTP/1.1 400 Bad Request'", [b"HTTP/1.1 400 Bad Request"]),
+        ("refuse(f'503 Service Unavailable{end}')", ["503 Service Unavailable"]),
+        ("OPTIONS = [('grpc.backoff_ms', 500)]; text[:200]; CHUNK_ROWS = 500", []),
+    ],
+)
+def test_a_status_without_a_name_is_found(line: str, found: list[object]) -> None:
+    assert status_literals(line) == found
 
 
 @every_module
