@@ -59,8 +59,8 @@ class LeaderClient:
     That is safe whatever became of the earlier copies: the catalog decides each request id once.
 
     Trades for one leader share its calls, one call at a time. A leader that is late is asked
-    whether it still leads, and if it does, the call goes on. So overload is not taken for death, and
-    does not multiply the copies that the leader has to decide.
+    whether it still leads, and if it does, the call goes on. So overload is not taken for death,
+    and does not multiply the copies that the leader has to decide.
 
     Args:
         patience_s: for an answer, before the leader is asked whether it still leads.
@@ -77,6 +77,7 @@ class LeaderClient:
         decision_timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
+        *,
         longest_call_s: float = _LONGEST_CALL_S,
     ) -> None:
         self._election = election

@@ -73,13 +73,17 @@ def election(replicas: Replicas, clock: Clock) -> Election:
 @pytest.fixture
 def client(election: Election, clock: Clock) -> LeaderClient:
     """Time passes for it only as the test says; what it asks for is really sent."""
-    return LeaderClient(election, PATIENCE_S, DECISION_S, clock, clock.pause, ATTEMPT_S)
+    return LeaderClient(
+        election, PATIENCE_S, DECISION_S, clock, clock.pause, longest_call_s=ATTEMPT_S
+    )
 
 
 @pytest.fixture
 def hasty(election: Election, clock: Clock) -> LeaderClient:
     """For what leads nowhere: one whose budget pauses alone use up soon."""
-    return LeaderClient(election, PATIENCE_S, HASTY_DECISION_S, clock, clock.pause, ATTEMPT_S)
+    return LeaderClient(
+        election, PATIENCE_S, HASTY_DECISION_S, clock, clock.pause, longest_call_s=ATTEMPT_S
+    )
 
 
 # ---------------------------------------------------------------- decided

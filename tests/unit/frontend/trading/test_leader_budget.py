@@ -55,13 +55,17 @@ def election(replicas: Replicas, catalog: Catalog, clock: Clock) -> Election:
 @pytest.fixture
 def client(election: Election, clock: Clock) -> LeaderClient:
     """Time passes for it only as the test says; what it asks for is really sent."""
-    return LeaderClient(election, PATIENCE_S, DECISION_S, clock, clock.pause, ATTEMPT_S)
+    return LeaderClient(
+        election, PATIENCE_S, DECISION_S, clock, clock.pause, longest_call_s=ATTEMPT_S
+    )
 
 
 @pytest.fixture
 def hasty(election: Election, clock: Clock) -> LeaderClient:
     """For what leads nowhere: one whose budget pauses alone use up soon."""
-    return LeaderClient(election, PATIENCE_S, HASTY_DECISION_S, clock, clock.pause, ATTEMPT_S)
+    return LeaderClient(
+        election, PATIENCE_S, HASTY_DECISION_S, clock, clock.pause, longest_call_s=ATTEMPT_S
+    )
 
 
 # ---------------------------------------------------------------- the budget
@@ -125,7 +129,9 @@ def test_an_attempt_after_a_long_election_gets_only_what_is_left(
     replicas: Replicas, clock: Clock
 ) -> None:
     election = LongElection(Leadership(replicas.peers[3], 1), clock, takes_s=DECISION_S - 2)
-    client = LeaderClient(election, PATIENCE_S, DECISION_S, clock, clock.pause, ATTEMPT_S)
+    client = LeaderClient(
+        election, PATIENCE_S, DECISION_S, clock, clock.pause, longest_call_s=ATTEMPT_S
+    )
     decide(client)
     (call,) = replicas[3].calls_of("TradeBatch")
     assert call.timeout_s <= 2 + ROUNDING_S
@@ -135,7 +141,9 @@ def test_no_attempt_is_made_after_an_election_that_took_all_the_time(
     replicas: Replicas, clock: Clock
 ) -> None:
     election = LongElection(Leadership(replicas.peers[3], 1), clock, takes_s=DECISION_S)
-    client = LeaderClient(election, PATIENCE_S, DECISION_S, clock, clock.pause, ATTEMPT_S)
+    client = LeaderClient(
+        election, PATIENCE_S, DECISION_S, clock, clock.pause, longest_call_s=ATTEMPT_S
+    )
     with pytest.raises(Unavailable, match="no order replica"):
         decide(client)
     assert replicas.seen("TradeBatch") == {}
@@ -248,7 +256,9 @@ def test_a_trade_that_an_outage_surprises_rides_it_out(
         return outage.is_up
 
     election = Election(replicas.peers, PATIENCE_S, PATIENCE_S, come_back, clock)
-    client = LeaderClient(election, PATIENCE_S, DECISION_S, clock, clock.pause, ATTEMPT_S)
+    client = LeaderClient(
+        election, PATIENCE_S, DECISION_S, clock, clock.pause, longest_call_s=ATTEMPT_S
+    )
     assert decide(client) == DONE
     assert 3.0 < clock.now < DECISION_S
 

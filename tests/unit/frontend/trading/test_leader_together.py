@@ -48,7 +48,9 @@ def replicas() -> Iterator[Replicas]:
 def made_client(replicas: Replicas, decision_s: float = DECISION_S) -> LeaderClient:
     clock = Clock()
     election = Election(replicas.peers, PATIENCE_S, PATIENCE_S, lambda: True, clock)
-    return LeaderClient(election, PATIENCE_S, decision_s, clock, clock.pause, ATTEMPT_S)
+    return LeaderClient(
+        election, PATIENCE_S, decision_s, clock, clock.pause, longest_call_s=ATTEMPT_S
+    )
 
 
 @pytest.fixture
