@@ -8,7 +8,7 @@ locals {
   # A name that is not listed is not shipped, whatever lies around.
   shipped = setunion(
     fileset(local.root, "{.dockerignore,Dockerfile.*,LICENSE,Makefile,compose.yaml,pyproject.toml,uv.lock}"),
-    fileset(local.root, "{catalog,client,common,faults,frontend,order,proto,scripts}/**"),
+    fileset(local.root, "{catalog,client,common,edge,faults,frontend,order,proto,stack}/**"),
   )
 
   # Nor caches, hidden files, and what editors leave.
@@ -139,6 +139,13 @@ resource "aws_s3_object" "bundle" {
   key          = "${local.bundle_prefix}${local.release}.tar.gz"
   source       = local.bundle_file
   content_type = "application/gzip"
+
+  # S3 takes only ten tags for an object. The bucket has all of them.
+  override_provider {
+    default_tags {
+      tags = {}
+    }
+  }
 
   lifecycle {
     # The host reads the old one until it is replaced.

@@ -24,6 +24,16 @@ resource "terraform_data" "ami_id" {
   input = var.ami_id
 }
 
+# The region of the first apply. In another one Terraform finds none of its resources, forgets them, and makes
+# new ones, with new books.
+resource "terraform_data" "region" {
+  input = var.region
+
+  lifecycle {
+    ignore_changes = [input]
+  }
+}
+
 locals {
   user_data = templatefile("${path.module}/boot.sh.tftpl", {
     release       = local.release
@@ -72,6 +82,14 @@ resource "aws_instance" "host" {
       condition     = contains(data.aws_ec2_instance_type_offerings.zones.locations, local.zone)
       error_message = "There is no ${var.instance_type} in ${local.zone}, where the subnet is: write another instance_type, such as \"m6i.large\", or another subnet_id."
     }
+    precondition {
+      condition     = aws_ebs_volume.data.availability_zone == local.zone
+      error_message = "The data volume is in ${aws_ebs_volume.data.availability_zone}, and the subnet in ${local.zone}. A volume does not move, and a new one would be empty: write a subnet_id in ${aws_ebs_volume.data.availability_zone}, or take the data along as terraform/README.md says under \"Another zone\"."
+    }
+    precondition {
+      condition     = terraform_data.region.output == var.region
+      error_message = "The host and its data are in ${terraform_data.region.output}. Terraform would lose sight of them in ${var.region}, not move them: write region = \"${terraform_data.region.output}\", or take another workspace for a second copy, or destroy this one first."
+    }
   }
 
   # It reads the bundle with these as soon as it boots.
@@ -88,8 +106,9 @@ resource "aws_ebs_volume" "data" {
   tags              = { Name = "${var.name}-data" }
 
   lifecycle {
-    # What a volume started from is history: no later change of the variable makes it anew.
-    ignore_changes = [snapshot_id]
+    # What a volume started from, and where, is history: no later change of a variable makes it anew. That the
+    # host is in the same zone is a condition of the host's.
+    ignore_changes = [snapshot_id, availability_zone]
   }
 }
 

@@ -23,14 +23,41 @@ variable "name" {
   }
 }
 
+# These tags go on every kind of resource, so they keep to what the strictest kind takes: IAM does not tell
+# "Team" from "team", and takes letters, digits, spaces and _.:/=+-@ only; EC2 takes 50 tags, three of them ours.
 variable "tags" {
   description = "Further tags for everything that can have them."
   type        = map(string)
   default     = {}
 
   validation {
-    condition     = alltrue([for key in keys(var.tags) : !startswith(lower(key), "aws:")])
-    error_message = "tags has a key that starts with \"aws:\", which AWS keeps for itself: write it without, such as { team = \"markets\" }."
+    condition     = length(var.tags) <= 47
+    error_message = "tags has ${length(var.tags)} tags: write 47 at most. AWS takes 50 for a resource, and Name, Project and ManagedBy are set already."
+  }
+
+  validation {
+    condition     = alltrue([for key in keys(var.tags) : can(regex("^[\\p{L}\\p{N} _.:/=+@-]{1,128}$", key)) && trimspace(key) == key])
+    error_message = "tags has keys that AWS does not take: ${join(", ", [for key in keys(var.tags) : "\"${key}\"" if !(can(regex("^[\\p{L}\\p{N} _.:/=+@-]{1,128}$", key)) && trimspace(key) == key)])}. Write 1 to 128 letters, digits, spaces and _.:/=+-@, with no space at either end, such as { team = \"markets\" }."
+  }
+
+  validation {
+    condition     = alltrue([for value in values(var.tags) : can(regex("^[\\p{L}\\p{N} _.:/=+@-]{0,256}$", value)) && try(trimspace(value), "") == value])
+    error_message = "tags has values that AWS does not take, under ${join(", ", [for key, value in var.tags : "\"${key}\"" if !(can(regex("^[\\p{L}\\p{N} _.:/=+@-]{0,256}$", value)) && try(trimspace(value), "") == value)])}. Write at most 256 letters, digits, spaces and _.:/=+-@, with no space at either end, such as { team = \"markets\" }."
+  }
+
+  validation {
+    condition     = alltrue([for text in concat(keys(var.tags), [for value in values(var.tags) : value if value != null]) : !startswith(lower(text), "aws:")])
+    error_message = "tags has a key or a value that starts with \"aws:\", which AWS keeps for itself: write it without, such as { team = \"markets\" }."
+  }
+
+  validation {
+    condition     = length(setintersection(["name", "project", "managedby"], [for key in keys(var.tags) : lower(key)])) == 0
+    error_message = "tags has Name, Project or ManagedBy, in small letters or capitals. Those are set already, the first two from the variable name: leave them out."
+  }
+
+  validation {
+    condition     = length(distinct([for key in keys(var.tags) : lower(key)])) == length(var.tags)
+    error_message = "tags has keys that differ only in capitals, which IAM takes for the same key: ${join(", ", [for key in keys(var.tags) : "\"${key}\"" if length([for other in keys(var.tags) : other if lower(other) == lower(key)]) > 1])}. Leave all but one of them out."
   }
 }
 

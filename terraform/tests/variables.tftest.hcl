@@ -28,6 +28,108 @@ run "tag_of_aws" {
   expect_failures = [var.tags]
 }
 
+run "tag_of_aws_in_capitals" {
+  command = plan
+  variables { tags = { "AWS:team" = "markets" } }
+  expect_failures = [var.tags]
+}
+
+run "value_of_aws" {
+  command = plan
+  variables { tags = { team = "aws:markets" } }
+  expect_failures = [var.tags]
+}
+
+run "tag_that_is_ours" {
+  command = plan
+  variables { tags = { Project = "x" } }
+  expect_failures = [var.tags]
+}
+
+run "tag_that_is_ours_in_small_letters" {
+  command = plan
+  variables { tags = { project = "x" } }
+  expect_failures = [var.tags]
+}
+
+run "tag_name" {
+  command = plan
+  variables { tags = { name = "x" } }
+  expect_failures = [var.tags]
+}
+
+run "tag_managed_by" {
+  command = plan
+  variables { tags = { MANAGEDBY = "x" } }
+  expect_failures = [var.tags]
+}
+
+run "tags_that_differ_in_capitals" {
+  command = plan
+  variables { tags = { team = "x", Team = "y" } }
+  expect_failures = [var.tags]
+}
+
+run "tag_value_that_iam_refuses" {
+  command = plan
+  variables { tags = { team = "R&D" } }
+  expect_failures = [var.tags]
+}
+
+run "tag_value_with_a_line_break" {
+  command = plan
+  variables { tags = { team = "a\nb" } }
+  expect_failures = [var.tags]
+}
+
+run "tag_value_with_a_space_at_its_end" {
+  command = plan
+  variables { tags = { team = "markets " } }
+  expect_failures = [var.tags]
+}
+
+run "tag_value_too_long" {
+  command = plan
+  variables { tags = { team = join("", [for i in range(257) : "x"]) } }
+  expect_failures = [var.tags]
+}
+
+run "tag_value_that_is_none" {
+  command = plan
+  variables { tags = { team = null } }
+  expect_failures = [var.tags]
+}
+
+run "tag_key_that_iam_refuses" {
+  command = plan
+  variables { tags = { "team!" = "markets" } }
+  expect_failures = [var.tags]
+}
+
+run "tag_key_that_is_empty" {
+  command = plan
+  variables { tags = { "" = "markets" } }
+  expect_failures = [var.tags]
+}
+
+run "tag_key_of_a_space" {
+  command = plan
+  variables { tags = { " " = "markets" } }
+  expect_failures = [var.tags]
+}
+
+run "tag_key_too_long" {
+  command = plan
+  variables { tags = { (join("", [for i in range(129) : "x"])) = "markets" } }
+  expect_failures = [var.tags]
+}
+
+run "too_many_tags" {
+  command = plan
+  variables { tags = { for i in range(48) : "tag${i}" => "x" } }
+  expect_failures = [var.tags]
+}
+
 run "instance_type_of_arm" {
   command = plan
   variables { instance_type = "m7g.large" }
@@ -170,9 +272,12 @@ run "type_that_the_zone_of_the_subnet_lacks" {
 run "all_that_is_right" {
   command = plan
   variables {
-    region           = "eu-central-1"
-    name             = "bourse-2"
-    tags             = { team = "markets" }
+    region = "eu-central-1"
+    name   = "bourse-2"
+    tags = merge({ for i in range(45) : "tag${i}" => "" }, {
+      (join("", [for i in range(128) : "ä"])) = join("", [for i in range(256) : "東"])
+      "+ -=._:/@ 1 z"                         = "+ -=._:/@ 1 z"
+    })
     instance_type    = "c6i.xlarge"
     ami_id           = "ami-0123456789abcdef0"
     subnet_id        = "subnet-0123456789abcdef0"

@@ -88,6 +88,12 @@ def readme_block(first_word: str) -> str:
     return str(block)
 
 
+def plain(said: str) -> str:
+    """Terraform's words without its frame, colours, quotes and line breaks."""
+    said = re.sub(r"\x1b\[[0-9;]*m", "", said)
+    return " ".join(re.sub(r"[│╷╵\"]", " ", said).split())
+
+
 @dataclass(frozen=True)
 class Deployment:
     """What an apply left behind, as boto3 saw it then."""

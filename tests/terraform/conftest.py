@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from tests.terraform.machine import bridge_address, make_certificate
 
 HERE = Path(__file__).parent
 _TIMEOUT_S = 900
+
+# As many, as long and as odd as terraform/variables.tf lets them be.
+MOST_TAGS = {f"tag{number}": "" for number in range(45)} | {
+    "ä" * 128: "東" * 256,
+    "+ -=._:/@ 1 z": "+ -=._:/@ 1 z",
+}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -48,10 +55,13 @@ def first(aws: Aws, terraform: Terraform) -> Deployment:
 
 @pytest.fixture(scope="session")
 def second(first: Deployment, aws: Aws, terraform: Terraform) -> Deployment:
-    """The same with other code: another greeting."""
-    routes = terraform.clone / "frontend" / "routes.py"
+    """The same with other code, another greeting, and with all the tags there can be."""
+    routes = terraform.clone / "frontend" / "http" / "routes.py"
     text = routes.read_text("utf-8")
     assert "Hello, " in text
     routes.write_text(text.replace("Hello, ", "Welcome back, "), "utf-8")
+    settings = {"tags": MOST_TAGS}
+    path = terraform.clone / "terraform" / "test.auto.tfvars.json"
+    path.write_text(json.dumps(settings), "utf-8")
     terraform("apply", "-auto-approve")
     return look(aws, terraform)

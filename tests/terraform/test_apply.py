@@ -17,7 +17,9 @@ from tests.terraform.cloud import (
     Deployment,
     Terraform,
     instances,
+    plain,
 )
+from tests.terraform.conftest import MOST_TAGS
 
 pytestmark = pytest.mark.slow
 
@@ -217,10 +219,41 @@ def test_other_code_is_another_machine_on_the_same_data(
     assert "No changes." in terraform("plan", "-detailed-exitcode", "-input=false")
 
 
+def test_tags_that_are_accepted_reach_everything(second: Deployment, aws: Aws) -> None:
+    [address] = aws.ec2.describe_addresses()["Addresses"]
+    role = second.role_arn.rpartition("/")[2]
+    for given in (
+        tags(second.instance),
+        *map(tags, second.volumes.values()),
+        tags(address),
+        tags({"Tags": aws.s3.get_bucket_tagging(Bucket=second.bucket)["TagSet"]}),
+        tags(aws.iam.get_role(RoleName=role)["Role"]),
+    ):
+        assert MOST_TAGS.items() <= given.items()
+
+
+def test_a_subnet_in_another_zone_or_region_never_replaces_the_data(
+    second: Deployment, aws: Aws, terraform: Terraform
+) -> None:
+    mine = second.instance["SubnetId"]
+    [subnet] = aws.ec2.describe_subnets(SubnetIds=[mine])["Subnets"]
+    elsewhere = [
+        one
+        for one in aws.ec2.describe_subnets()["Subnets"]
+        if one["AvailabilityZone"] != subnet["AvailabilityZone"]
+    ]
+    for setting, wanted in (
+        (f"subnet_id={elsewhere[0]['SubnetId']}", "A volume does not move"),
+        ("region=us-west-2", "write region = us-east-1"),
+    ):
+        said = plain(terraform("plan", "-input=false", f"-var={setting}", expected=1))
+        assert wanted in said, said
+
+
 def test_the_code_from_before_is_the_release_from_before(
     first: Deployment, second: Deployment, terraform: Terraform
 ) -> None:
-    routes = terraform.clone / "frontend" / "routes.py"
+    routes = terraform.clone / "frontend" / "http" / "routes.py"
     changed = routes.read_text("utf-8")
     routes.write_text(changed.replace("Welcome back, ", "Hello, "), "utf-8")
     said = terraform.shell("echo local.release | terraform console", "terraform")

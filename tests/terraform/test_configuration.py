@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.terraform.cloud import Terraform, copy_repository, tracked_files
+from tests.terraform.cloud import Terraform, copy_repository, plain, tracked_files
 
 # Each is refused, and the message says what to write instead.
 BAD = {
     "region": ("us-east-1a", "such as us-east-1"),
     "name": ("Bourse", "such as bourse"),
-    "tags": ('{"aws:team"="markets"}', "such as { team = markets }"),
+    "tags": ('{team="R&D"}', "such as { team = markets }"),
     "instance_type": ("m7g.large", "such as m5a.large"),
     "ami_id": ("debian", "such as ami-0123456789abcdef0"),
     "subnet_id": ("10.0.0.0/24", "such as subnet-0123456789abcdef0"),
@@ -25,7 +25,7 @@ BAD = {
     "ssm_agent_url": ("http://x/y.deb", "such as https://mirror.example.com/"),
 }
 # What is in the repository and stays at home.
-NOT_SHIPPED = re.compile(r"^(\.ci/|\.gitignore$|docs/|terraform/|tests/)|\.md$")
+NOT_SHIPPED = re.compile(r"^(\.ci/|\.git\w+$|bench/|docs/|terraform/|tests/)|\.md$")
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +36,6 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Terraform:
     terraform = Terraform(clone, "http://127.0.0.1:9")
     terraform("init")
     return terraform
-
-
-def plain(said: str) -> str:
-    """Terraform's words without its frame, colours, quotes and line breaks."""
-    said = re.sub(r"\x1b\[[0-9;]*m", "", said)
-    return " ".join(re.sub(r"[│╷╵\"]", " ", said).split())
 
 
 def test_its_form(alone: Terraform) -> None:
