@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from common.domain import EMPTY_DIGEST, FRAME_SQL, FRAMED_FIELDS, Order, next_digest
 from common.errors import Damaged
+from common.sqlite import open_to_read
 
 _CHUNK = 2_000
 _READERS = 2
-_WAIT_S = 1.0
 # No valid row holds this character, so it tells where one frame ends and the next begins.
 _SEPARATOR = b"\0"
 
@@ -71,7 +71,7 @@ def verify_chain(path: Path, table: str, check: Callable[[], None] = _nothing) -
         if after is None:
             return _verify_each_row(path, table, check)
         number, digest = chunk.last_number, after
-    with closing(_connect(path)) as connection:
+    with closing(open_to_read(path)) as connection:
         first_and_last = connection.execute(
             f"SELECT ifnull(min(number), 1), ifnull(max(number), 0) FROM {table}"  # noqa: S608 - ours
         ).fetchone()
@@ -96,7 +96,7 @@ def _chunks(path: Path, table: str) -> Iterator[_Chunk]:
         return _Chunk(*connection.execute(sql, (after, after + _CHUNK)).fetchone())
 
     with ExitStack() as stack:
-        connections = [stack.enter_context(closing(_connect(path))) for _ in range(_READERS)]
+        connections = [stack.enter_context(closing(open_to_read(path))) for _ in range(_READERS)]
         pool = stack.enter_context(ThreadPoolExecutor(_READERS, thread_name_prefix="frames"))
         starts = count(0, _CHUNK)
         ahead = deque((one, pool.submit(read, one, next(starts))) for one in connections)
@@ -112,7 +112,7 @@ def _chunks(path: Path, table: str) -> Iterator[_Chunk]:
 def _verify_each_row(path: Path, table: str, check: Callable[[], None]) -> tuple[int, bytes]:
     number, digest = 0, EMPTY_DIGEST
     columns = ", ".join((*FRAMED_FIELDS, "digest"))
-    with closing(_connect(path)) as connection:
+    with closing(open_to_read(path)) as connection:
         for values in connection.execute(f"SELECT {columns} FROM {table} ORDER BY number"):  # noqa: S608 - ours
             check()
             row = Order(*values)
@@ -121,7 +121,3 @@ def _verify_each_row(path: Path, table: str, check: Callable[[], None]) -> tuple
             if row.number != number or row.digest != digest:
                 raise Damaged(f"row {row.number} does not follow row {number - 1}")
     return number, digest
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=_WAIT_S, check_same_thread=False)

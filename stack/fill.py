@@ -23,6 +23,7 @@ from catalog.sqlite.schema import Registration
 from catalog.stock import DONE, Stock
 from common.domain import BUY, EMPTY_DIGEST, MAX_VOLUME, SELL, Order, next_digest
 from common.errors import BourseError
+from common.sqlite import open_to_build, open_to_read
 from order.log.log import OrderLog
 from stack.local import lock
 from stack.numbers import whole
@@ -31,7 +32,7 @@ from stack.parts import ORDER_IDS, ROOT, StackError
 _REPORT_EVERY = 100_000
 _MAX_QUANTITY = 100
 _MOST = MAX_VOLUME
-_CACHE_KIB = 512 * 1024  # request ids go all over their index: better not to the disk each time
+_CACHE_KIB = 512 * 1024
 
 # A row as the tables have it: the fields of an Order.
 Values = tuple[int, str, str, str, int, int, int, bytes]
@@ -132,10 +133,8 @@ def write_log(directory: Path, catalog: Path, last_number: int) -> None:
     directory.mkdir()
     path = directory / "orders.db"
     OrderLog(path).close()  # made its table
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    with closing(open_to_build(path, _CACHE_KIB)) as connection:
         connection.execute("ATTACH ? AS catalog", (str(catalog),))
-        connection.execute("PRAGMA main.synchronous = OFF")
-        connection.execute("PRAGMA main.journal_mode = OFF")
         connection.execute(
             "INSERT INTO main.orders SELECT * FROM catalog.journal WHERE number <= ?",
             (last_number,),
@@ -145,9 +144,7 @@ def write_log(directory: Path, catalog: Path, last_number: int) -> None:
 @contextmanager
 def _writing_fast(path: Path) -> Iterator[sqlite3.Connection]:
     """One transaction without a journal: what breaks off is thrown away as a whole."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{_CACHE_KIB}"):
-            connection.execute(f"PRAGMA {setting}")
+    with closing(open_to_build(path, _CACHE_KIB)) as connection:
         connection.execute("BEGIN")
         yield connection
         connection.execute("COMMIT")
@@ -174,7 +171,7 @@ def fill(data: Path, contents: Contents) -> bytes:
             last_number = max(0, contents.orders - contents.behind.get(replica_id, 0))
             report(f"order-{replica_id}: {last_number:,} rows")
             write_log(drafts / f"order-{replica_id}", catalog, last_number)
-        with closing(sqlite3.connect(catalog)) as connection:
+        with closing(open_to_read(catalog)) as connection:
             _, digest = schema.last_position(connection)
         for target in targets:
             (drafts / target.name).replace(target)

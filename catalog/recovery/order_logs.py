@@ -12,6 +12,7 @@ from pathlib import Path
 from common.chain import verify_chain
 from common.domain import FRAMED_FIELDS, Order
 from common.errors import Damaged
+from common.sqlite import open_to_read
 
 _COLUMNS = ", ".join((*FRAMED_FIELDS, "digest"))
 
@@ -30,13 +31,13 @@ class OrderLog:
     digest: bytes
 
     def orders(self) -> Iterator[Order]:
-        with closing(sqlite3.connect(self.path)) as connection:
+        with closing(open_to_read(self.path)) as connection:
             rows = connection.execute(f"SELECT {_COLUMNS} FROM orders ORDER BY number")  # noqa: S608 - constants
             for row in rows:
                 yield Order(*row)
 
     def digest_of(self, number: int) -> bytes | None:
-        with closing(sqlite3.connect(self.path)) as connection:
+        with closing(open_to_read(self.path)) as connection:
             sql = "SELECT digest FROM orders WHERE number = ?"
             found = connection.execute(sql, (number,)).fetchone()
         return found[0] if found else None

@@ -26,6 +26,7 @@ from catalog.stock import DONE, Stock
 from catalog.stock_file import MalformedStockFile, read_stocks
 from common.domain import Order
 from common.errors import BourseError, Damaged
+from common.sqlite import open_to_build
 
 # No epoch that anybody still holds may be given out again, or two leaders could commit under it.
 # Epochs can have been registered above the last order's, without an order of their own; hence the
@@ -34,8 +35,8 @@ _EPOCH_MARGIN = 1_000_000
 _EPOCH_CHANCE = 2**40
 
 _CHUNK = 10_000
-_PROGRESS_ORDERS = 100_000
 _CACHE_KIB = 65_536
+_PROGRESS_ORDERS = 100_000
 _WORK_PREFIX = "restore-"
 
 _NOT_RESTORED = (
@@ -136,11 +137,7 @@ def _build(
     stocks_file: Path,
     say: Callable[[str], None],
 ) -> None:
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        # Should this process die meanwhile, the file is thrown away.
-        connection.execute("PRAGMA journal_mode = OFF")
-        connection.execute("PRAGMA synchronous = OFF")
-        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    with closing(open_to_build(path, _CACHE_KIB)) as connection:
         connection.execute("BEGIN")
         schema.create(connection, stocks, schema.Registration(0, 0))
         books = {stock.name: stock for stock in stocks}

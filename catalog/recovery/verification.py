@@ -17,8 +17,8 @@ from typing import NamedTuple
 from catalog.sqlite import schema
 from common.chain import verify_chain
 from common.domain import MAX_VOLUME
-from common.errors import Damaged, Unavailable
-from common.sqlite_errors import is_disk_trouble
+from common.errors import Damaged
+from common.sqlite import meaning, open_to_read
 
 # The index of a million request ids; they come in no order.
 _CACHE_KIB = 65_536
@@ -60,12 +60,11 @@ def verify(path: Path) -> Verified:
 @contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     try:
-        uri = f"{path.absolute().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True)) as connection:
+        with closing(open_to_read(path)) as connection:
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             yield connection
     except sqlite3.Error as error:
-        raise (Unavailable if is_disk_trouble(error) else Damaged)(str(error)) from error
+        raise (meaning(error) or Damaged)(str(error)) from error
 
 
 def _verify_all_but_the_chain(path: Path, version: int) -> dict[str, int]:

@@ -15,19 +15,16 @@ from catalog.sqlite import schema
 from catalog.sqlite.files import CannotOpen, DamagedCatalog, Directory
 from catalog.sqlite.transactions import transaction, translated_errors
 from catalog.stock_file import read_stocks
-from common.disk import explain
 from common.errors import Busy, Damaged, Unavailable
+from common.sqlite import LOG_LIMIT_BYTES, WAIT_S, explain, open_to_write
 
 logger = logging.getLogger(__name__)
-
-# Nobody else writes; only SQLite's own recovery and checkpoints can make a connection wait.
-_SQLITE_WAIT_S = 1.0
 
 # A stalled disk must not pile up waiting calls until none is left to serve lookups.
 _TURN_WAIT_S = 2.0
 
 # SQLite begins its write-ahead log anew only while nobody reads, which busy readers never allow.
-_LOG_LIMIT_BYTES = 8 * 2**20
+_LOG_LIMIT_BYTES = LOG_LIMIT_BYTES
 _READERS_WAIT_MS = 100
 
 
@@ -146,23 +143,7 @@ class _ReaderPool:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        path,
-        timeout=_SQLITE_WAIT_S,
-        isolation_level=None,  # transactions begin where the code says so
-        check_same_thread=False,  # each connection has one user at a time all the same
-    )
-    try:
-        connection.execute("PRAGMA synchronous = FULL")
-        # A log that readers made longer is cut to this when it is begun anew.
-        connection.execute(f"PRAGMA journal_size_limit = {_LOG_LIMIT_BYTES}")
-        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        if mode != "wal":
-            raise CannotOpen(f"{path}: no write-ahead log on this file system")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    return open_to_write(path, synchronous="FULL")
 
 
 def _truncate_log(connection: sqlite3.Connection) -> bool:
@@ -171,7 +152,7 @@ def _truncate_log(connection: sqlite3.Connection) -> bool:
     try:
         ((is_busy, _, _),) = schema.rows(connection, "PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
-        connection.execute(f"PRAGMA busy_timeout = {int(_SQLITE_WAIT_S * 1000)}")
+        connection.execute(f"PRAGMA busy_timeout = {int(WAIT_S * 1000)}")
     return not is_busy
 
 

@@ -7,7 +7,8 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from common.errors import Damaged, Unavailable
+from common.errors import Damaged
+from common.sqlite import meaning
 
 logger = logging.getLogger(__name__)
 
@@ -43,14 +44,13 @@ def _roll_back(connection: sqlite3.Connection) -> None:
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Tells a failing disk and a damaged file from defects, which stay what they are."""
+    """Raises Unavailable for a failing disk and Damaged for a damaged file; defects stay."""
     try:
         yield
-    except sqlite3.OperationalError as error:
-        logger.error("storage failure: %s", error)
-        raise Unavailable(f"storage failure: {error}") from error
-    except sqlite3.DatabaseError as error:
-        if type(error) is not sqlite3.DatabaseError:
-            raise  # a broken constraint or a misuse
-        logger.critical("the database is damaged: %s", error)
-        raise Damaged(f"the catalog's database is damaged: {error}") from error
+    except sqlite3.Error as error:
+        kind = meaning(error)
+        if kind is None:
+            raise
+        what = "the catalog's database is damaged" if kind is Damaged else "storage failure"
+        logger.error("%s: %s", what, error)
+        raise kind(f"{what}: {error}") from error

@@ -13,17 +13,14 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from common.chain import verify_chain
-from common.disk import explain
 from common.domain import Order
 from common.errors import BourseError, Damaged, Unavailable
-from common.sqlite_errors import is_disk_trouble
+from common.sqlite import explain, meaning, open_to_write
 
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 _CHUNK = 1_000
-# A write-ahead log that a long reader of another process made longer is cut to this again.
-_WAL_LIMIT_BYTES = 8 * 1024 * 1024
 _COLUMNS = "number, request_id, name, type, quantity, version, epoch, digest"
 _SCHEMA = """
 CREATE TABLE orders (
@@ -67,8 +64,8 @@ class OrderLog:
                 self.first_digest = _first_digest(self._writer)
                 self._reader = undo.enter_context(closing(_connect(path)))
                 undo.pop_all()
-        except Damaged as damage:
-            raise Damaged(f"{path}: {damage.message}") from damage
+        except (Damaged, Unavailable) as error:
+            raise type(error)(f"{path}: {error.message}") from error
         except sqlite3.DatabaseError as error:
             raise _classify(error, path) from error
 
@@ -189,15 +186,10 @@ def set_aside(path: Path) -> Path:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA busy_timeout = 1000")
-    return connection
+    return open_to_write(path, synchronous="NORMAL")
 
 
 def _create_or_check(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if version == SCHEMA_VERSION:
@@ -237,8 +229,7 @@ def _check_writable(connection: sqlite3.Connection, path: Path) -> None:
 def _classify(error: sqlite3.DatabaseError, path: Path) -> BourseError:
     if isinstance(error, sqlite3.ProgrammingError):
         return Unavailable(f"{path}: {error}")  # closed: the service is stopping
-    kind = Unavailable if is_disk_trouble(error) else Damaged
-    return kind(f"{path}: {explain(error, path)}")
+    return (meaning(error) or Damaged)(f"{path}: {explain(error, path)}")
 
 
 def _values(row: Order) -> tuple[int | str | bytes, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 from catalog.decisions import Decision
@@ -48,6 +49,18 @@ def volume(store: CatalogStore, name: str = "stock1") -> int:
     stock = store.lookup(name)
     assert stock is not None
     return stock.volume
+
+
+def disk_error() -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+    return error
+
+
+def full_error() -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+    return error
 
 
 def refusals_kept(database: Database) -> int:

@@ -19,7 +19,7 @@ from catalog.sqlite.transactions import transaction
 from catalog.stock import Stock
 from catalog.stock_file import MalformedStockFile
 from common.errors import Busy, Unavailable
-from tests.unit.catalog.support import NOW_S, buy, volume, write_stocks
+from tests.unit.catalog.support import NOW_S, buy, full_error, volume, write_stocks
 
 
 @pytest.fixture
@@ -120,6 +120,20 @@ def test_a_file_that_is_no_database_is_refused(data: Path, stocks_file: Path) ->
         Database(data, stocks_file)
 
 
+def test_an_sqlite_too_old_is_not_taken_for_damage(
+    data: Path, stocks_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Database(data, stocks_file).close()
+    before = (data / "catalog.db").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "sqlite_version_info", (3, 36, 0))
+        with pytest.raises(CannotOpen, match=r"SQLite .* is too old: 3\.37\.0") as refused:
+            Database(data, stocks_file)
+    assert "damaged" not in str(refused.value)
+    assert (data / "catalog.db").read_bytes() == before
+    Database(data, stocks_file).close()
+
+
 def test_a_directory_that_cannot_be_made_is_refused(stocks_file: Path) -> None:
     with pytest.raises(CannotOpen, match="Not a directory"):
         Database(stocks_file / "data", stocks_file)
@@ -143,7 +157,7 @@ def test_a_first_start_that_fails_half_way_is_begun_again(
     def full_at_stock2(connection: sqlite3.Connection, stock: Stock, initial: int) -> None:
         insert(connection, stock, initial)
         if stock.name == "stock2":
-            raise sqlite3.OperationalError("database or disk is full")
+            raise full_error()
 
     with monkeypatch.context() as patch:
         patch.setattr(schema, "_insert_stock", full_at_stock2)

@@ -22,7 +22,7 @@ from catalog.sqlite.store import CatalogStore
 from catalog.stock import DONE, INVALID, NOT_PERMITTED, Stock
 from common.domain import EMPTY_DIGEST, Order, next_digest
 from common.errors import Busy, Damaged, StaleEpoch, Unavailable
-from tests.unit.catalog.support import NOW_S, buy, volume, write_stocks
+from tests.unit.catalog.support import NOW_S, buy, disk_error, full_error, volume, write_stocks
 
 
 class Faulty(sqlite3.Connection):
@@ -127,7 +127,7 @@ def test_a_commit_that_the_disk_refuses_is_not_done(store: CatalogStore, data: P
 def test_a_failing_statement_is_unavailable(
     store: CatalogStore, database: Database, verb: str, when: str
 ) -> None:
-    fail(database, when, **{verb: sqlite3.OperationalError("disk I/O error")})
+    fail(database, when, **{verb: disk_error()})
     trades = [buy("a"), buy("b", 101), buy("c")]
     with pytest.raises(Unavailable, match="storage failure: disk I/O error"):
         store.update(1, trades)
@@ -141,7 +141,7 @@ def test_a_failing_statement_is_unavailable(
 def test_a_transaction_that_cannot_be_rolled_back_does_not_leak_into_the_next(
     store: CatalogStore, database: Database
 ) -> None:
-    broken = sqlite3.OperationalError("disk I/O error")
+    broken = disk_error()
     fail(database, "before", COMMIT=broken, ROLLBACK=broken)
     with pytest.raises(Unavailable):
         store.update(1, [buy("lost", 50)])
@@ -151,7 +151,7 @@ def test_a_transaction_that_cannot_be_rolled_back_does_not_leak_into_the_next(
 def test_a_fence_that_was_not_committed_is_not_registered(
     store: CatalogStore, database: Database
 ) -> None:
-    fail(database, "before", COMMIT=sqlite3.OperationalError("disk I/O error"))
+    fail(database, "before", COMMIT=disk_error())
     with pytest.raises(Unavailable):
         store.fence(2, 3)
     assert store.registered() == (1, 2)
@@ -193,7 +193,7 @@ def test_pages_that_go_bad_while_it_serves_are_damage(data: Path, stocks_file: P
 def test_decisions_are_told_though_the_purge_after_them_fails(
     store: CatalogStore, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fail(database, "before", DELETE=sqlite3.OperationalError("disk I/O error"))
+    fail(database, "before", DELETE=disk_error())
     assert store.update(1, [buy("a")])[0].number == 1
     assert "cannot delete old refusals" in caplog.text
     assert store.update(1, [buy("b")])[0].number == 2
@@ -300,7 +300,7 @@ def test_a_disk_that_fails_while_isolating_leaves_whole_trades(
     def full_at_c(connection: sqlite3.Connection, order: Order) -> None:
         insert_order(connection, order)
         if order.request_id == "c":
-            raise sqlite3.OperationalError("database or disk is full")
+            raise full_error()
 
     batch = [buy("a"), buy("bad", 13), buy("b"), buy("c")]
     monkeypatch.setattr(schema, "insert_order", full_at_c)

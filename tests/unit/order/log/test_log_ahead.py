@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from common.domain import Order
-from order.log.log import _WAL_LIMIT_BYTES, OrderLog
+from common.sqlite import LOG_LIMIT_BYTES
+from order.log.log import OrderLog
 from tests.unit.order.fakes import make_rows
 
 PAGE_BYTES = 4096
@@ -34,7 +35,7 @@ def append_each(log: OrderLog, first: int, last: int) -> int:
 
 
 def test_many_small_appends_keep_it_short(log: OrderLog) -> None:
-    assert append_each(log, 0, 6_000) < _WAL_LIMIT_BYTES < 6_000 * PAGE_BYTES
+    assert append_each(log, 0, 6_000) < LOG_LIMIT_BYTES < 6_000 * PAGE_BYTES
 
 
 def test_large_appends_keep_it_short(log: OrderLog) -> None:
@@ -43,14 +44,14 @@ def test_large_appends_keep_it_short(log: OrderLog) -> None:
     for _ in range(60):
         rows = make_rows(1_000, after=rows)
         log.append(rows)
-        assert ahead.stat().st_size < _WAL_LIMIT_BYTES
+        assert ahead.stat().st_size < LOG_LIMIT_BYTES
 
 
 def test_whoever_streams_the_log_slowly_does_not_hold_it_open(log: OrderLog) -> None:
     log.append(ROWS[:2_000])
     chunks = log.chunks(0)
     next(chunks)
-    assert append_each(log, 2_000, 6_000) < _WAL_LIMIT_BYTES
+    assert append_each(log, 2_000, 6_000) < LOG_LIMIT_BYTES
     assert sum(len(rows) for rows in chunks) == 5_000
 
 
@@ -60,8 +61,8 @@ def test_it_is_cut_again_after_a_long_reader(log: OrderLog) -> None:
     with closing(sqlite3.connect(log._path, isolation_level=None)) as other:
         other.execute("BEGIN")
         other.execute("SELECT count(*) FROM orders").fetchone()
-        assert append_each(log, 10, 5_000) > _WAL_LIMIT_BYTES
+        assert append_each(log, 10, 5_000) > LOG_LIMIT_BYTES
         other.execute("COMMIT")
     append_each(log, 5_000, 5_010)
-    assert append_each(log, 5_010, 5_020) <= _WAL_LIMIT_BYTES
+    assert append_each(log, 5_010, 5_020) <= LOG_LIMIT_BYTES
     assert log.rows(4_999, 30) == ROWS[4_999:5_020]

@@ -81,6 +81,18 @@ def test_a_log_that_another_process_holds_is_not_damaged(
     assert list(written.parent.glob("*damaged*")) == []
 
 
+def test_an_sqlite_too_old_is_not_taken_for_damage(
+    monkeypatch: pytest.MonkeyPatch, written: Path
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite3, "sqlite_version_info", (3, 36, 0))
+        with pytest.raises(Unavailable, match=r"orders\.db: SQLite .* is too old: 3\.37\.0"):
+            open_log(written)
+    assert list(written.parent.glob("*damaged*")) == []
+    with closing(OrderLog(written)) as log:
+        assert log.rows(0) == ROWS
+
+
 def test_a_file_that_cannot_be_opened_is_trouble_with_the_disk(path: Path) -> None:
     path.mkdir()
     with pytest.raises(Unavailable, match=r"orders\.db: unable to open"):
