@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import argparse
 import secrets
-import shutil
 import sqlite3
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
@@ -37,7 +35,6 @@ _EPOCH_CHANCE = 2**40
 _CHUNK = 10_000
 _CACHE_KIB = 65_536
 _PROGRESS_ORDERS = 100_000
-_WORK_PREFIX = "restore-"
 
 _NOT_RESTORED = (
     "Not restored, because no log has them: refusals (a refused trade that is sent again under its "
@@ -94,7 +91,7 @@ def restore(
         MalformedStockFile, Damaged, Unavailable, OSError, sqlite3.Error
     """
     stocks = read_stocks(settings.stocks_file)
-    with closing(Directory(settings.data_dir)) as home, _workplace(settings.data_dir) as work:
+    with closing(Directory(settings.data_dir)) as home, home.workplace() as work:
         home.check_is_vacant()
         log = longest(_usable(paths, work, say))
         if expected_digest not in (None, log.digest):
@@ -106,15 +103,6 @@ def restore(
             if (verified.last_number, verified.digest) != (log.last_number, log.digest):
                 raise Damaged(f"what was written ends with order {verified.last_number}")
     return verified
-
-
-@contextmanager
-def _workplace(directory: Path) -> Iterator[Path]:
-    """A directory for the copies of the logs; it goes, as do those of runs that were killed."""
-    for left in directory.glob(f"{_WORK_PREFIX}*"):
-        shutil.rmtree(left)
-    with tempfile.TemporaryDirectory(prefix=_WORK_PREFIX, dir=directory) as work:
-        yield Path(work)
 
 
 def _usable(paths: Iterable[Path], work: Path, say: Callable[[str], None]) -> list[OrderLog]:

@@ -1,15 +1,24 @@
-"""The files of a catalog's directory: what can be told from them before SQLite reads one."""
+"""The files of a catalog's directory: who may use them, and what is left of who was killed."""
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+logger = logging.getLogger(__name__)
+
 DATABASE = "catalog.db"
 _LOCK = "catalog.lock"
+_BACKUP = "backup.db"
+_BACKUP_LOCK = "backup.lock"
+_RESTORE_PREFIX = "restore-"
+_LEFT_BY_BACKUPS_BEFORE = "backup-*"  # folders that versions before this one made
 _HAD_DATABASE = b"A database was made in this directory.\n"
 
 _HEADER_BYTES = 100
@@ -38,6 +47,8 @@ class DamagedCatalog(CannotOpen):
 class Directory:
     """A catalog's directory, locked for this process until it is closed or the process ends.
 
+    What a backup or a restoring left there when it was killed is removed.
+
     Raises:
         CannotOpen: another catalog has it.
         OSError: it cannot be made or locked.
@@ -46,15 +57,11 @@ class Directory:
     def __init__(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         self.database = path / DATABASE
-        self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = _lock(path / _LOCK)
         except BlockingIOError:
-            self.close()
             raise CannotOpen(f"{path}: another catalog has it open") from None
-        except BaseException:
-            self.close()
-            raise
+        _remove_leftovers(path)
 
     def close(self) -> None:
         os.close(self._lock)
@@ -95,6 +102,12 @@ class Directory:
             os.fsync(self._lock)
 
     @contextmanager
+    def workplace(self) -> Iterator[Path]:
+        """A folder to restore in; it goes when the block is over, or at the next start."""
+        with tempfile.TemporaryDirectory(prefix=_RESTORE_PREFIX, dir=self.database.parent) as work:
+            yield Path(work)
+
+    @contextmanager
     def new_database(self) -> Iterator[Path]:
         """Where to build a database; when the block is over, it is the directory's, and on disk.
 
@@ -110,6 +123,55 @@ class Directory:
         finally:
             remove(draft)
         self.note_database()
+
+
+@contextmanager
+def backup_copy(directory: Path) -> Iterator[Path]:
+    """Where one backup at a time may put its copy; it goes when the block is over.
+
+    Should the process be killed, it goes at the next backup, or when a catalog starts there.
+
+    Raises:
+        CannotOpen: another backup runs.
+    """
+    try:
+        lock = _lock(directory / _BACKUP_LOCK)
+    except BlockingIOError:
+        raise CannotOpen(f"{directory}: another backup runs") from None
+    copy = directory / _BACKUP
+    try:
+        remove(copy)
+        yield copy
+    finally:
+        remove(copy)
+        os.close(lock)
+
+
+def _remove_leftovers(directory: Path) -> None:
+    """Called by who has the directory, so that nobody can be restoring; a backup may be running."""
+    try:
+        for folder in directory.glob(f"{_RESTORE_PREFIX}*"):
+            shutil.rmtree(folder)
+        for folder in directory.glob(_LEFT_BY_BACKUPS_BEFORE):
+            shutil.rmtree(folder)
+        if (directory / _BACKUP).exists():
+            with backup_copy(directory):
+                pass
+    except CannotOpen as error:
+        logger.info("%s", error)
+    except OSError as error:
+        logger.warning("cannot remove what a backup or a restoring left: %s", error)
+
+
+def _lock(path: Path) -> int:
+    """Locks a file until the descriptor is closed. Raises BlockingIOError if it is locked."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def remove(database: Path) -> None:
