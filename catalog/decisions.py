@@ -1,15 +1,31 @@
-"""How trades are decided inside a transaction: once each, each seeing the one before it."""
+"""How trades are decided: once each, each seeing the one before it.
+
+No database here: a store hands in the books of one open transaction.
+"""
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import NamedTuple, Protocol
 
-from catalog.sqlite import schema
 from catalog.stock import DONE, INVALID, Stock
 from common.domain import Order, Trade, next_digest
 from common.errors import StaleEpoch
+
+
+class Registration(NamedTuple):
+    """Who leads, as the fence has it; epoch 0 and leader 0 when nobody ever led."""
+
+    epoch: int
+    leader_id: int
+
+
+class Refusal(NamedTuple):
+    name: str
+    type: str
+    quantity: int
+    status: int
 
 
 class Failure(Enum):
@@ -18,6 +34,7 @@ class Failure(Enum):
     NONE = "none"
     MISMATCH = "mismatch"  # its request id was decided for another trade
     INTERNAL = "internal"  # it failed by itself; nothing of it was kept
+    FULL = "full"  # it had to be refused, and there is no room to record that
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,37 +55,62 @@ class Decision:
         return f"{text}, as before" if self.replayed else text
 
 
+class Books(Protocol):
+    """What a batch is decided on and written to. A store makes them for one transaction."""
+
+    def registration(self) -> Registration: ...
+
+    def last_position(self) -> tuple[int, bytes]:
+        """The number of the last order, and the digest of the journal up to it."""
+
+    def find_order(self, request_id: str) -> Order | None: ...
+
+    def find_refusal(self, request_id: str) -> Refusal | None: ...
+
+    def find_stock(self, name: str) -> Stock | None: ...
+
+    def save_stock(self, stock: Stock) -> None: ...
+
+    def add_order(self, order: Order) -> None: ...
+
+    def add_refusal(self, request_id: str, refusal: Refusal) -> None: ...
+
+
 class OpenBatch:
-    """Decides trades in a write transaction that the caller has begun, and ends.
+    """Decides the trades of one batch. The caller begins and ends the transaction.
 
     Args:
-        now_s: the wall clock's time, kept with the refusals.
+        room: how many more refusals may be recorded.
 
     Raises:
         StaleEpoch: `epoch` is not the registered one.
     """
 
-    def __init__(self, connection: sqlite3.Connection, epoch: int, now_s: float) -> None:
-        registered = schema.registration(connection)
+    def __init__(self, books: Books, epoch: int, room: int) -> None:
+        self._books = books
+        self._epoch = epoch
+        self._room = room
+        self.refusals = 0  # recorded by this batch
+        self._check_epoch()
+        self._last_number, self._digest = books.last_position()
+
+    def _check_epoch(self) -> None:
+        registered = self._books.registration()
         # Epoch 0 is registered before anyone led: a sender that names no epoch is no leader.
         # Without it, a deposed leader commits ("fence check": test_failure_table.py).
-        if epoch != registered.epoch or epoch < 1:
+        if self._epoch != registered.epoch or self._epoch < 1:
             raise StaleEpoch(
-                f"epoch {epoch} is refused: "
+                f"epoch {self._epoch} is refused: "
                 f"registered is epoch {registered.epoch} of leader {registered.leader_id}"
             )
-        self._connection = connection
-        self._epoch = epoch
-        self._now_s = now_s
-        self._last_number, self._digest = schema.last_position(connection)
 
     def decide(self, trade: Trade) -> Decision:
         if not trade.is_well_formed():
-            return Decision(INVALID)  # not kept: what is wrong stays wrong
+            return Decision(INVALID)  # not recorded: what is wrong stays wrong
         earlier = self._earlier_decision(trade)
         if earlier is not None:
             return earlier
-        stock = schema.find_stock(self._connection, trade.name)
+        stock = self._books.find_stock(trade.name)
         status = stock.trade(trade.quantity, trade.type) if stock else INVALID
         if stock is None or status != DONE:
             return self._refuse(trade, status)
@@ -76,8 +118,8 @@ class OpenBatch:
 
     def _earlier_decision(self, trade: Trade) -> Decision | None:
         # Without it, a repeat trades again ("recorded rows": test_failure_table.py).
-        order = schema.find_order(self._connection, trade.request_id)
-        refusal = None if order else schema.find_refusal(self._connection, trade.request_id)
+        order = self._books.find_order(trade.request_id)
+        refusal = None if order else self._books.find_refusal(trade.request_id)
         decided = order or refusal
         if decided is None:
             return None
@@ -90,9 +132,12 @@ class OpenBatch:
         return Decision(refusal.status if refusal else DONE, order, replayed=True)
 
     def _refuse(self, trade: Trade, status: int) -> Decision:
-        refusal = schema.Refusal(trade.name, trade.type, trade.quantity, status)
+        if self.refusals >= self._room:
+            return _unrecorded(status)
+        refusal = Refusal(trade.name, trade.type, trade.quantity, status)
         # Without it, a refusal may change its mind ("recorded refusals": test_interleavings.py).
-        schema.insert_refusal(self._connection, trade.request_id, refusal, self._now_s)
+        self._books.add_refusal(trade.request_id, refusal)
+        self.refusals += 1
         return Decision(status)
 
     def _execute(self, trade: Trade, stock: Stock) -> Decision:
@@ -106,7 +151,16 @@ class OpenBatch:
             epoch=self._epoch,
         )
         order = replace(order, digest=next_digest(self._digest, order))
-        schema.save_stock(self._connection, stock)
-        schema.insert_order(self._connection, order)
+        self._books.save_stock(stock)
+        self._books.add_order(order)
         self._last_number, self._digest = order.number, order.digest
         return Decision(DONE, order)
+
+
+def _unrecorded(status: int) -> Decision:
+    """What may be said of a trade that would be refused, and leaves no record of it.
+
+    Stocks never come or go, so an unknown one is refused again by itself. A volume changes: the
+    trade may be possible later, so nobody is told that it was refused.
+    """
+    return Decision(INVALID) if status == INVALID else Decision(INVALID, failure=Failure.FULL)

@@ -14,6 +14,7 @@ from catalog.sqlite.store import MAX_CHUNK, CatalogStore
 from catalog.stock import Stock
 from common.domain import Trade, is_valid_name
 from common.errors import (
+    Busy,
     Contradiction,
     Internal,
     InvalidRequest,
@@ -30,6 +31,7 @@ _FAILURES = {
     Failure.NONE: bourse_pb2.UpdateResponse.NONE,
     Failure.MISMATCH: bourse_pb2.UpdateResponse.MISMATCH,
     Failure.INTERNAL: bourse_pb2.UpdateResponse.INTERNAL,
+    Failure.FULL: bourse_pb2.UpdateResponse.FULL,
 }
 
 # So few rows leave the thread at once, whatever the reader does. Looking one order up is this.
@@ -78,6 +80,8 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
             raise KeyReused
         if result.failure == bourse_pb2.UpdateResponse.INTERNAL:
             raise Internal
+        if result.failure == bourse_pb2.UpdateResponse.FULL:
+            raise Busy("no more refusals can be recorded; this trade was not executed")
         return result
 
     def UpdateBatch(

@@ -154,6 +154,8 @@ class UpdateResponse(_message.Message):
         """the request id was decided for another trade"""
         INTERNAL: UpdateResponse._Failure.ValueType  # 2
         """the trade failed by itself; nothing of it was kept"""
+        FULL: UpdateResponse._Failure.ValueType  # 3
+        """it would be refused, but no more refusals can be recorded: it stays undecided"""
 
     class Failure(_Failure, metaclass=_FailureEnumTypeWrapper): ...
     NONE: UpdateResponse.Failure.ValueType  # 0
@@ -161,6 +163,8 @@ class UpdateResponse(_message.Message):
     """the request id was decided for another trade"""
     INTERNAL: UpdateResponse.Failure.ValueType  # 2
     """the trade failed by itself; nothing of it was kept"""
+    FULL: UpdateResponse.Failure.ValueType  # 3
+    """it would be refused, but no more refusals can be recorded: it stays undecided"""
 
     STATUS_FIELD_NUMBER: _builtins.int
     TRANSACTION_NUMBER_FIELD_NUMBER: _builtins.int

@@ -16,10 +16,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from catalog.decisions import Registration
 from catalog.sqlite import schema
 from catalog.sqlite.database import Database
 from catalog.sqlite.files import CannotOpen
-from catalog.sqlite.schema import Registration
 from catalog.stock import DONE, Stock
 from common.domain import BUY, EMPTY_DIGEST, MAX_VOLUME, SELL, Order, next_digest
 from common.errors import BourseError

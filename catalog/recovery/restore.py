@@ -15,6 +15,7 @@ from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
+from catalog.decisions import Registration
 from catalog.recovery.order_logs import OrderLog, Unusable, copy_log, longest
 from catalog.recovery.verification import Verified, verify
 from catalog.settings import CatalogSettings
@@ -127,7 +128,7 @@ def _build(
 ) -> None:
     with closing(open_to_build(path, _CACHE_KIB)) as connection:
         connection.execute("BEGIN")
-        schema.create(connection, stocks, schema.Registration(0, 0))
+        schema.create(connection, stocks, Registration(0, 0))
         books = {stock.name: stock for stock in stocks}
         last_epoch = 0
         for orders in _chunks(log.orders()):
@@ -140,7 +141,7 @@ def _build(
         for stock in stocks:
             schema.save_stock(connection, stock)
         epoch = last_epoch + _EPOCH_MARGIN + secrets.randbelow(_EPOCH_CHANCE)
-        schema.save_registration(connection, schema.Registration(epoch, 0))
+        schema.save_registration(connection, Registration(epoch, 0))
         connection.execute("COMMIT")
         connection.execute("PRAGMA journal_mode = WAL")
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
+from catalog.decisions import Registration
 from catalog.recovery.verification import verify
 from catalog.sqlite import schema
 from catalog.sqlite.files import CannotOpen, DamagedCatalog, Directory
@@ -163,7 +164,7 @@ def _fill(home: Directory, stocks_file: Path) -> None:
         closing(_connect(draft)) as connection,
         transaction(connection),
     ):
-        schema.create(connection, stocks, schema.Registration(0, 0))
+        schema.create(connection, stocks, Registration(0, 0))
 
 
 @contextmanager

@@ -7,8 +7,9 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
+from catalog.decisions import Refusal, Registration
 from catalog.sqlite.transactions import transaction
 from catalog.stock import Stock
 from common.domain import EMPTY_DIGEST, FRAMED_FIELDS, Order
@@ -67,20 +68,6 @@ CREATE TABLE fence (
 
 class OtherSchema(Exception):
     """The database was written by another version of the catalog."""
-
-
-class Registration(NamedTuple):
-    """Who leads, as the fence has it; epoch 0 and leader 0 when nobody ever led."""
-
-    epoch: int
-    leader_id: int
-
-
-class Refusal(NamedTuple):
-    name: str
-    type: str
-    quantity: int
-    status: int
 
 
 def create(connection: sqlite3.Connection, stocks: Iterable[Stock], leader: Registration) -> None:
@@ -231,6 +218,11 @@ def insert_refusal(
         " VALUES (?, ?, ?, ?, ?, ?)",
         (request_id, *refusal, now_s),
     )
+
+
+def count_refusals(connection: sqlite3.Connection) -> int:
+    ((count,),) = rows(connection, "SELECT count(*) FROM refusals")
+    return int(count)
 
 
 def delete_refusals(connection: sqlite3.Connection, until_s: float, limit: int) -> int:

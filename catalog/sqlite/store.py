@@ -7,14 +7,15 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from catalog.decisions import Decision, Failure, OpenBatch
+from catalog.decisions import Decision, Failure, OpenBatch, Registration
 from catalog.sqlite import schema
+from catalog.sqlite.books import SqliteBooks
 from catalog.sqlite.database import Database
-from catalog.sqlite.schema import Registration
 from catalog.sqlite.transactions import transaction
 from catalog.stock import INVALID, Stock
 from common.domain import MAX_ORDER_NUMBER, Order, Trade
 from common.errors import BourseError, Contradiction, InvalidRequest
+from common.on_change import OnChange
 
 logger = logging.getLogger(__name__)
 
@@ -22,14 +23,18 @@ MAX_BATCH = 1_024
 MAX_CHUNK = 1_000
 
 REFUSALS_KEPT_S = 24 * 3600
+# About 150 MB of them, or 1 GB with the longest names and request ids.
+MAX_REFUSALS = 1_000_000
 _PURGE_INTERVAL_S = 60
 # A step deletes what one batch can add at most, so the purge keeps up with any load.
 _PURGE_STEP = MAX_BATCH
 
 
-class FenceAnswer(NamedTuple):
+class Fencing(NamedTuple):
+    """What came of an attempt to register a leader."""
+
     accepted: bool
-    registered: Registration  # after the call
+    registered: Registration  # after the attempt
 
 
 class CatalogStore:
@@ -47,6 +52,8 @@ class CatalogStore:
         self._database = database
         self._clock = clock
         self._next_purge_s = clock()
+        self._refusals: int | None = None  # in the table; None: to be counted
+        self._refusals_full = OnChange(logger)
 
     def lookup(self, name: str) -> Stock | None:
         with self._database.reading() as connection:
@@ -75,7 +82,7 @@ class CatalogStore:
 
     def fence(
         self, epoch: int, leader_id: int, last_number: int = 0, digest: bytes = b""
-    ) -> FenceAnswer:
+    ) -> Fencing:
         """Registers a leader if `epoch` follows the registered one: a compare-and-set.
 
         Args:
@@ -89,9 +96,9 @@ class CatalogStore:
             _check_belongs(connection, last_number, digest)
             registered = schema.registration(connection)
             if epoch != registered.epoch + 1 or not 1 <= leader_id < 2**63:
-                return FenceAnswer(False, registered)
+                return Fencing(False, registered)
             schema.save_registration(connection, asked)
-        return FenceAnswer(True, asked)
+        return Fencing(True, asked)
 
     def update(self, epoch: int, trades: Sequence[Trade]) -> list[Decision]:
         """Decides the trades in one transaction; one decision for each, in order.
@@ -119,9 +126,16 @@ class CatalogStore:
     def _decide(
         self, connection: sqlite3.Connection, epoch: int, trades: Sequence[Trade]
     ) -> list[Decision]:
+        kept, self._refusals = self._refusals, None  # who knows what a COMMIT that fails has done
         with transaction(connection):
-            batch = OpenBatch(connection, epoch, self._clock())
-            return [batch.decide(trade) for trade in trades]
+            if kept is None:
+                kept = schema.count_refusals(connection)
+            books = SqliteBooks(connection, self._clock())
+            batch = OpenBatch(books, epoch, MAX_REFUSALS - kept)
+            decisions = [batch.decide(trade) for trade in trades]
+        self._refusals = kept + batch.refusals
+        self._say_whether_full(self._refusals)
+        return decisions
 
     def _decide_alone(self, connection: sqlite3.Connection, epoch: int, trade: Trade) -> Decision:
         try:
@@ -131,6 +145,16 @@ class CatalogStore:
         except Exception:
             logger.exception("%r failed by itself", trade)
             return Decision(INVALID, failure=Failure.INTERNAL)
+
+    def _say_whether_full(self, refusals: int) -> None:
+        if refusals < MAX_REFUSALS:
+            self._refusals_full.over("refusals are recorded again")
+        else:
+            self._refusals_full.trouble(
+                "%d refusals are recorded, which is the limit: what would have to be refused for "
+                "lack of volume is answered as not executed, until the oldest are a day old",
+                refusals,
+            )
 
     def _purge_refusals(self, connection: sqlite3.Connection) -> None:
         now_s = self._clock()
@@ -142,6 +166,9 @@ class CatalogStore:
         except BourseError as error:  # the decisions before it stand, and must be told
             logger.warning("cannot delete old refusals: %s", error)
             deleted = 0
+            self._refusals = None
+        if self._refusals is not None:
+            self._refusals -= deleted
         if deleted < _PURGE_STEP:
             self._next_purge_s = now_s + _PURGE_INTERVAL_S
 

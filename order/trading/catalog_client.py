@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from common.domain import Order, Trade
 from common.errors import (
     BourseError,
+    Busy,
     Damaged,
     Internal,
     KeyReused,
@@ -106,6 +107,8 @@ class CatalogClient:
 def _result(message: bourse_pb2.UpdateResponse, now: float) -> Result:
     if message.failure == bourse_pb2.UpdateResponse.MISMATCH:
         return Result(KeyReused(), None)
+    if message.failure == bourse_pb2.UpdateResponse.FULL:
+        return Result(Busy("no more refusals can be recorded"), None)
     if message.failure != bourse_pb2.UpdateResponse.NONE:
         return Result(Internal(), None)
     row = order_from_item(message.row) if message.HasField("row") else None

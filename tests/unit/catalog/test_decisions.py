@@ -10,12 +10,22 @@ from pathlib import Path
 import pytest
 
 from catalog.decisions import Decision, Failure
+from catalog.sqlite import store as store_module
 from catalog.sqlite.database import Database
 from catalog.sqlite.store import MAX_BATCH, REFUSALS_KEPT_S, CatalogStore
 from catalog.stock import DONE, INVALID, NOT_PERMITTED
 from common.domain import EMPTY_DIGEST, MAX_QUANTITY, Order, Trade, next_digest
 from common.errors import InvalidRequest, StaleEpoch
-from tests.unit.catalog.support import Clock, buy, decide, refusals_kept, sell, volume, write_stocks
+from tests.unit.catalog.support import (
+    NOW_S,
+    Clock,
+    buy,
+    decide,
+    refusals_kept,
+    sell,
+    volume,
+    write_stocks,
+)
 
 
 @pytest.fixture
@@ -244,3 +254,76 @@ def test_purging_takes_small_steps_and_keeps_up(
         decide(store, buy(str(number)))
         kept.append(refusals_kept(database))
     assert kept == [2 * MAX_BATCH, MAX_BATCH, 0, 0]
+
+
+# ------------------------------------------------- as many refusals as there may be
+
+
+@pytest.fixture
+def full(store: CatalogStore, monkeypatch: pytest.MonkeyPatch) -> CatalogStore:
+    """It holds as many refusals as it may: those of `a` and `b`."""
+    monkeypatch.setattr(store_module, "MAX_REFUSALS", 2)
+    store.update(1, [buy("a", 101), buy("b", 1, "nosuch")])
+    return store
+
+
+def test_what_would_be_refused_is_open_where_no_refusal_can_be_recorded(
+    full: CatalogStore, database: Database
+) -> None:
+    assert decide(full, buy("c", 101)) == Decision(INVALID, failure=Failure.FULL)
+    assert refusals_kept(database) == 2
+    decide(full, sell("d", 50))
+    assert decide(full, buy("c", 101)).status == DONE  # nobody was told that it was refused
+
+
+def test_made_up_names_are_refused_without_a_record(full: CatalogStore, database: Database) -> None:
+    for number in range(5):
+        assert decide(full, buy(f"junk-{number}", 1, f"name-{number}")) == Decision(INVALID)
+    assert refusals_kept(database) == 2
+
+
+def test_recorded_decisions_are_told_and_trades_done_though_it_is_full(
+    full: CatalogStore,
+) -> None:
+    batch = [buy("a", 101), buy("b", 1, "nosuch"), buy("c"), buy("x", 101), buy("d"), buy("a")]
+    decisions = full.update(1, batch)
+    assert decisions[0] == Decision(NOT_PERMITTED, replayed=True)
+    assert decisions[1] == Decision(INVALID, replayed=True)
+    assert decisions[3] == Decision(INVALID, failure=Failure.FULL)
+    assert [decisions[2].number, decisions[4].number] == [1, 2]
+    assert decisions[5].failure is Failure.MISMATCH
+
+
+def test_the_limit_holds_within_a_batch(
+    store: CatalogStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "MAX_REFUSALS", 3)
+    decisions = store.update(1, [buy(f"{number}", 101) for number in range(5)])
+    assert [one.failure for one in decisions] == [Failure.NONE] * 3 + [Failure.FULL] * 2
+    assert refusals_kept(database) == 3
+
+
+def test_refusals_are_recorded_again_when_the_oldest_are_a_day_old(
+    full: CatalogStore, clock: Clock, database: Database
+) -> None:
+    decide(full, buy("c", 101))
+    clock.now_s += REFUSALS_KEPT_S
+    decide(full, buy("d"))  # purges
+    assert decide(full, buy("c", 101)) == Decision(NOT_PERMITTED)
+    assert refusals_kept(database) == 1
+
+
+def test_reaching_the_limit_is_said_once(
+    store: CatalogStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(store_module, "MAX_REFUSALS", 1)
+    for request_id in "abc":
+        decide(store, buy(request_id, 101))
+    assert caplog.text.count("1 refusals are recorded, which is the limit") == 1
+
+
+def test_a_catalog_that_starts_counts_the_refusals_it_has(
+    full: CatalogStore, database: Database
+) -> None:
+    again = CatalogStore(database, lambda: NOW_S)
+    assert decide(again, buy("c", 101)).failure is Failure.FULL

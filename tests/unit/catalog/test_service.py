@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from catalog.leases import Leases
+from catalog.sqlite import store as store_module
 from catalog.sqlite.store import MAX_BATCH, CatalogStore
 from catalog.stock import Stock
 from common.domain import LEASE_MS
@@ -195,6 +196,19 @@ def test_a_batch_has_a_result_for_each_trade(
     none, mismatch, internal = Result.NONE, Result.MISMATCH, Result.INTERNAL
     assert [result.failure for result in results] == [none, none, mismatch, internal, none, none]
     assert [result.HasField("row") for result in results] == [True, True, False, False, False, True]
+
+
+def test_a_refusal_that_cannot_be_recorded_is_none(
+    leading: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "MAX_REFUSALS", 0)
+    details = assert_refused(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, lambda: leading.update(1, "a", 10**9)
+    )
+    assert details == "no more refusals can be recorded; this trade was not executed"
+    results = leading.update_batch(1, trade("a", 10**9), trade("b"), trade("a", 1))
+    assert [result.failure for result in results] == [Result.FULL, Result.NONE, Result.NONE]
+    assert [result.transaction_number for result in results] == [-1, 1, 2]
 
 
 def test_a_batch_has_a_bound(leading: Client) -> None:

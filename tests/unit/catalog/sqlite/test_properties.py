@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.decisions import Decision, Failure
+from catalog.sqlite import store as store_module
 from catalog.sqlite.database import Database
 from catalog.sqlite.store import CatalogStore
 from common.domain import EMPTY_DIGEST, MAX_VOLUME, Order, Trade, next_digest
@@ -30,8 +32,10 @@ batches = st.lists(st.lists(trades, max_size=12), max_size=6)
 
 @dataclass
 class Model:
+    limit: int  # of the refusals recorded
     volumes: dict[str, int] = field(default_factory=lambda: dict(INITIAL))
     decided: dict[str, tuple[Trade, int, int]] = field(default_factory=dict)
+    refusals: int = 0
     last_number: int = 0
 
     def decide(self, trade: Trade) -> tuple[int, int, bool, Failure]:
@@ -43,6 +47,10 @@ class Model:
                 return -1, -1, False, Failure.MISMATCH
             return status, number, True, Failure.NONE
         status, number = self._execute(trade)
+        if status != 1:
+            if self.refusals == self.limit:
+                return -1, -1, False, Failure.FULL if status == 0 else Failure.NONE
+            self.refusals += 1
         self.decided[trade.request_id] = (trade, status, number)
         return status, number, False, Failure.NONE
 
@@ -88,10 +96,12 @@ def assert_chain_holds(journal: list[Order]) -> None:
 
 
 @settings(max_examples=60)
-@given(batches=batches, reopen_after=st.integers(0, 6))
-def test_random_batches_match_the_model(batches: list[list[Trade]], reopen_after: int) -> None:
-    model = Model()
-    with open_stores() as stocks_file:
+@given(batches=batches, reopen_after=st.integers(0, 6), limit=st.sampled_from([0, 1, 3, 10, 1_000]))
+def test_random_batches_match_the_model(
+    batches: list[list[Trade]], reopen_after: int, limit: int
+) -> None:
+    model = Model(limit)
+    with open_stores() as stocks_file, patch.object(store_module, "MAX_REFUSALS", limit):
         for some in (batches[:reopen_after], batches[reopen_after:]):
             with closing(Database(stocks_file.parent / "data", stocks_file)) as database:
                 store = CatalogStore(database, lambda: 0.0)

@@ -14,6 +14,7 @@ from common import logs
 from common.domain import BUY, SELL, Order, Trade
 from common.errors import (
     BourseError,
+    Busy,
     Damaged,
     Internal,
     KeyReused,
@@ -127,7 +128,12 @@ def test_each_result_is_translated(client: CatalogClient, catalog: Catalog) -> N
 
 @pytest.mark.parametrize(
     ("failure", "kind"),
-    [(Update.MISMATCH, KeyReused), (Update.INTERNAL, Internal), (99, Internal)],
+    [
+        (Update.MISMATCH, KeyReused),
+        (Update.INTERNAL, Internal),
+        (Update.FULL, Busy),
+        (99, Internal),
+    ],
 )
 def test_a_trade_that_was_not_decided_is_an_error_of_its_own(
     client: CatalogClient, catalog: Catalog, failure: int, kind: type[BourseError]
