@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+from common.redis_connections import connect_redis
 from common.replicas import ReplicaPeer
 from common.rpc_client import Peer
 from frontend.catalog_client import CatalogClient
@@ -12,7 +13,7 @@ from frontend.order_reads import OrderReads
 from frontend.quotes.breaker import CircuitBreaker
 from frontend.quotes.cache import LRUCache
 from frontend.quotes.quotes import CachedQuotes, UncachedQuotes
-from frontend.quotes.redis_client import OwnConnections, connect_redis
+from frontend.quotes.redis_client import OwnConnections
 from frontend.quotes.subscriber import InvalidationSubscriber
 from frontend.readiness import ServiceReadiness
 from frontend.settings import FrontendSettings
@@ -62,11 +63,12 @@ def _open_replicas(settings: FrontendSettings, resources: ExitStack) -> dict[int
 
 
 def _open_cache(settings: FrontendSettings, resources: ExitStack) -> LRUCache:
-    # Each thread that serves requests keeps one, and so do the invalidation and the subscriber.
+    # Each thread that serves requests keeps one, and so do the invalidation and the subscriber,
+    # which asks about the server over another.
     client = connect_redis(
         settings.redis_url,
         settings.redis_timeout_s,
-        max_connections=settings.web_threads + 4,
+        max_connections=settings.web_threads + 5,
         password_file=settings.redis_password_file,
     )
     resources.callback(client.close)

@@ -7,13 +7,9 @@ import threading
 import time
 from collections.abc import Callable
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
 from common import rpc_client, rpc_server
 from common.errors import Contradiction, Damaged
-from common.redis_credentials import with_password_file
+from common.redis_connections import connect_redis
 from common.replicas import ReplicaPeer
 from order.leadership.identity import LogIdentity
 from order.leadership.node import Node
@@ -71,7 +67,14 @@ class Service:
         )
         self._catalog = CatalogClient(self._catalog_peer, settings.pull_timeout_s)
         self._hub = UpdateHub()
-        self._redis_publisher = RedisPublisher(_publishing_client(settings))
+        self._redis_publisher = RedisPublisher(
+            connect_redis(
+                settings.redis_url,
+                settings.redis_timeout_s,
+                max_connections=1,
+                password_file=settings.redis_password_file,
+            )
+        )
         self._publisher = Publisher([self._hub, self._redis_publisher])
         self._stream_publisher = Publisher([self._hub])
         self._queue = TradeQueue(_BATCH_LIMIT, _BATCH_LIMIT, time.monotonic)
@@ -243,17 +246,3 @@ class Service:
             may_serve_orders=lambda: self._identity.may_serve_orders,
             is_stopping=self._is_stopping,
         )
-
-
-def _publishing_client(settings: OrderSettings) -> redis.Redis:
-    url, credentials = with_password_file(settings.redis_url, settings.redis_password_file)
-    return redis.Redis.from_url(
-        url,
-        socket_timeout=settings.redis_timeout_s,
-        socket_connect_timeout=settings.redis_timeout_s,
-        retry=Retry(NoBackoff(), 1, (redis.ConnectionError,)),
-        # Its user may publish, and nothing else: not tell who its client is either.
-        protocol=2,
-        driver_info=None,
-        **credentials,
-    )

@@ -31,7 +31,7 @@ done
 # Rules apply inside scripts too: these are the commands that frontend/quotes/scripts use.
 (umask 077; cat > "$run/users.acl") <<EOF
 user default on #$(hash_of "$run/operator-password") ~* &* +@all
-user frontend on #$(hash_of /secrets/frontend/password) ~bourse:cache:* &bourse:invalidations -@all +eval +evalsha +time +get +set +del +hget +hset +hdel +zadd +zrem +zcard +zscore +zrange +zrevrange +zrangebyscore +subscribe +unsubscribe +ping
+user frontend on #$(hash_of /secrets/frontend/password) ~bourse:cache:* &bourse:invalidations -@all +eval +evalsha +time +info +get +set +del +hget +hset +hdel +zadd +zrem +zcard +zscore +zrange +zrevrange +zrangebyscore +subscribe +unsubscribe +ping
 user order on #$(hash_of /secrets/order/password) &bourse:invalidations -@all +publish
 EOF
 

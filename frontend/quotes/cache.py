@@ -1,16 +1,20 @@
 """The cache: an exact LRU in Redis, shared by every worker, whose entries live under leases.
 
-A looked-up value may be older than a trade by the time it reaches the cache. Four things keep
-such a value from being served after the trade was acknowledged: an entry dies with the lease
-it was looked up under (Gray and Cheriton, "Leases", 1989), counted from before the lookup; an
-invalidation leaves a floor below which nothing can be stored; a fill counts only in the life
-of the cache, its generation, in which it began; and a fill later than its lease is refused.
+A looked-up value may be older than a trade by the time it reaches the cache. Five rules keep
+such a value from being served after the trade was acknowledged:
+
+- An entry dies before the lease ends that it was looked up under (Gray and Cheriton, "Leases",
+  1989). Its life counts from before the lookup.
+- An invalidation leaves a floor. Nothing below it can be stored.
+- A fill counts only in the generation of the cache in which it began.
+- A generation ends with the process that holds it, and with that process's time as primary. What
+  a snapshot or a primary hands on is of another generation, and is dropped.
+- A fill that comes later than an entry may live is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,14 +23,14 @@ from typing import Any, Protocol
 
 from redis.exceptions import NoScriptError
 
-from common.domain import LEASE_MS
+from common.domain import ENTRY_MS, LEASE_MS
 
 _SCRIPTS = Path(__file__).parent / "scripts"
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """When a lookup began, and in which life of the cache. It entitles to one fill."""
+    """When a lookup began, and in which generation of the cache. It entitles to one fill."""
 
     generation: str
     time_ms: int  # on Redis's clock
@@ -44,8 +48,8 @@ class Miss:
 
 class PutOutcome(StrEnum):
     STORED = "stored"
-    EXPIRED = "expired"  # the lease that the token stands for is over
-    GENERATION = "generation"  # Redis was restarted or emptied after the token
+    EXPIRED = "expired"  # an entry of this token would be dead already
+    GENERATION = "generation"  # Redis was restarted, promoted or emptied after the token
     FLOOR = "floor"  # a newer version was invalidated
     NEWER = "newer"  # a live entry is at least as new
 
@@ -59,18 +63,21 @@ class LRUCache:
     """At most `size` values; each operation is one script, which Redis runs atomically.
 
     Every operation raises `redis.RedisError` when Redis does not answer: it may have been
-    carried out then, or may yet be. Versions are below 2**53.
+    carried out then, or may yet be. A replica refuses each with `redis.ReadOnlyError`. Versions
+    are below 2**53.
 
     Args:
         commands: how Redis is reached: a client that decodes its answers, or what sends its
             commands another way (see `frontend.quotes.redis_client`).
         size: entries at most. Workers may differ in it: each shrinks to its own as it stores.
-        lease_ms: how long an entry lives at most, and a floor exactly.
+        lease_ms: how long a floor lives. An entry lives a little shorter: see `ENTRY_MS`.
     """
 
     def __init__(self, commands: Commands, size: int, lease_ms: int = LEASE_MS) -> None:
         self._size = size
-        self._lease_ms = lease_ms
+        self._floor_ms = lease_ms
+        # Without it, a slow clock lets a quote outlive its lease ("clock margin": test_clocks.py).
+        self._entry_ms = lease_ms * ENTRY_MS // LEASE_MS
         self._get = _Script(commands, "get")
         self._put = _Script(commands, "put")
         self._invalidate = _Script(commands, "invalidate")
@@ -83,16 +90,15 @@ class LRUCache:
 
         The lookup that fills must start after this returned.
         """
-        # A fresh id each time: offering an old one again would revive the tokens of its life.
-        answer = self._get(name, uuid.uuid4().hex)
+        answer = self._get(name)
         if len(answer) == 1:
             return Hit(answer[0])
         return Miss(Token(generation=answer[0], time_ms=answer[1]))
 
     def put(self, name: str, value: str, version: int, token: Token) -> PutOutcome:
-        """Stores a looked-up value until the token's lease ends; a hit never extends it."""
+        """Stores a looked-up value, whose life counts from the token; a hit never extends it."""
         answer = self._put(
-            name, value, version, token.generation, token.time_ms, self._lease_ms, self._size
+            name, value, version, token.generation, token.time_ms, self._entry_ms, self._size
         )
         return PutOutcome(answer)
 
@@ -101,7 +107,7 @@ class LRUCache:
 
         Once this returned, `get` yields no older version. Repeats and stale news do no harm.
         """
-        self._invalidate(self._lease_ms, *(part for pair in versions for part in pair))
+        self._invalidate(self._floor_ms, *(part for pair in versions for part in pair))
 
     def remove(self, name: str) -> None:
         """Drops one entry. A fill under way may bring it back."""
@@ -109,7 +115,7 @@ class LRUCache:
 
     def flush(self) -> None:
         """Drops every entry; fills under way are refused."""
-        self._flush(uuid.uuid4().hex)
+        self._flush()
 
     def names(self) -> list[str]:
         """What is cached, the least recently used first. Uses nothing."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 import threading
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -16,15 +15,18 @@ from typing import Any, Protocol
 import redis
 
 from common.domain import INVALIDATION_CHANNEL, is_valid_name
+from common.on_change import OnChange
+from common.retries import Backoff
+from frontend.quotes.fitness import unfit_because
 
 logger = logging.getLogger(__name__)
 
-_FIRST_BACKOFF_S = 0.1
-_LONGEST_BACKOFF_S = 2.0
+# Not all workers at once.
+_BACKOFF = Backoff(first_s=0.1, longest_s=2.0, at_least=0.5)
 _MAX_VERSION = 2**53 - 1
 
 
-class Invalidations(Protocol):
+class InvalidatedCache(Protocol):
     def invalidate(self, versions: Sequence[tuple[str, int]]) -> None:
         """Raises `redis.RedisError`."""
 
@@ -32,16 +34,22 @@ class Invalidations(Protocol):
 class InvalidationSubscriber:
     """A daemon thread that listens for as long as it is not stopped.
 
+    Whenever it connects, it also says whether this Redis can be the cache at all.
+
     A connection is taken for dead when Redis is silent for `silence_s` and then does not
     answer a ping for as long again: a half-open socket shows no other sign.
     """
 
-    def __init__(self, client: redis.Redis, cache: Invalidations, silence_s: float = 1.0) -> None:
+    def __init__(
+        self, client: redis.Redis, cache: InvalidatedCache, silence_s: float = 1.0
+    ) -> None:
         self._client = client
         self._cache = cache
         self._silence_s = silence_s
         self._stopping = threading.Event()
         self._failures = 0
+        self._deaf = OnChange(logger)
+        self._unfit = OnChange(logger)
         self._thread = threading.Thread(
             target=self._run, name="invalidation-subscriber", daemon=True
         )
@@ -79,11 +87,24 @@ class InvalidationSubscriber:
                     pubsub.ping()
                 awaiting_pong = message is None
 
+    def _check_fitness(self) -> None:
+        reason = unfit_because(self._client.info())
+        if reason:
+            self._unfit.trouble(
+                "this Redis is not fit to be the cache: %s",
+                reason,
+                cause=reason,
+                level=logging.ERROR,
+            )
+        else:
+            self._unfit.over("this Redis is fit to be the cache")
+
     def _heard(self, message: dict[str, Any]) -> None:
-        if self._failures:
-            logger.info("listening to invalidations again")
-            self._failures = 0
-        if message["type"] == "message":
+        self._deaf.over("listening to invalidations again")
+        self._failures = 0
+        if message["type"] == "subscribe":  # after each connecting, redis-py's own included
+            self._check_fitness()
+        elif message["type"] == "message":
             self._apply(message["data"])
 
     def _apply(self, data: str) -> None:
@@ -98,13 +119,10 @@ class InvalidationSubscriber:
             logger.debug("an invalidation was lost: %s", error)
 
     def _lost(self, error: Exception) -> None:
-        """Waits before the next attempt: longer each time, and not all workers at once."""
-        if self._failures == 0:
-            logger.warning("not listening to invalidations: %s", error)
-        longest_s = min(_FIRST_BACKOFF_S * 2 ** min(self._failures, 16), _LONGEST_BACKOFF_S)
+        """Waits before the next attempt."""
+        self._deaf.trouble("not listening to invalidations: %s", error)
         self._failures += 1
-        jitter = random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
-        self._stopping.wait(longest_s * jitter)
+        self._stopping.wait(_BACKOFF.pause_s(self._failures))
 
 
 def decode_invalidations(data: str) -> list[tuple[str, int]]:

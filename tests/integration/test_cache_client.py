@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import redis
 
-from frontend.quotes.redis_client import OwnConnections, connect_redis
+from common.redis_connections import connect_redis
+from frontend.quotes.redis_client import OwnConnections
 from tests.support.redis_server import RedisServer, closed_port, running_redis
 
 TIMEOUT_S = 0.2
@@ -72,11 +73,13 @@ def test_a_name_that_does_not_resolve_in_time_is_a_timeout(
         return resolve(*arguments)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve_late)
-    with connected(server) as client:
-        started_at = time.monotonic()
-        with pytest.raises(redis.TimeoutError):
-            client.ping()
-        assert time.monotonic() - started_at < SOON_S
+    tls_url = server.url.replace("redis://", "rediss://")
+    with connected(server) as client, connect_redis(tls_url, TIMEOUT_S, 2) as over_tls:
+        for one in (client, over_tls):
+            started_at = time.monotonic()
+            with pytest.raises(redis.TimeoutError):
+                one.ping()
+            assert time.monotonic() - started_at < SOON_S
         resolver_answers.set()
         client.ping()
 
@@ -155,6 +158,18 @@ def test_a_refused_command_leaves_the_connection_as_it_was(server: RedisServer) 
         with pytest.raises(redis.ResponseError):
             commands.execute_command("NO-SUCH-COMMAND")
         assert commands.execute_command("CLIENT", "ID") == before
+
+
+def test_a_connection_to_a_server_that_became_a_replica_is_closed(server: RedisServer) -> None:
+    with connected(server) as client, server.client() as operator:
+        commands = OwnConnections(client)
+        before = commands.execute_command("CLIENT", "ID")
+        operator.replicaof("127.0.0.1", 1)
+        with pytest.raises(redis.ReadOnlyError):
+            commands.execute_command("SET", "key", "value")
+        assert before not in {int(one["id"]) for one in operator.client_list()}
+        operator.replicaof("NO", "ONE")
+        commands.execute_command("SET", "key", "value")
 
 
 def test_where_nobody_listens_a_command_of_a_thread_fails_at_once() -> None:

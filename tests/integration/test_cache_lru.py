@@ -6,13 +6,14 @@ import random
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import redis
 
+from common.redis_connections import connect_redis
 from frontend.quotes.cache import Hit, LRUCache, Miss, PutOutcome, Token
-from frontend.quotes.redis_client import connect_redis
 from tests.support.redis_server import (
     RedisServer,
     bundled_redis_executable,
@@ -78,10 +79,65 @@ def test_every_token_of_one_life_names_the_same_generation(cache: LRUCache) -> N
     assert token_for(cache, "stock1").generation == token_for(cache, "stock2").generation
 
 
-def test_another_life_has_another_generation(cache: LRUCache, server: RedisServer) -> None:
-    before = token_for(cache, "stock1").generation
-    server.flush()
-    assert token_for(cache, "stock1").generation != before
+def test_a_flush_begins_another_generation(cache: LRUCache, server: RedisServer) -> None:
+    seen = [token_for(cache, "stock1").generation]
+    for flush in (server.flush, cache.flush):
+        flush()
+        seen.append(token_for(cache, "stock1").generation)
+    assert len(set(seen)) == len(seen)
+
+
+def test_a_start_begins_another_generation_and_a_snapshot_brings_nothing_back(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    with (
+        running_redis(server.executable, tmp_path) as own,
+        connect_redis(own.url, timeout_s=5, max_connections=1) as client,
+    ):
+        cache = LRUCache(client, size=3, lease_ms=LONG_MS)
+        token = token_for(cache, "b")
+        fill(cache, "a")
+        own.save()
+        own.restart()
+        assert client.hkeys("bourse:cache:values") == ["a"]
+        assert cache.names() == []
+        assert cache.put("b", "b@1", 1, token) is PutOutcome.GENERATION
+        assert token_for(cache, "b").generation != token.generation
+
+
+def test_what_is_under_another_generation_is_dropped_by_every_operation(
+    client: redis.Redis, cache: LRUCache
+) -> None:
+    token = token_for(cache, "b")
+    operations: list[Callable[[], object]] = [
+        lambda: cache.get("b"),
+        lambda: cache.put("b", "b@1", 1, token),
+        lambda: cache.invalidate([("b", 1)]),
+        lambda: cache.remove("b"),
+        cache.flush,
+        cache.names,
+    ]
+    for operation in operations:
+        fill(cache, "a")
+        client.set("bourse:cache:generation", "0" * 40 + ":1.2")
+        operation()
+        assert client.hkeys("bourse:cache:values") == []
+
+
+def test_a_replica_refuses_every_operation(server: RedisServer) -> None:
+    with (
+        running_redis(server.executable) as own,
+        connect_redis(own.url, timeout_s=5, max_connections=1) as client,
+    ):
+        cache = LRUCache(client, size=3, lease_ms=LONG_MS)
+        fill(cache, "a")
+        client.replicaof("127.0.0.1", 1)
+        # A replica that may be written to is none the better for it.
+        for read_only in ("yes", "no"):
+            client.config_set("replica-read-only", read_only)
+            for operation in (lambda: cache.get("a"), cache.flush, cache.names):
+                with pytest.raises(redis.ReadOnlyError, match="replica"):
+                    operation()
 
 
 def test_the_least_recently_used_goes_first(cache: LRUCache) -> None:
@@ -306,9 +362,9 @@ def test_the_order_is_exact_under_concurrency(server: RedisServer, cache: LRUCac
     model = ModelLRU(size=3)
     answers = {worker.address: iter(worker.answers) for worker in workers}
     for address, arguments in executed:
-        if len(arguments) == 2:  # get: name, offered generation
+        if len(arguments) == 1:  # get: name
             expected: Hit | PutOutcome | None = model.get(arguments[0])
-        else:  # put: name, value, version, token, lease, size
+        else:  # put: name, value, version, token, life, size
             expected = model.put(arguments[0], arguments[1], int(arguments[2]))
         assert next(answers[address]) == expected, arguments
     assert all(next(rest, "none left") == "none left" for rest in answers.values())

@@ -6,10 +6,12 @@ without, so the scenario is a real test and the mechanism not there for nothing.
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +65,18 @@ def late_fill_across_a_flush(world: World) -> None:
     world.meanwhile(world.trade, world.server.flush)
 
 
+def snapshot_with_the_old_quote(world: World) -> None:
+    for _ in range(2):
+        assert world.reader.version("stock1") == OLD
+    world.server.save()
+    world.trade()
+    world.server.restart()
+
+
+def late_fill_across_a_snapshot(world: World) -> None:
+    world.meanwhile(world.server.save, world.trade, world.server.restart)
+
+
 def fill_after_its_lease(world: World) -> None:
     world.meanwhile(world.trade, lambda: time.sleep(1.2 * world.lease_s))
 
@@ -77,6 +91,8 @@ SCENARIOS = [
     (late_fill, "floor", LONG_MS),
     (late_fill_across_a_restart, "generation", LONG_MS),
     (late_fill_across_a_flush, "generation", LONG_MS),
+    (snapshot_with_the_old_quote, "replication id", LONG_MS),
+    (late_fill_across_a_snapshot, "replication id", LONG_MS),
     (fill_after_its_lease, "token expiry", SHORT_MS),
     (trade_while_cut_off, "lease wait", SHORT_MS),
 ]
@@ -84,7 +100,11 @@ SCENARIOS = [
 
 @contextmanager
 def world_with(lease_ms: int) -> Iterator[World]:
-    with running_redis() as server, closed_port() as unused_port:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        running_redis(directory=Path(directory)) as server,
+        closed_port() as unused_port,
+    ):
         world = World(server, unused_port, lease_ms)
         try:
             yield world

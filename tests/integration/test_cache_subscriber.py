@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 import redis
 
 from common.domain import INVALIDATION_CHANNEL
-from frontend.quotes.redis_client import connect_redis
+from common.redis_connections import connect_redis
 from frontend.quotes.subscriber import (
     InvalidationSubscriber,
     decode_invalidations,
 )
+from tests.support.ports import free_ports
 from tests.support.redis_server import RedisServer, running_redis
 
 
@@ -144,6 +146,42 @@ def test_a_silent_connection_is_given_up_and_said_so_once(
     publish(server, '[["stock1", 2]]')
     expect(cache, ("stock1", 2))
     assert caplog.text.count("not listening") == 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (["REPLICAOF", "127.0.0.1", "1"], "it is a replica"),
+        (["CONFIG", "SET", "maxmemory", "1gb", "maxmemory-policy", "allkeys-lru"], "allkeys-lru"),
+    ],
+    ids=["replica", "evicts"],
+)
+def test_says_at_once_that_a_redis_does_not_fit(
+    server: RedisServer,
+    caplog: pytest.LogCaptureFixture,
+    spoil: list[str],
+    reason: str,
+) -> None:
+    publish(server, '[["stock1", 1]]')  # it has connected, and found nothing wrong
+    with server.client() as operator:
+        operator.execute_command(*spoil)
+        operator.client_kill_filter(_type="pubsub")
+    wait_for(lambda: "not fit to be the cache" in caplog.text, lambda: caplog.text)
+    assert reason in caplog.text
+
+
+def test_says_at_once_that_it_is_a_cluster(
+    cache: Recorder, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    options = ["--cluster-enabled", "yes", "--cluster-port", str(free_ports(1))]
+    with (
+        running_redis(directory=tmp_path, options=options) as cluster,
+        connect_redis(cluster.url, timeout_s=0.5, max_connections=2) as client,
+    ):
+        running = InvalidationSubscriber(client, cache, silence_s=0.1)
+        running.start()
+        wait_for(lambda: "it is a Redis Cluster" in caplog.text, lambda: caplog.text)
+        running.stop()
 
 
 def test_stops_while_redis_is_away(server: RedisServer, subscriber: InvalidationSubscriber) -> None:

@@ -13,7 +13,7 @@ from contextlib import suppress
 import pytest
 import redis
 
-from frontend.quotes.redis_client import connect_redis
+from common.redis_connections import connect_redis
 from stack.waiting import wait_for
 from tests.support.link import HOST, Link, Mode
 from tests.support.ports import free_ports

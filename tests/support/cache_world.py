@@ -10,11 +10,12 @@ from decimal import Decimal
 
 from catalog.leases import Leases
 from common.domain import BUY, LEASE_MS, Trade
+from common.redis_connections import connect_redis
 from frontend.model import DONE, Decision, Quote
 from frontend.quotes.breaker import CircuitBreaker
 from frontend.quotes.cache import Hit, LRUCache, Miss, PutOutcome, Token
 from frontend.quotes.quotes import CachedQuotes
-from frontend.quotes.redis_client import OwnConnections, connect_redis
+from frontend.quotes.redis_client import OwnConnections
 from frontend.trading.invalidation import CacheInvalidation
 from frontend.trading.trading import Trading
 

@@ -33,12 +33,13 @@ class Link:
     Args:
         port: where it listens; below the range of outgoing connections, or a client of a
             refusing link may end up connected to itself.
-        target_port: where the connections go on to.
+        target_port: where the connections go on to. New ones follow it when it is changed, as
+            they follow a name that leads elsewhere.
     """
 
     def __init__(self, port: int, target_port: int) -> None:
         self.port = port
-        self._target_port = target_port
+        self.target_port = target_port
         self._listener: socket.socket | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._requests_pass = asyncio.Event()
@@ -105,7 +106,7 @@ class Link:
         await self._requests_pass.wait()
         target = _socket(socket.socket())
         try:
-            await self._loop.sock_connect(target, (HOST, self._target_port))
+            await self._loop.sock_connect(target, (HOST, self.target_port))
             requests = asyncio.ensure_future(self._pump(client, target, self._requests_pass))
             answers = asyncio.ensure_future(self._pump(target, client, self._answers_pass))
             try:

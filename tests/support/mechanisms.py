@@ -17,7 +17,7 @@ from unittest import mock
 import frontend.quotes.cache
 from catalog.decisions import OpenBatch
 from catalog.leases import Leases
-from common.domain import EMPTY_DIGEST, Order
+from common.domain import EMPTY_DIGEST, LEASE_MS, Order
 from common.errors import BourseError, Unavailable
 from order.leadership.promotion import Promotion
 from order.leadership.replica import Replica, Role
@@ -112,12 +112,12 @@ def believe_the_log(log: OrderLog, _check: object) -> tuple[int, bytes]:
 # ---------------------------------------------------------------- the cache and its leases
 
 
-def script_without(script: str, old: str, new: str) -> Callable[[str], str]:
-    """The cache's scripts, one of them without something."""
+def scripts_without(old: str, new: str, only: str = "") -> Callable[[str], str]:
+    """The cache's scripts, all of them or one, without something."""
 
     def text_of(name: str) -> str:
         text = _script_text(name)
-        if name != script:
+        if only not in ("", name):
             return text
         assert text.count(old) == 1, f"{old!r} is not in {name}.lua"
         return text.replace(old, new)
@@ -176,15 +176,25 @@ MECHANISMS: Mapping[str, Mechanism] = {
     "lease after a restart": Mechanism("catalog.leases:Leases.__init__", lease_nothing_at_first),
     "floor": Mechanism(
         "frontend.quotes.cache:script_text",
-        script_without("put", "floor > tonumber(version)", "false"),
+        scripts_without("floor > tonumber(version)", "false", only="put"),
     ),
     "generation": Mechanism(
         "frontend.quotes.cache:script_text",
-        script_without("put", "redis.call('GET', GENERATION) ~= generation", "false"),
+        scripts_without("generation ~= token_generation", "false", only="put"),
+    ),
+    "replication id": Mechanism(
+        "frontend.quotes.cache:script_text",
+        scripts_without("string.match(generation, '^%x+') ~= replication_id", "false"),
+    ),
+    "primary check": Mechanism(
+        "frontend.quotes.cache:script_text",
+        scripts_without("not string.find(replication, 'role:master', 1, true)", "false"),
     ),
     "token expiry": Mechanism(
-        "frontend.quotes.cache:script_text", script_without("put", "tonumber(ARGV[5])", "now_ms()")
+        "frontend.quotes.cache:script_text",
+        scripts_without("tonumber(ARGV[5])", "now_ms()", only="put"),
     ),
+    "clock margin": Mechanism("frontend.quotes.cache:ENTRY_MS", LEASE_MS),
 }
 
 

@@ -8,8 +8,9 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import redis
 from redis.backoff import NoBackoff
@@ -22,11 +23,25 @@ _START_TIMEOUT_S = 10.0
 
 
 class RedisServer:
-    """A real server process. `start()` after `kill()` comes back empty, on the same port."""
+    """A real server process. `start()` after `kill()` comes back on the same port.
 
-    def __init__(self, executable: str | None = None) -> None:
+    It comes back empty, or with what `save()` wrote last.
+
+    Args:
+        directory: where `save()` writes.
+        options: more of them, for the command line.
+    """
+
+    def __init__(
+        self,
+        executable: str | None = None,
+        directory: Path | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
         self.port = _free_port()
-        self._executable = executable or redis_executable()
+        self.executable = executable or redis_executable()
+        self._directory = directory
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -35,9 +50,11 @@ class RedisServer:
 
     def start(self) -> None:
         settings = ["--save", "", "--appendonly", "no", "--loglevel", "warning"]
-        settings += ["--dir", tempfile.gettempdir()]
+        settings += ["--dir", str(self._directory or tempfile.gettempdir())]
+        # A replica is to have its data at once.
+        settings += ["--repl-diskless-sync-delay", "0", *self._options]
         self._process = subprocess.Popen(
-            [self._executable, "--port", str(self.port), "--bind", "127.0.0.1", *settings],
+            [self.executable, "--port", str(self.port), "--bind", "127.0.0.1", *settings],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
@@ -65,6 +82,31 @@ class RedisServer:
         with self.client() as client:
             client.flushall()
 
+    def save(self) -> None:
+        if self._directory is None:
+            raise RuntimeError("this server has no directory of its own")
+        with self.client() as client:
+            client.save()
+
+    def replicate(self, port: int) -> None:
+        """Makes this server a replica of the primary at the port; returns when they are linked."""
+        with self.client() as client:
+            client.replicaof("127.0.0.1", port)
+            deadline = time.monotonic() + _START_TIMEOUT_S
+            while (state := client.info("replication"))["master_link_status"] != "up":
+                assert time.monotonic() < deadline, f"no replication: {state}"
+                time.sleep(0.01)
+
+    def wait_for_replica(self) -> None:
+        """Returns when a replica has all that this primary has."""
+        with self.client() as client:
+            assert client.wait(1, int(_START_TIMEOUT_S * 1000)) == 1, client.info("replication")
+
+    def promote(self) -> None:
+        """Makes this server a primary with the data that it has as a replica."""
+        with self.client() as client:
+            client.replicaof("NO", "ONE")
+
     def client(self) -> redis.Redis:
         """A plain patient client, to look at the server with. Close it."""
         return redis.Redis(
@@ -87,7 +129,7 @@ class RedisServer:
             while not _answers(client):
                 if self._process.poll() is not None:
                     output = self._process.communicate()[0].decode()
-                    raise RuntimeError(f"{self._executable} ended at once: {output}")
+                    raise RuntimeError(f"{self.executable} ended at once: {output}")
                 if time.monotonic() > deadline:
                     raise RuntimeError(f"no Redis on port {self.port}")
                 time.sleep(0.01)
@@ -101,8 +143,10 @@ def _answers(client: redis.Redis) -> bool:
 
 
 @contextmanager
-def running_redis(executable: str | None = None) -> Iterator[RedisServer]:
-    server = RedisServer(executable)
+def running_redis(
+    executable: str | None = None, directory: Path | None = None, options: Sequence[str] = ()
+) -> Iterator[RedisServer]:
+    server = RedisServer(executable, directory, options)
     try:
         server.start()
         yield server

@@ -1,6 +1,7 @@
--- ARGV: lease in ms, then name and version of each stock
--- A floor lives as long as a token can: whoever read an older version took its token before.
-local lease_ms = ARGV[1]
+-- ARGV: a floor's life in ms, then name and version of each stock
+-- A floor lives longer than a token is good for. Whoever read an older version has its token
+-- from before this moment.
+local floor_ms = ARGV[1]
 
 for i = 2, #ARGV, 2 do
   local name, version = ARGV[i], ARGV[i + 1]
@@ -12,5 +13,5 @@ for i = 2, #ARGV, 2 do
   if floor and tonumber(floor) > tonumber(version) then
     version = floor
   end
-  redis.call('SET', FLOOR .. name, version, 'PX', lease_ms)
+  redis.call('SET', FLOOR .. name, version, 'PX', floor_ms)
 end

@@ -1,6 +1,6 @@
--- ARGV: name, value, version, the token's generation and ms, lease in ms, size
+-- ARGV: name, value, version, the token's generation and ms, an entry's longest life in ms, size
 -- Returns 'stored', or why not.
-local name, value, version, generation = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local name, value, version, token_generation = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local expiry = tonumber(ARGV[5]) + tonumber(ARGV[6])
 local size = tonumber(ARGV[7])
 local now = now_ms()
@@ -11,7 +11,7 @@ local function refusal()
     return 'expired'
   end
   -- Without it, a fill outlives a restart of Redis ("generation": test_cache_staleness.py).
-  if redis.call('GET', GENERATION) ~= generation then
+  if generation ~= token_generation then
     return 'generation'
   end
   -- Without it, a slow fill undoes an invalidation ("floor": test_cache_staleness.py).

@@ -1,6 +1,6 @@
 -- Stands before every script of the cache.
 --
--- bourse:cache:generation    names this life of the cache; gone after a restart or FLUSHALL
+-- bourse:cache:generation    names the life of the cache that the other keys belong to
 -- bourse:cache:values        hash, name -> what is cached
 -- bourse:cache:versions      hash, name -> its version
 -- bourse:cache:expiry        sorted set, name -> the moment it dies, ms on Redis's clock
@@ -17,7 +17,7 @@ local EXPIRY = 'bourse:cache:expiry'
 local RECENCY = 'bourse:cache:recency'
 local FLOOR = 'bourse:cache:floor:'
 
--- Rounded down, so that a token is never younger than its lookup and no entry outlives its lease.
+-- Rounded down, so that a token is never younger than its lookup.
 local function now_ms()
   local time = redis.call('TIME')
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -44,3 +44,27 @@ local function drop(name)
   redis.call('ZREM', RECENCY, name)
 end
 
+-- Floors stay: each dies with its lease, and one too many only costs a miss.
+local function begin_generation(replication_id)
+  local time = redis.call('TIME')
+  local generation = replication_id .. ':' .. time[1] .. '.' .. time[2]
+  redis.call('DEL', VALUES, VERSIONS, EXPIRY, RECENCY)
+  redis.call('SET', GENERATION, generation)
+  return generation
+end
+
+local replication = redis.call('INFO', 'replication')
+
+-- Without it, a replica serves what its primary has dropped ("primary check": test_cache_replicas.py).
+if not string.find(replication, 'role:master', 1, true) then
+  return redis.error_reply('READONLY this Redis is a replica, and a cache must be a primary')
+end
+
+-- Redis makes a new replication id at each start and at each promotion. So the keys under another
+-- one came from a snapshot or from another server, and invalidations after that may be missing.
+local replication_id = string.match(replication, 'master_replid:(%x+)')
+local generation = redis.call('GET', GENERATION)
+-- Without it, a snapshot brings an old quote back ("replication id": test_cache_staleness.py).
+if not generation or string.match(generation, '^%x+') ~= replication_id then
+  generation = begin_generation(replication_id)
+end

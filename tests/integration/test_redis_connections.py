@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from common.redis_credentials import with_password_file
-from frontend.quotes.redis_client import connect_redis
+from common.redis_connections import connect_redis, with_password_file
 from tests.support.redis_server import RedisServer, running_redis
 
 
