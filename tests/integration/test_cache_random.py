@@ -6,20 +6,24 @@ The same run without one of the mechanisms must find what that mechanism prevent
 from __future__ import annotations
 
 import random
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 import redis
 
 from frontend.model import CacheResult
 from tests.support.cache_world import CatalogInMemory, Worker
+from tests.support.link import Link, Mode
 from tests.support.mechanisms import taken_out
-from tests.support.redis_server import RedisServer, closed_port, running_redis
+from tests.support.ports import free_ports
+from tests.support.redis_server import closed_port, running_redis
 
 LEASE_MS = 300
 LEASE_S = LEASE_MS / 1000
@@ -54,14 +58,39 @@ class History:
                 self.stale.append(f"{name}: {result} v{version}, v{at_least} was acknowledged")
 
 
+class Pair:
+    """A primary, which `name` leads to, and a replica, which hears of it over a link."""
+
+    def __init__(self, stack: ExitStack, directory: Path) -> None:
+        self.primary, self.replica = (
+            stack.enter_context(running_redis(directory=directory / one)) for one in "ab"
+        )
+        port = free_ports(2)
+        self.name, self._replication = (Link(port + n, self.primary.port) for n in range(2))
+        stack.callback(self.name.close)
+        stack.callback(self._replication.close)
+        self.replica.replicate(self._replication.port)
+
+    def fail_over(self, lag_s: float) -> None:
+        """The replica hears nothing for so long, and then takes the primary's place."""
+        old, new = self.primary, self.replica
+        self._replication.set(Mode.SILENT)
+        time.sleep(lag_s)
+        old.demote()
+        new.promote()
+        self.primary, self.replica = new, old
+        self.name.target_port = self._replication.target_port = new.port
+        time.sleep(lag_s)
+        self._replication.set(Mode.OPEN)
+        old.replicate(self._replication.port)
+
+
 class Run:
     """Threads that look up, trade and break things until told to stop."""
 
-    def __init__(
-        self, server: RedisServer, workers: list[Worker], catalog: CatalogInMemory
-    ) -> None:
+    def __init__(self, pair: Pair, workers: list[Worker], catalog: CatalogInMemory) -> None:
         self.history = History()
-        self._server = server
+        self._pair = pair
         self._workers = workers
         self._catalog = catalog
         self._stopping = threading.Event()
@@ -114,7 +143,7 @@ class Run:
     def _trade(self, worker: Worker) -> None:
         name = self._random.choice(STOCKS)
         self.history.acknowledge(name, worker.trade(name))
-        time.sleep(self._random.uniform(0, 2) * LEASE_S)
+        self._wait(2)
 
     def _overtake(self, name: str) -> None:
         """What may happen to a lookup that has read the stock but not answered: it is outdated.
@@ -133,47 +162,69 @@ class Run:
             time.sleep(self._random.uniform(0.5, 2) * LEASE_S)
 
     def _break_things(self) -> None:
-        faults = [self._pause, self._restart, self._cut_off, self._flush, self._catalog.restart]
+        faults = [
+            self._pause,
+            self._restart,
+            self._restart_from_a_snapshot,
+            self._fail_over,
+            self._cut_off,
+            self._flush,
+            self._catalog.restart,
+        ]
         self._random.shuffle(faults)
         for fault in faults:
             if not self._stopping.is_set():
                 fault()
-                time.sleep(self._random.uniform(0, 2) * LEASE_S)
+                self._wait(2)
+
+    def _wait(self, leases: float) -> None:
+        """At most so many."""
+        time.sleep(self._random.uniform(0, leases) * LEASE_S)
 
     def _pause(self) -> None:
-        self._server.pause()
-        time.sleep(self._random.uniform(0, 2) * LEASE_S)
-        self._server.resume()
+        self._pair.primary.pause()
+        self._wait(2)
+        self._pair.primary.resume()
 
     def _restart(self) -> None:
-        self._server.kill()
+        self._pair.primary.kill()
         time.sleep(self._random.choice([0, LEASE_S]))
-        self._server.start()
+        self._pair.primary.start()
+
+    def _restart_from_a_snapshot(self) -> None:
+        self._pair.primary.save()
+        self._wait(0.5)
+        self._pair.primary.restart()
+
+    def _fail_over(self) -> None:
+        self._pair.fail_over(self._random.uniform(0, 0.5) * LEASE_S)
 
     def _flush(self) -> None:
-        with suppress(redis.RedisError):  # while it is down there is nothing to flush
-            self._server.flush()
+        # While it is down, or just demoted, there is nothing to flush.
+        with suppress(redis.RedisError):
+            self._pair.primary.flush()
 
     def _cut_off(self) -> None:
         worker = self._random.choice(self._workers)
         worker.cache.is_cut_off = True
-        time.sleep(self._random.uniform(0, 2) * LEASE_S)
+        self._wait(2)
         worker.cache.is_cut_off = False
 
 
 @contextmanager
 def workers_around_redis() -> Iterator[Run]:
     with ExitStack() as stack:
-        server = stack.enter_context(running_redis())
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        pair = Pair(stack, directory)
+        url = f"redis://127.0.0.1:{pair.name.port}/0"
         unused_port = stack.enter_context(closed_port())
         catalog = CatalogInMemory(STOCKS, LEASE_MS)
         workers = [
-            Worker(catalog, server.url, unused_port, LEASE_MS, REDIS_TIMEOUT_S)
-            for _ in range(WORKERS)
+            Worker(catalog, url, unused_port, LEASE_MS, REDIS_TIMEOUT_S) for _ in range(WORKERS)
         ]
         for worker in workers:
             stack.callback(worker.close)
-        yield Run(server, workers, catalog)
+        yield Run(pair, workers, catalog)
 
 
 def test_no_lookup_is_older_than_an_acknowledged_trade() -> None:
@@ -183,7 +234,9 @@ def test_no_lookup_is_older_than_an_acknowledged_trade() -> None:
     assert all(run.history.results[result] for result in CacheResult)
 
 
-@pytest.mark.parametrize("mechanism", ["floor", "generation", "token expiry", "lease wait"])
+@pytest.mark.parametrize(
+    "mechanism", ["floor", "generation", "replication id", "token expiry", "lease wait"]
+)
 def test_without_one_mechanism_some_lookup_is(mechanism: str) -> None:
     with taken_out(mechanism), workers_around_redis() as run:
         assert run.until_stale(longest_s=60), run.history.results

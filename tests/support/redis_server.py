@@ -50,6 +50,8 @@ class RedisServer:
 
     def start(self) -> None:
         settings = ["--save", "", "--appendonly", "no", "--loglevel", "warning"]
+        if self._directory is not None:
+            self._directory.mkdir(exist_ok=True)
         settings += ["--dir", str(self._directory or tempfile.gettempdir())]
         # A replica is to have its data at once.
         settings += ["--repl-diskless-sync-delay", "0", *self._options]
@@ -101,6 +103,11 @@ class RedisServer:
         """Returns when a replica has all that this primary has."""
         with self.client() as client:
             assert client.wait(1, int(_START_TIMEOUT_S * 1000)) == 1, client.info("replication")
+
+    def demote(self) -> None:
+        """Makes this server a replica of nobody, which keeps its data and its connections."""
+        with self.client() as client:
+            client.replicaof("127.0.0.1", 1)
 
     def promote(self) -> None:
         """Makes this server a primary with the data that it has as a replica."""
