@@ -62,8 +62,8 @@ def find_redis() -> tuple[str, str]:
 
 def redis_part(executable: str, port: int, data: Path) -> Part:
     command = [executable, "--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no"]
-    log = ["--logfile", str(data / "redis.log")]
-    return Part("redis", command + log, port, lambda: _answers_ping(port))
+    files = ["--dir", str(data), "--logfile", str(data / "redis.log")]
+    return Part("redis", command + files, port, lambda: _answers_ping(port))
 
 
 def service_parts(http_port: int, first_port: int, data: Path) -> list[Part]:

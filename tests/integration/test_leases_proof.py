@@ -117,12 +117,22 @@ def late_fill_across_a_flush(cluster: LeaseCluster) -> bool:
     return late_fill(cluster, then=cluster.flush_redis)
 
 
+def snapshot_with_the_old_quote(cluster: LeaseCluster) -> bool:
+    buy(cluster)  # nothing is cached now
+    quantity = cached_quantity(cluster)
+    cluster.save_redis()
+    buy(cluster)
+    cluster.restart("redis")
+    return is_stale(cluster, quantity - 1)
+
+
 # mechanism → what it alone keeps from ending in a stale read
 SCENARIOS: dict[str, list[Steps]] = {
     "lease wait": [cut_off_from_one, paused, paused_under_load],
     "lease after a restart": [catalog_restarts_during_a_cut],
     "floor": [late_fill],
     "generation": [late_fill_across_a_flush],
+    "replication id": [snapshot_with_the_old_quote],
 }
 
 

@@ -145,6 +145,11 @@ class Cluster:
         with redis.Redis(port=self.parts["redis"].port) as client:
             client.flushall()
 
+    def save_redis(self) -> None:
+        """What is in it now comes back with its next start."""
+        with redis.Redis(port=self.parts["redis"].port) as client:
+            client.save()
+
     # ------------------------------------------------------------ what they say
 
     def replica(self, replica_id: int) -> RpcClient:

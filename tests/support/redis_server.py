@@ -87,8 +87,11 @@ class RedisServer:
     def save(self) -> None:
         if self._directory is None:
             raise RuntimeError("this server has no directory of its own")
+        deadline = time.monotonic() + _START_TIMEOUT_S
         with self.client() as client:
-            client.save()
+            while not _saved(client):
+                assert time.monotonic() < deadline, client.info("persistence")
+                time.sleep(0.01)
 
     def replicate(self, port: int) -> None:
         """Makes this server a replica of the primary at the port; returns when they are linked."""
@@ -140,6 +143,16 @@ class RedisServer:
                 if time.monotonic() > deadline:
                     raise RuntimeError(f"no Redis on port {self.port}")
                 time.sleep(0.01)
+
+
+def _saved(client: redis.Redis) -> bool:
+    """False while it is busy writing the same for a replica."""
+    try:
+        return bool(client.save())
+    except redis.ResponseError as error:
+        if "in progress" not in str(error):
+            raise
+        return False
 
 
 def _answers(client: redis.Redis) -> bool:
