@@ -9,6 +9,8 @@ from typing import Protocol
 
 from common.domain import Order, Trade
 from common.errors import BourseError, Contradiction, Damaged, NotLeader, OutcomeUnknown, StaleEpoch
+from common.on_change import OnChange
+from common.retries import Retries, always
 from order.leadership.node import Node
 from order.leadership.replica import Gap, IllegalTransition, Replica, Role
 from order.leadership.watchdog import Progress
@@ -162,26 +164,33 @@ class Pipeline:
         Raises:
             LeadershipLost: refused, or the patience is over; this replica has stepped down.
         """
-        started = self._clock()
-        in_doubt = False
-        said = ""
-        while True:
-            try:
-                return self._catalog.update_batch(epoch, trades, self._attempt_timeout_s)
-            except StaleEpoch as refusal:
-                why = f"refused by the catalog: {refusal.message}"
-                self._node.step(lambda replica: replica.step_down(epoch), why)
-                # An earlier copy may have been decided before the epoch went stale.
-                raise LeadershipLost(OutcomeUnknown() if in_doubt else NotLeader()) from refusal
-            except BourseError as error:
-                in_doubt = True
-                if self._clock() - started >= self._patience_s:
-                    self._resign(epoch, f"cannot reach the catalog: {error.message}")
-                    raise LeadershipLost(OutcomeUnknown()) from error
-                if error.message != said:  # a full disk, say, answers each copy alike
-                    logger.warning("batch of %d in doubt, sending it again: %s", len(trades), error)
-                    said = error.message
-            self._pause(_RESEND_PAUSE_S)
+        doubt = OnChange(logger)  # a full disk, say, answers each copy alike
+        retries = Retries(
+            on=(BourseError,),
+            never_on=(StaleEpoch,),
+            for_s=self._patience_s,
+            backoff=always(_RESEND_PAUSE_S),
+            clock=self._clock,
+            sleep=self._pause,
+        )
+        try:
+            return retries.call(
+                lambda _left_s: self._catalog.update_batch(epoch, trades, self._attempt_timeout_s),
+                lambda error: doubt.trouble(
+                    "batch of %d in doubt, sending it again: %s",
+                    len(trades),
+                    error,
+                    cause=str(error),
+                ),
+            )
+        except StaleEpoch as refusal:
+            why = f"refused by the catalog: {refusal.message}"
+            self._node.step(lambda replica: replica.step_down(epoch), why)
+            # An earlier copy may have been decided before the epoch went stale.
+            raise LeadershipLost(OutcomeUnknown() if doubt.is_present else NotLeader()) from refusal
+        except BourseError as error:
+            self._resign(epoch, f"cannot reach the catalog: {error.message}")
+            raise LeadershipLost(OutcomeUnknown()) from error
 
     def _append(self, rows: Sequence[Order], epoch: int) -> list[Order]:
         """What the log lacked. Raises Contradiction where catalog and log are at odds."""
