@@ -46,10 +46,10 @@ _CHANNEL_OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
-# A channel whose calls have failed for so long is replaced, and so is no other one sooner. An
-# attempt to connect takes no longer.
+# When calls have failed for so long, the channel is replaced. Between two replacements passes as
+# much at least. One attempt to connect takes no longer than this.
 _AWAY_S = 0.5
-# The same for calls that nobody answers: a name server may need that long.
+# The same where no call is answered in time: a slow name server may need as much.
 _SILENT_S = 2.0
 
 
@@ -73,10 +73,10 @@ class Connection:
 class Peer:
     """Another service, wherever its name leads now.
 
-    After a failed name resolution gRPC pauses, for two minutes in the end, and no option of a
-    channel bounds that pause. A connection to a wrong service, or to another replica, stays up for
-    ever: containers can come back with each other's addresses. Only a new channel resolves and
-    connects at once. So one whose calls have failed for a while is replaced, and one over which
+    After a failed name resolution gRPC pauses. The pause grows to two minutes, and no option of a
+    channel bounds it. Containers can also come back with each other's addresses, and a connection
+    to the wrong service or replica would stay up for ever. Only a new channel resolves and
+    connects at once. So a channel whose calls have failed for a while is replaced. One over which
     somebody else answers is replaced at once.
 
     Args:

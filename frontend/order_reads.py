@@ -20,7 +20,8 @@ class Journal(Protocol):
 
 
 class OrderReads:
-    """An order never changes, so whoever has it is right. Only the journal knows of its lack.
+    """An order never changes, so whoever has it is right. That there is none, only the journal
+    can say.
 
     The replica that answered last is asked first; a silent one costs each reader one timeout.
     """

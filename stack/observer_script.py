@@ -18,6 +18,8 @@ from typing import Any
 
 import grpc
 
+from common.errors import BourseError
+from common.replicas import ReplicaPeer
 from common.rpc_client import open_channel
 from common.wire import orders_from_items
 from proto import bourse_pb2, bourse_pb2_grpc
@@ -33,9 +35,8 @@ _ORPHANS_WITHIN_S = 40.0
 
 class Replicas:
     def __init__(self) -> None:
-        self._stubs = {
-            name: bourse_pb2_grpc.OrderServiceStub(open_channel(f"{name}:50051"))
-            for name in REPLICAS
+        self._peers = {
+            name: ReplicaPeer(replica_id, f"{name}:50051") for name, replica_id in REPLICAS.items()
         }
         self._threads = ThreadPoolExecutor(len(REPLICAS))
 
@@ -46,11 +47,9 @@ class Replicas:
 
     def _position(self, name: str) -> dict[str, Any] | None:
         try:
-            status = self._stubs[name].Status(bourse_pb2.Empty(), timeout=_STATUS_TIMEOUT_S)
-        except grpc.RpcError:
+            status = self._peers[name].call("Status", bourse_pb2.Empty(), _STATUS_TIMEOUT_S)
+        except BourseError:  # of one that has another's address for a moment as well
             return None
-        if status.replica_id != REPLICAS[name]:
-            return None  # another's address for a moment
         return {
             "role": status.role,
             "epoch": status.epoch,
