@@ -23,7 +23,8 @@ def connect_redis(
     """A client that connects when first used; what it reads from Redis is text.
 
     Args:
-        url: `redis://host:port/db`, `rediss://…` or `unix://…`; its query may override the rest.
+        url: `redis://host:port/db`, `rediss://…` or `unix://…`, without a query, which would
+            override what is set here.
         timeout_s: of connecting, of authenticating and of each command, each for itself.
         max_connections: of this client; a call beyond them fails at once.
         password_file: read at each connection, for the URL's user; empty: the URL says it all.

@@ -71,16 +71,18 @@ def _wrong_in_redis_url(text: str) -> str:
         has_address = bool(parts.hostname) and parts.port != 0
     except ValueError:
         return "no host and port can be read from it"
-    if parts.scheme == "unix":
-        return "" if parts.path else "it names no socket"
-    database = parts.path.strip("/")
+    is_unix = parts.scheme == "unix"
+    database = "" if is_unix else parts.path.strip("/")
     wrong = {
-        "it begins with neither redis:// nor rediss://": parts.scheme not in ("redis", "rediss"),
-        "it names no host, or port 0": not has_address,
+        "it begins with neither redis:// nor rediss:// nor unix://": (
+            parts.scheme not in ("redis", "rediss", "unix")
+        ),
         # A query could undo the timeouts that keep answers in time.
         "it may have no query (?…) and no #; a password writes them as %3F and %23": bool(
             parts.query or parts.fragment
         ),
+        "it names no socket": is_unix and not parts.path,
+        "it names no host, or port 0": not is_unix and not has_address,
         "its path is not the number of a database": database and not database.isdecimal(),
     }
     return next((reason for reason, is_wrong in wrong.items() if is_wrong), "")
@@ -122,7 +124,7 @@ class RpcServiceSettings(ServiceSettings):
 
 AnySettings = TypeVar("AnySettings", bound=ServiceSettings)
 
-# Begins the names of what makes a service fail on purpose, which only tests start one with.
+# Variables with this prefix make a service fail on purpose. Only tests set them.
 _RIG_PREFIX = "BOURSE_RIG_"
 
 

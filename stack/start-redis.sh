@@ -14,7 +14,8 @@ hash_of() {
     printf %s "$(cat "$1")" | sha256sum | cut -c -64
 }
 
-# The sides run as another user, each alone with its own volume: its file is for all to read.
+# Each side's containers run as another user than this one, so everybody may read the file. But each
+# side mounts only the volume with its own file.
 for side in frontend order; do
     file=/secrets/$side/password
     if [ ! -s "$file" ]; then
@@ -28,7 +29,8 @@ done
 # For redis-cli inside this container, new at each start.
 (umask 077; new_password > "$run/operator-password")
 
-# Rules apply inside scripts too: these are the commands that frontend/quotes/scripts use.
+# The rules apply inside scripts too: these are the commands that frontend/quotes/scripts use, INFO
+# among them, with which each script asks whether this server is still the same primary.
 (umask 077; cat > "$run/users.acl") <<EOF
 user default on #$(hash_of "$run/operator-password") ~* &* +@all
 user frontend on #$(hash_of /secrets/frontend/password) ~bourse:cache:* &bourse:invalidations -@all +eval +evalsha +time +info +get +set +del +hget +hset +hdel +zadd +zrem +zcard +zscore +zrange +zrevrange +zrangebyscore +subscribe +unsubscribe +ping

@@ -1,4 +1,4 @@
-"""A circuit breaker: what fails again and again is left alone for a while."""
+"""A circuit breaker: it stops calling what keeps failing, for a while."""
 
 from __future__ import annotations
 

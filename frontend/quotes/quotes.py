@@ -95,7 +95,7 @@ class CachedQuotes:
         self._attempt(lambda: self._cache.put(quote.name, value, quote.version, token))
 
     def _attempt(self, operation: Callable[[], object]) -> None:
-        """For what the answer does not depend on; the breaker counts a failure."""
+        """Does what the answer does not depend on. The breaker counts a failure."""
         try:
             self._breaker.call(operation)
         except (redis.RedisError, CircuitOpen) as error:

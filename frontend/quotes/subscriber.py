@@ -1,7 +1,7 @@
 """Applies the invalidations that the order leader publishes.
 
-Nothing depends on a message arriving: it only lets an outdated entry go at once where its
-lease would have ended it (a trade whose frontend died, a writer that is no frontend).
+Nothing depends on a message arriving. Without it an outdated entry would go a little later, at the
+end of its life: the entry of a trade whose frontend died, or of a writer that is no frontend.
 """
 
 from __future__ import annotations

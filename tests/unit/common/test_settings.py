@@ -129,6 +129,7 @@ URLS_WITH_A_PASSWORD = [
     f"redis://default:a#{PASSWORD}@h",
     f"redis://default:{PASSWORD}@[h",
     f"redis://h:6379/0?password={PASSWORD}",
+    f"unix:///run/redis.sock?password={PASSWORD}",
     f"default:{PASSWORD}@h:6379",
     PASSWORD,
 ]
@@ -144,6 +145,22 @@ def test_a_password_in_a_wrong_url_is_not_shown(
     line = capsys.readouterr().err
     assert line.startswith("frontend: setting REDIS_URL=(not shown): ")
     assert PASSWORD not in line
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h",
+        "redis://h:6379/3",
+        "redis://user:a%2Fb%3Fc%23d@h:6379/0",
+        "rediss://:password@[::1]:6380",
+        "unix:///run/redis.sock",
+        "unix://user:password@/run/redis.sock",
+    ],
+)
+def test_a_redis_url_may_be(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("REDIS_URL", url)
+    assert load_settings(FrontendSettings, "frontend").redis_url == url
 
 
 @pytest.mark.parametrize("wrong_id", ["4", "first", ""])
