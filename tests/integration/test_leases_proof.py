@@ -87,6 +87,7 @@ def paused_under_load(cluster: LeaseCluster) -> bool:
 
 
 def catalog_restarts_during_a_cut(cluster: LeaseCluster) -> bool:
+    buy(cluster)  # nothing is cached now: the quote to come is to outlive the restart
     cluster.cut(A, mode=Mode.SILENT)
     quantity = cached_quantity(cluster)
     cluster.restart("catalog")
