@@ -85,7 +85,7 @@ def serve(settings: CatalogSettings, database: Database, stopping: threading.Eve
     """Serves until told to stop, then lets the calls in flight finish."""
     threads = settings.catalog_threadpool_size
     store = CatalogStore(database, clock=time.time)
-    # Made after the database is ours: a catalog before this one can grant no lease any more.
+    # Made after the database is locked: no earlier catalog can grant a lease any more.
     leases = Leases(clock=time.monotonic)
     service = CatalogService(store, leases, max_streams=max(1, threads // 4))
     server = RpcServer(settings.listen_address, threads, _QUEUE_LIMIT)

@@ -1,4 +1,4 @@
-"""Who may hold a cached value, and for how long: the catalog's side of the cache leases.
+"""The catalog's side of the cache leases: until when somebody may hold a value of a stock.
 
 C. Gray and D. Cheriton, "Leases: an efficient fault-tolerant mechanism for distributed file cache
 consistency", 1989.
@@ -19,8 +19,8 @@ _LEASE_S = LEASE_MS / 1000
 class Leases:
     """The leases granted, in memory; safe for use by several threads.
 
-    Leases granted before a restart are not remembered, so a new object takes every stock for
-    leased. Make it only once no other process can grant leases any more.
+    A restart forgets which leases were granted, so a new object takes every stock for leased. Make
+    it only when no other process can grant leases any more.
 
     Args:
         clock: a monotonic clock, in seconds.
@@ -42,7 +42,7 @@ class Leases:
             now_s = self._clock()
             self._forget_expired(now_s)
             if name not in self._expires_s and len(self._expires_s) >= self._limit:
-                # Too many to tell apart: one lease on everything covers them all.
+                # Too many to remember one by one: a lease on everything covers them all.
                 self._expires_s.clear()
                 self._all_expire_s = now_s + _LEASE_S
                 return
@@ -52,7 +52,7 @@ class Leases:
     def remaining_ms(self, name: str) -> int:
         """What is left of the stock's lease, rounded up; 0 when there is none.
 
-        Looked up after a commit, it covers everyone who may have read the value before it.
+        Call it after the commit: then it covers everybody who may have read the value before.
         """
         with self._lock:
             expires_s = max(self._all_expire_s, self._expires_s.get(name, self._all_expire_s))

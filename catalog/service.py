@@ -1,10 +1,11 @@
-"""The catalog on the wire: translates between messages and the store, and decides nothing."""
+"""The catalog on the wire: translates messages for store and leases, and decides nothing."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import grpc
 
@@ -14,6 +15,7 @@ from catalog.sqlite.store import MAX_CHUNK, CatalogStore
 from catalog.stock import Stock
 from common.domain import Trade, is_valid_name
 from common.errors import (
+    BourseError,
     Busy,
     Contradiction,
     Internal,
@@ -21,6 +23,7 @@ from common.errors import (
     KeyReused,
     StaleEpoch,
 )
+from common.on_change import OnChange
 from common.rpc_server import Slots
 from common.wire import order_to_item, trade_from_request
 from proto import bourse_pb2, bourse_pb2_grpc
@@ -34,9 +37,19 @@ _FAILURES = {
     Failure.FULL: bourse_pb2.UpdateResponse.FULL,
 }
 
-# So few rows leave the thread at once, whatever the reader does. Looking one order up is this.
+# What a failure of one trade is, where that trade is the whole call.
+_ERRORS: dict[bourse_pb2.UpdateResponse.Failure.ValueType, Callable[[], BourseError]] = {
+    bourse_pb2.UpdateResponse.MISMATCH: KeyReused,
+    bourse_pb2.UpdateResponse.INTERNAL: Internal,
+    bourse_pb2.UpdateResponse.FULL: partial(
+        Busy, "no more refusals can be recorded; this trade was not executed"
+    ),
+}
+
+# So few rows fit into one message: a slow reader cannot hold the thread. Looking up one order is
+# such a read.
 _SHORT_READ_ROWS = 16
-_CONTRADICTIONS_KEPT = 100
+_REPLICAS_KEPT = 100
 
 
 class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
@@ -49,7 +62,7 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
         self._store = store
         self._leases = leases
         self._streams = Slots(max_streams, "too many journal streams at once")
-        self._contradictions: dict[int, str] = {}  # what was last said, by replica
+        self._contradictions: dict[int, OnChange] = {}  # by replica
 
     def Lookup(
         self, request: bourse_pb2.LookupRequest, _context: grpc.ServicerContext
@@ -76,12 +89,8 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
         self, request: bourse_pb2.UpdateRequest, _context: grpc.ServicerContext
     ) -> bourse_pb2.UpdateResponse:
         (result,) = self._decide(request.epoch, [trade_from_request(request)])
-        if result.failure == bourse_pb2.UpdateResponse.MISMATCH:
-            raise KeyReused
-        if result.failure == bourse_pb2.UpdateResponse.INTERNAL:
-            raise Internal
-        if result.failure == bourse_pb2.UpdateResponse.FULL:
-            raise Busy("no more refusals can be recorded; this trade was not executed")
+        if result.failure in _ERRORS:
+            raise _ERRORS[result.failure]()
         return result
 
     def UpdateBatch(
@@ -106,7 +115,7 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
     def Fence(
         self, request: bourse_pb2.FenceRequest, _context: grpc.ServicerContext
     ) -> bourse_pb2.FenceResponse:
-        with self._loudly(request.leader_id):
+        with self._telling_contradictions(request.leader_id):
             accepted, registered = self._store.fence(
                 request.epoch, request.leader_id, request.last_number, request.digest
             )
@@ -125,29 +134,29 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
     def Compare(
         self, request: bourse_pb2.CompareRequest, _context: grpc.ServicerContext
     ) -> bourse_pb2.Empty:
-        with self._loudly(request.replica_id):
+        with self._telling_contradictions(request.replica_id):
             self._store.compare(request.last_number, request.digest)
         return bourse_pb2.Empty()
 
     @contextmanager
-    def _loudly(self, replica_id: int) -> Iterator[None]:
-        """Says which replica's log contradicts the journal; the same thing only once."""
+    def _telling_contradictions(self, replica_id: int) -> Iterator[None]:
+        """Logs that a replica's log contradicts the journal; the same contradiction only once."""
+        if replica_id not in self._contradictions and len(self._contradictions) >= _REPLICAS_KEPT:
+            self._contradictions.clear()
+        said = self._contradictions.setdefault(replica_id, OnChange(logger))
         try:
             yield
         except Contradiction as error:
-            if self._contradictions.get(replica_id) != error.message:
-                logger.critical(
-                    "the log of replica %d and this catalog do not belong together: %s. "
-                    "See OPERATIONS.md, Damage and loss",
-                    replica_id,
-                    error,
-                )
-            if len(self._contradictions) >= _CONTRADICTIONS_KEPT:
-                self._contradictions.clear()
-            self._contradictions[replica_id] = error.message
+            said.trouble(
+                "the log of replica %d and this catalog do not belong together: %s. "
+                "See OPERATIONS.md, Damage and loss",
+                replica_id,
+                error,
+                cause=error.message,
+                level=logging.CRITICAL,
+            )
             raise
-        else:
-            self._contradictions.pop(replica_id, None)
+        said.over("the log of replica %d and this catalog belong together again", replica_id)
 
     def Journal(
         self, request: bourse_pb2.SyncRequest, _context: grpc.ServicerContext

@@ -1,1 +1,1 @@
-"""Damage and loss: verification, backup, and a lost catalog made again from the logs."""
+"""Commands for after a loss, or against one. The doors are `backup.run` and `restore.run`."""

@@ -10,10 +10,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
-from catalog.recovery.verification import Verified, verify
 from catalog.settings import CatalogSettings
 from catalog.sqlite.files import DATABASE, CannotOpen, backup_copy
 from catalog.sqlite.schema import OtherSchema
+from catalog.sqlite.verification import Verified, verify
 from common.errors import BourseError
 from common.sqlite import open_to_build, open_to_read
 

@@ -1,4 +1,4 @@
-"""Order logs as the catalog is restored from them: copied, verified, compared with each other."""
+"""The order logs that a catalog is restored from: copied, verified and compared with each other."""
 
 from __future__ import annotations
 
@@ -47,8 +47,9 @@ class OrderLog:
 
 
 def copy_log(origin: Path, to: Path) -> OrderLog:
-    """Copies a log with its write-ahead log, which holds the last rows of a killed replica, and
-    verifies the copy. Nothing is written where the log is.
+    """Copies a log with its write-ahead log, and verifies the copy.
+
+    The write-ahead log holds the last rows of a killed replica. Nothing is written beside the log.
 
     Raises:
         Damaged: it is no order log, or its chain is broken.

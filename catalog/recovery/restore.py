@@ -1,7 +1,7 @@
-"""`python -m catalog restore`: a lost catalog again, from the initial stocks and the order logs.
+"""`python -m catalog restore`: makes a lost catalog again, from the initial stocks and order logs.
 
-Every order that was acknowledged is in the log of a replica that took part in it, and an order says
-all that it changed. What no log tells are the recorded refusals, and the epochs registered.
+Every acknowledged order is in the log of the replica that led, and says all that it changed.
+No log has the recorded refusals or the registered epochs.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from pathlib import Path
 
 from catalog.decisions import Registration
 from catalog.recovery.order_logs import OrderLog, Unusable, copy_log, longest
-from catalog.recovery.verification import Verified, verify
 from catalog.settings import CatalogSettings
 from catalog.sqlite import schema
 from catalog.sqlite.files import CannotOpen, Directory
+from catalog.sqlite.verification import Verified, verify
 from catalog.stock import DONE, Stock
 from catalog.stock_file import MalformedStockFile, read_stocks
 from common.domain import Order
 from common.errors import BourseError, Damaged
 from common.sqlite import open_to_build
 
-# No epoch that anybody still holds may be given out again, or two leaders could commit under it.
-# Epochs can have been registered above the last order's, without an order of their own; hence the
-# margin. One registered after an earlier restoring is above that margin, too; hence the chance.
+# An epoch that somebody still holds must not be given out again: two leaders could commit under it.
+# Epochs above the last order's may have been registered, for leaders that had no order: the margin
+# is above those. An earlier restoring chose an epoch above that margin, too: the random part, from
+# so large a range, is not the same twice.
 _EPOCH_MARGIN = 1_000_000
 _EPOCH_CHANCE = 2**40
 

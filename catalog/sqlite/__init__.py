@@ -1,1 +1,1 @@
-"""The catalog's store on SQLite: schema, transactions, files."""
+"""The catalog's data in SQLite. The door is `store.CatalogStore` on an open `database.Database`."""

@@ -11,28 +11,29 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from catalog.decisions import Registration
-from catalog.recovery.verification import verify
 from catalog.sqlite import schema
 from catalog.sqlite.files import CannotOpen, DamagedCatalog, Directory
 from catalog.sqlite.transactions import transaction, translated_errors
+from catalog.sqlite.verification import verify
 from catalog.stock_file import read_stocks
 from common.errors import Busy, Damaged, Unavailable
 from common.sqlite import LOG_LIMIT_BYTES, WAIT_S, explain, open_to_write
 
 logger = logging.getLogger(__name__)
 
-# A stalled disk must not pile up waiting calls until none is left to serve lookups.
+# How long a caller waits for its turn. While a disk stalls, waiting calls must leave threads free.
 _TURN_WAIT_S = 2.0
 
-# SQLite begins its write-ahead log anew only while nobody reads, which busy readers never allow.
+# SQLite begins its write-ahead log anew only while nobody reads. With many readers that never comes
+# by itself, so the writer waits for such a moment when the log is long.
 _LOG_LIMIT_BYTES = LOG_LIMIT_BYTES
 _READERS_WAIT_MS = 100
 
 
 class Database:
-    """An open catalog database. It has the directory to itself: a second one is refused.
+    """An open catalog database. A second one on the same directory is refused.
 
-    Nothing is served, or changed, before the whole of it has been verified.
+    The whole of it is verified before anything is served or changed.
 
     Args:
         directory: where the database lives; made when missing.
@@ -66,10 +67,10 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """The turn to write: nobody else writes until it is over.
+        """The turn to write: nobody else writes until the block is over.
 
         Raises:
-            Busy: others had their turn for too long; nothing was done.
+            Busy: the turn did not come in time; nothing was done.
             Unavailable: the database is closed.
         """
         if not self._turn.acquire(timeout=_TURN_WAIT_S):
@@ -82,10 +83,10 @@ class Database:
             self._turn.release()
 
     def shorten_log(self, connection: sqlite3.Connection) -> None:
-        """Moves a long write-ahead log into the database, if its readers leave a gap for that.
+        """Moves a long write-ahead log into the database, if the readers leave a moment for that.
 
-        If they do not, what was committed stands all the same, and the next try comes when the
-        log has grown as much again. Call it in the turn to write, outside of a transaction.
+        If they do not, nothing is lost: it is tried again when the log has grown as much again.
+        Call it in the turn to write, outside of a transaction.
         """
         try:
             size = self._log.stat().st_size

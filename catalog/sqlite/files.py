@@ -45,7 +45,7 @@ class DamagedCatalog(CannotOpen):
 
 
 class Directory:
-    """A catalog's directory, locked for this process until it is closed or the process ends.
+    """A catalog's directory, locked until it is closed or the process ends.
 
     What a backup or a restoring left there when it was killed is removed.
 
@@ -69,8 +69,8 @@ class Directory:
     def has_database(self) -> bool:
         """False before the first start.
 
-        A database comes into being whole, under another name, so one that is empty, or gone from
-        where it was, has been lost: filling it anew would give its order numbers out again.
+        A database is built under another name, and renamed when it is whole. So one that is empty
+        or missing was lost. A new one in its place would give out its order numbers again.
 
         Raises:
             DamagedCatalog: it is gone, or a part of it is.
@@ -96,7 +96,7 @@ class Directory:
                 raise CannotOpen(f"{path} is there: move it away first, and what lies beside it")
 
     def note_database(self) -> None:
-        """Remembers that there is one, should its file be lost."""
+        """Remembers that there is a database, so that its loss is noticed."""
         if not os.pread(self._lock, 1, 0):
             os.pwrite(self._lock, _HAD_DATABASE, 0)
             os.fsync(self._lock)
@@ -109,9 +109,9 @@ class Directory:
 
     @contextmanager
     def new_database(self) -> Iterator[Path]:
-        """Where to build a database; when the block is over, it is the directory's, and on disk.
+        """Where to build a database. It becomes the directory's, on disk, when the block is over.
 
-        Should the block raise, or the process end, there is none.
+        If the block raises, or the process ends, there is none.
         """
         draft = self.database.with_name(f"{DATABASE}.new")
         remove(draft)

@@ -22,7 +22,7 @@ _WITHOUT_SEALS = 1
 
 # The CHECKs state what must always hold. The code never relies on one of them failing.
 # The columns of the journal are the fields of an Order, in their order.
-# A seal is the digest of what nothing else in the database tells: see `seal`.
+# A seal is the digest of values that do not follow from the journal: see `seal`.
 _STOCKS = """
 CREATE TABLE stocks (
     name           TEXT NOT NULL PRIMARY KEY,
@@ -129,14 +129,16 @@ def _execute_all(connection: sqlite3.Connection, statements: str) -> None:
 
 
 def seal(*values: str | int) -> bytes:
-    """The digest kept beside values that do not follow from the journal: a name, a price and an
-    initial volume; an epoch and a leader."""
+    """The digest of values that do not follow from the journal, kept beside them.
+
+    They are the name, price and initial volume of a stock, and the epoch and leader of the fence.
+    """
     return hashlib.sha256(repr(values).encode()).digest()
 
 
 def rows(connection: sqlite3.Connection, sql: str, *parameters: Any) -> list[Any]:
-    """All rows at once: a statement left half read would keep its snapshot of the database, and
-    whoever reads next on that connection would see the past."""
+    """All rows at once. A statement that is left half read keeps its snapshot of the database, so
+    the next reader on that connection would see the past."""
     return connection.execute(sql, parameters).fetchall()
 
 

@@ -1,4 +1,4 @@
-"""The catalog's state, durable: what a call has answered survives whatever comes next."""
+"""The catalog's state: what a call has answered is on the disk."""
 
 from __future__ import annotations
 
@@ -115,8 +115,8 @@ class CatalogStore:
             except BourseError:
                 raise
             except Exception:
-                # Should the storage fail from here on, the trades already decided stay decided,
-                # and say so when the batch is sent again.
+                # If the storage fails after some of them, those stay decided, and the batch that is
+                # sent again is told so.
                 logger.exception("a batch of %d failed; deciding each trade alone", len(trades))
                 decisions = [self._decide_alone(connection, epoch, trade) for trade in trades]
             self._purge_refusals(connection)
@@ -163,7 +163,7 @@ class CatalogStore:
         try:
             with transaction(connection):
                 deleted = schema.delete_refusals(connection, now_s - REFUSALS_KEPT_S, _PURGE_STEP)
-        except BourseError as error:  # the decisions before it stand, and must be told
+        except BourseError as error:  # the decisions were committed before, and must be told
             logger.warning("cannot delete old refusals: %s", error)
             deleted = 0
             self._refusals = None
@@ -174,7 +174,10 @@ class CatalogStore:
 
 
 def _check_belongs(connection: sqlite3.Connection, last_number: int, digest: bytes) -> None:
-    """A log grows by committed orders only, so the journal has every order that a log has."""
+    """Raises Contradiction unless the log is a beginning of the journal.
+
+    A log takes committed orders only, so it has none that the journal has not.
+    """
     if last_number == 0:
         return
     found = schema.digest_of(connection, last_number)

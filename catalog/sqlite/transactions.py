@@ -18,8 +18,8 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """A write transaction: committed, and on disk, when the block is over; else rolled back.
 
     Raises:
-        Unavailable: the storage failed. A failed COMMIT is told as this too: whether it is on
-            disk may only be known after a restart.
+        Unavailable: the storage failed. If it was the COMMIT that failed, whether it is on the
+            disk may be known only after a restart.
         Damaged: the database contradicts itself.
     """
     # Without it, half a batch can stay ("one transaction": test_failure_table.py).
@@ -36,8 +36,8 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
-    # A full disk or a failed write makes SQLite roll back by itself: then there is nothing to do.
-    # A ROLLBACK that fails leaves its transaction to the next one, which begins with it.
+    # After a full disk or a failed write SQLite has rolled back by itself.
+    # If ROLLBACK fails, the next transaction begins by trying it again.
     if connection.in_transaction:
         connection.execute("ROLLBACK")
 

@@ -1,8 +1,8 @@
-"""Whether a database is whole: looked at before anything of it is served or changed.
+"""Verifies that a database is whole, before anything of it is served or changed.
 
-Two things are verified side by side, for there are rows by the million and two cores at least: the
-journal's hash chain, and all else (SQLite's own check, the way from a request id to its order,
-and that stocks and journal balance).
+There can be millions of rows, so two threads share the work. One follows the journal's hash chain.
+The other looks at all else: SQLite's own check, the way from each request id to its order, and
+whether stocks and journal balance.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from common.domain import MAX_VOLUME
 from common.errors import Damaged
 from common.sqlite import meaning, open_to_read
 
-# The index of a million request ids; they come in no order.
+# For the index of a million request ids, which are read in no order.
 _CACHE_KIB = 65_536
 
 
@@ -48,8 +48,6 @@ def verify(path: Path) -> Verified:
         OtherSchema: another version of the catalog wrote it.
         Unavailable: the disk does not let it be read; nothing is said of its rows.
     """
-    # Open until the end: whoever closes a database last moves the write-ahead log into it, save
-    # one that may only read.
     with _reading(path) as connection, ThreadPoolExecutor(1, "verification") as beside:
         version = schema.found_version(connection)
         initial_volumes = beside.submit(_verify_all_but_the_chain, path, version)
@@ -78,8 +76,11 @@ def _verify_all_but_the_chain(path: Path, version: int) -> dict[str, int]:
 
 
 def _check_structure(connection: sqlite3.Connection) -> None:
-    """Pages and rows. The small tables' indexes too; the journal's is looked
-    at in a cheaper way, and the refusals' serve only to delete them."""
+    """Pages, rows, and the indexes of the small tables.
+
+    `_check_request_ids` looks at the journal's index in a cheaper way. The refusals' index serves
+    only to delete them.
+    """
     for check in ("quick_check(1)", "integrity_check(stocks)", "integrity_check(fence)"):
         (verdict, *_) = connection.execute(f"PRAGMA {check}").fetchone()
         if verdict != "ok":
@@ -87,7 +88,7 @@ def _check_structure(connection: sqlite3.Connection) -> None:
 
 
 def _check_request_ids(connection: sqlite3.Connection) -> None:
-    """An order that is not found by its request id would be executed again."""
+    """Every order must be found by its request id, or a repeat would execute it again."""
     index = "journal INDEXED BY sqlite_autoindex_journal_1"
     sql = (
         "SELECT number FROM journal AS orders NOT INDEXED WHERE NOT EXISTS (SELECT 1"  # noqa: S608 - a constant
