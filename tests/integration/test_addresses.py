@@ -1,0 +1,54 @@
+"""Parts that come back with each other's addresses, as real processes."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from http import HTTPStatus
+
+import pytest
+
+from stack.waiting import wait_for
+from tests.support.cluster import Cluster, running_cluster
+
+
+@pytest.fixture
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    settings = {"ENABLE_CACHE": "false"}
+    with running_cluster(tmp_path_factory.mktemp("addresses"), settings) as cluster:
+        yield cluster
+
+
+def get(cluster: Cluster, path: str) -> int:
+    """The status of the answer, and nothing repeated."""
+    try:
+        with urllib.request.urlopen(cluster.url + path, timeout=10) as answer:  # noqa: S310 - http
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def lookup(cluster: Cluster) -> int:
+    return get(cluster, "/stocks?stockname=stock1")
+
+
+def address_of(cluster: Cluster, name: str) -> str:
+    return cluster.parts[name].environment["LISTEN_ADDRESS"]
+
+
+def test_a_replica_that_inherits_the_catalogs_address_is_taken_for_no_catalog(
+    cluster: Cluster,
+) -> None:
+    assert lookup(cluster) == HTTPStatus.OK
+    cluster.kill("catalog", "order-1")
+    cluster.start("order-1", wait=False, LISTEN_ADDRESS=address_of(cluster, "catalog"))
+    # Healthy, as far as a check that asks for no service by name can tell.
+    wait_for(cluster.parts["catalog"].is_ready, 30, lambda: cluster.log("order-1"))
+    for _ in range(2):
+        assert lookup(cluster) == HTTPStatus.SERVICE_UNAVAILABLE
+        assert get(cluster, "/readyz") == HTTPStatus.SERVICE_UNAVAILABLE
+    cluster.kill("order-1")
+    cluster.start("catalog")
+    wait_for(lambda: lookup(cluster) == HTTPStatus.OK, 3, "a lookup is answered")
+    assert get(cluster, "/readyz") == HTTPStatus.OK
