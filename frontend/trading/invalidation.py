@@ -10,14 +10,14 @@ from typing import Protocol
 import redis
 
 from common.errors import BourseError, Unavailable
+from common.retries import Backoff
 from frontend.trading.batching import BatchSender, NotSent
 
 logger = logging.getLogger(__name__)
 
 _BATCH_LIMIT = 64
 _QUEUE_LIMIT = 1024
-_FIRST_PAUSE_S = 0.02
-_LONGEST_PAUSE_S = 0.25
+_BACKOFF = Backoff(first_s=0.02, longest_s=0.25, at_least=0.5)
 
 
 class SharedCache(Protocol):
@@ -66,9 +66,8 @@ class CacheInvalidation:
                 logger.debug("%s v%d is not invalidated yet: %s", name, version, error)
             else:
                 return True
-            pause_s = min(_FIRST_PAUSE_S * 2**failures, _LONGEST_PAUSE_S)
-            failures = min(failures + 1, 10)
-            self._sleep(max(0.0, min(pause_s, until - self._clock())))
+            failures += 1
+            self._sleep(max(0.0, min(_BACKOFF.pause_s(failures), until - self._clock())))
         if failures or left_s > 0:
             logger.info("%s v%d: Redis did not confirm in time", name, version)
         return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from common.errors import (
     from_number,
 )
 from common.replicas import ReplicaPeer
+from common.retries import Backoff
 from common.wire import trade_to_request
 from frontend.model import Decision
 from frontend.trading.batching import BatchSender, NotSent
@@ -31,8 +31,7 @@ from proto import bourse_pb2
 
 logger = logging.getLogger(__name__)
 
-_PAUSE_S = 0.02
-_LONGEST_PAUSE_S = 0.4
+_BACKOFF = Backoff(first_s=0.02, longest_s=0.4)
 
 # Of one call. Over a connection that died without a word it would last as long as its trades, and
 # keep the next ones from a newer connection.
@@ -103,17 +102,16 @@ class LeaderClient:
         """
         give_up_at = arrived_at + self._decision_timeout_s
         doubted: Leadership | None = None
-        is_gone = in_doubt = False
-        attempt = 0
+        failures, is_gone, in_doubt = 0, False, False
         while self._clock() < give_up_at:
+            failures += 1
             try:
                 leader = self._election.find(doubted, give_up_at, is_gone=is_gone)
             except NoLeader as error:
                 logger.info("no leader: %s", error.message)
                 if isinstance(error, CatalogDown) and arrived_at > error.since + _RIDE_OUT_S:
                     break
-                self._back_off(attempt, give_up_at)
-                attempt += 1
+                self._back_off(failures, give_up_at)
                 continue
             try:
                 return self._ask(leader, trade, give_up_at)
@@ -128,9 +126,8 @@ class LeaderClient:
             is_gone = isinstance(failure, Unavailable)
             doubted = None if isinstance(failure, Busy) else leader
             # After a first failure there is somebody else to ask, at once.
-            if attempt > 0 or isinstance(failure, _NOT_EXECUTED):
-                self._back_off(attempt, give_up_at)
-            attempt += 1
+            if failures > 1 or isinstance(failure, _NOT_EXECUTED):
+                self._back_off(failures, give_up_at)
         if in_doubt:
             raise OutcomeUnknown
         raise Unavailable("no order replica can take trades now")
@@ -198,11 +195,8 @@ class LeaderClient:
             clock=self._clock,
         )
 
-    def _back_off(self, attempt: int, give_up_at: float) -> None:
-        """Full jitter, so that the workers of all frontends do not come back at once."""
-        longest_s = min(_LONGEST_PAUSE_S, _PAUSE_S * 2**attempt)
-        pause_s = random.uniform(0, longest_s)  # noqa: S311 - not a secret
-        self._pause(max(0.0, min(pause_s, give_up_at - self._clock())))
+    def _back_off(self, failures: int, give_up_at: float) -> None:
+        self._pause(max(0.0, min(_BACKOFF.pause_s(failures), give_up_at - self._clock())))
 
 
 def _send(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from common.errors import BourseError, Busy, NotLeader, OutcomeUnknown, Unavailable
+from common.retries import always
 from frontend.trading.election import Election, Leadership
 from frontend.trading.leader import LeaderClient
 from proto import bourse_pb2
@@ -99,7 +100,7 @@ def test_attempts_end_with_the_budget(
 def test_pauses_end_with_the_budget(
     replicas: Replicas, client: LeaderClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("frontend.trading.leader.random.uniform", lambda _low, _high: 25.0)
+    monkeypatch.setattr("frontend.trading.leader._BACKOFF", always(25.0))
     replicas[3].always("TradeBatch", takes(clock, A_WHILE_S, fails(Busy())))
     with pytest.raises(Unavailable):
         decide(client)
