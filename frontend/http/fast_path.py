@@ -1,4 +1,4 @@
-"""The two most frequent requests, served without Flask, which would take half of their time.
+"""The two most frequent requests, served without Flask, which would add half to their time.
 
 They run the same route, the same errors and the same `Exchange` as under Flask: nothing is
 decided here but who calls the route.
