@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 # The health and reflection services answer by their own rules. None of ours streams requests.
 _OUR_METHODS = "/bourse."
 
-# Of a server that stops. A chunk of a pull takes less.
+# How long streams may go on when a server stops. A chunk of a pull takes less.
 _STREAM_GRACE_S = 1.0
 
 _REFLECTION_STREAMS = 2
@@ -237,8 +237,8 @@ class RpcServer:
     def stop(self, grace_s: float) -> None:
         """Refuses new calls, lets those in flight finish for at most `grace_s`, then returns.
 
-        Streams get a moment of it only: some never end by themselves, and who reads one
-        goes on elsewhere.
+        Streams get only the first moment of it: some never end by themselves, and their readers
+        go on at another server.
         """
         self._health.enter_graceful_shutdown()
         stopped = self._server.stop(grace_s)

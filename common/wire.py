@@ -22,8 +22,8 @@ def trade_to_request(trade: Trade) -> bourse_pb2.TradeRequest:
 
 
 def trade_from_request(request: bourse_pb2.TradeRequest | bourse_pb2.UpdateRequest) -> Trade:
-    """The trade that somebody sent. The wire can carry any number for its type; of one that is
-    none, the trade is not well-formed."""
+    """The trade that somebody sent. A message can carry any number as the type; with one that is
+    no type, the trade is not well-formed."""
     trade_type = TYPE_NAMES.get(request.type, "")
     return Trade(request.request_id, request.name, trade_type, request.quantity)
 

@@ -89,8 +89,8 @@ class CatalogClient:
     def _repeated(self, read: Callable[[float], Answer]) -> Answer:
         """A read with its repeats, if the catalog has not been away for longer than that.
 
-        Once it has, one read at a time finds out whether it is back, and the others keep no
-        thread from those that can be answered without it.
+        After that, one read at a time tries. The others fail at once, and leave their threads to
+        requests that need no catalog.
         """
         try:
             return self._breaker.call(lambda: self._retries.call(read))
