@@ -168,8 +168,8 @@ def test_a_trade_is_decided_once_whatever_comes_of_it(
     assert answer.headers["X-Request-Id"] == trade.request_id
     assert fakes.trades.request_ids_in_context == [trade.request_id]
     assert not headers or trade.request_id == "key-1"
-    assert shown(answer) == shown(post(flask_alone, headers=headers))
     assert logs.request_id.get() == "-"
+    assert shown(answer) == shown(post(flask_alone, headers=headers))
 
 
 def test_without_a_key_each_trade_has_a_request_id_of_its_own(client: FlaskClient) -> None:
