@@ -22,6 +22,7 @@ help: ## list these targets
 		while IFS='|' read -r target text; do printf '%-12s %s\n' "$$target" "$$text"; done
 
 up: ## build the images, start everything in containers, wait until it is healthy
+	@stack/versions.sh
 	docker compose up --build --wait || { docker compose logs --tail 10; exit 1; }
 
 down: ## stop and remove the containers; the volumes stay

@@ -132,7 +132,7 @@ class _Session:
             load = Load(
                 settings.clients, settings.rate, settings.seed, f"faults-{secrets.token_hex(4)}"
             )
-            workload = Workload(self._containers.urls("frontend"), load, opening.quantities, write)
+            workload = Workload(self._containers.urls("edge"), load, opening.quantities, write)
             eyes = Eyes(
                 observer.latest,
                 self._probe.is_ready,
@@ -171,7 +171,7 @@ class _Session:
             raise RunFailed(f"the replicas do not agree before the run: {final.replicas}")
         return Run(
             at_ns=time.monotonic_ns(),
-            url=", ".join(self._containers.urls("frontend")),
+            url=", ".join(self._containers.urls("edge")),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             command=self._settings.command,
             seed=self._settings.seed,
@@ -262,7 +262,7 @@ class _Probe:
     def _status(self, request: Request) -> int | None:
         try:
             connection = Connection(
-                BaseUrl.parse(self._containers.urls("frontend")[0]), _PROBE_TIMEOUT_S
+                BaseUrl.parse(self._containers.urls("edge")[0]), _PROBE_TIMEOUT_S
             )
         except StackError:
             return None  # it publishes no port just now

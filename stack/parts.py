@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]  # where compose.yaml is
 
 ORDER_IDS = (1, 2, 3)
 ORDER_SERVICES = tuple(f"order-{replica_id}" for replica_id in ORDER_IDS)
-SERVICES = ("frontend", "catalog", *ORDER_SERVICES, "redis")
+SERVICES = ("edge", "frontend", "catalog", *ORDER_SERVICES, "redis")
 
 
 class StackError(Exception):

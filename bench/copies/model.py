@@ -30,6 +30,15 @@ def with_shared_images(model: Model, prefix: str) -> Model:
     return changed
 
 
+def with_published_frontend(model: Model) -> Model:
+    """One frontend that is reached without the edge."""
+    changed = deepcopy(model)
+    edge, frontend = changed["services"]["edge"], changed["services"]["frontend"]
+    frontend["ports"], frontend["networks"] = deepcopy(edge["ports"]), deepcopy(edge["networks"])
+    frontend["deploy"]["replicas"] = 1
+    return changed
+
+
 def image_names(model: Model) -> set[str]:
     return {str(service["image"]) for service in model["services"].values()}
 

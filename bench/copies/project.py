@@ -15,7 +15,7 @@ from typing import Any
 import docker
 from docker.errors import DockerException
 
-from bench.copies.model import Model, image_names, with_shared_images
+from bench.copies.model import Model, image_names, with_published_frontend, with_shared_images
 from stack import settings
 from stack.compose import Compose
 from stack.containers import Containers
@@ -41,7 +41,7 @@ class Images:
         """
         environment = settings.for_docker() | {"BOURSE_PORT": "127.0.0.1:0"}
         printed = Compose(self.name, environment=environment).run("config", "--format", "json")
-        return with_shared_images(json.loads(printed), self.name)
+        return with_shared_images(with_published_frontend(json.loads(printed)), self.name)
 
     @contextmanager
     def built(self) -> Iterator[Model]:

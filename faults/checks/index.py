@@ -235,8 +235,8 @@ class _Condition:
 
 
 # Nothing is promised to a trade then but an answer.
-EXCUSED = _Condition(frozenset({"catalog", "frontend"}), len(ORDER_SERVICES))
-NO_FRONTEND = _Condition(frozenset({"frontend"}))
+EXCUSED = _Condition(frozenset({"catalog", "frontend", "edge"}), len(ORDER_SERVICES))
+NO_FRONTEND = _Condition(frozenset({"frontend", "edge"}))
 ONE_SURVIVOR = _Condition(replicas=len(ORDER_SERVICES) - 1)
 
 

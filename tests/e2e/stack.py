@@ -31,26 +31,24 @@ class Stack(Containers):
     Args:
         settings: what to set for the services, CACHE_SIZE say. All else is unset, whatever
             the shell that runs the tests has.
-        frontends: how many of them, each on a port of its own, from `port` up.
+        frontends: how many of them, behind the one port of the edge.
         override: a compose file that says what is different from compose.yaml.
     """
 
     def __init__(
         self,
         settings: Mapping[str, str] | None = None,
-        frontends: int = 1,
+        frontends: int = 2,
         override: Path | None = None,
     ) -> None:
         prefix = os.environ.get("BOURSE_TEST_PREFIX", "bourse-test")
         super().__init__(docker.from_env(), f"{prefix}-{secrets.token_hex(4)}")
         self._frontends = frontends
-        self.port = free_ports(frontends)
-        last_port = self.port + frontends - 1
-        published = str(self.port) if frontends == 1 else f"{self.port}-{last_port}"
+        self.port = free_ports(1)
         self.url = f"http://127.0.0.1:{self.port}"
         environment = {
             **for_docker(),
-            "BOURSE_PORT": f"127.0.0.1:{published}",
+            "BOURSE_PORT": f"127.0.0.1:{self.port}",
             **(settings or {}),
         }
         files = [ROOT / "compose.yaml", override] if override is not None else []
@@ -78,14 +76,14 @@ class Stack(Containers):
 
     def heal(self) -> None:
         """Brings every part back, on every network, and waits until each is healthy."""
-        for service in SERVICES:
-            container = self.container(service)
+        for part in self.parts():
+            container = self.container(part)
             if container.status == "paused":
                 container.unpause()
-            self.reconnect(service)
+            self.reconnect(part)
             container.start()  # does nothing to one that runs
-        for service in SERVICES:
-            self.wait_healthy(service)
+        for part in self.parts():
+            self.wait_healthy(part)
         wait_for(self.is_ready, 30, lambda: f"{self.url}/readyz says ready\n{self.logs()}")
 
     def logs(self, since_s: float | None = None, lines: int = 200) -> str:
@@ -96,6 +94,14 @@ class Stack(Containers):
 
     # ------------------------------------------------------------ one part
 
+    def parts(self) -> list[str]:
+        """The name of every container: `edge`, `frontend-2`, …"""
+        names: list[str] = []
+        for service in SERVICES:
+            several = range(2, len(self.containers(service)) + 1)
+            names += [service, *(f"{service}-{number}" for number in several)]
+        return names
+
     def cut_off(self, service: str, network: str = "backend") -> None:
         """Takes it off a network: it neither reaches nor is reached."""
         self.network(network).disconnect(self.container(service))
@@ -105,6 +111,7 @@ class Stack(Containers):
         container = self.container(service)
         wanted = self.network(network)
         if wanted.name not in container.attrs["NetworkSettings"]["Networks"]:
+            service = container.labels["com.docker.compose.service"]
             wanted.connect(container, aliases=[service, container.name])
 
     def remove_volume(self, name: str) -> None:

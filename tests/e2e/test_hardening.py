@@ -17,12 +17,14 @@ every_python_service = pytest.mark.parametrize("service", PYTHON_SERVICES)
 
 STORE_TMPFS = {"/tmp": "size=64m"}  # noqa: S108 - of containers
 TMPFS: dict[str, dict[str, str]] = {
+    "edge": {},
     "frontend": {},
     "redis": {"/data": "size=1m,mode=1777"},
     **dict.fromkeys(("catalog", *ORDER_SERVICES), STORE_TMPFS),
 }
 STORE_WRITABLE = {"/data", "/tmp"}  # noqa: S108 - of containers
 WRITABLE: dict[str, set[str]] = {
+    "edge": set(),
     "frontend": set(),
     "redis": {"/data", "/secrets/frontend", "/secrets/order"},
     **dict.fromkeys(("catalog", *ORDER_SERVICES), STORE_WRITABLE),
@@ -60,7 +62,8 @@ def test_it_runs_as_nobody_special(stack: Stack, service: str) -> None:
 
 @every_service
 def test_no_process_has_or_gets_privileges(stack: Stack, service: str) -> None:
-    uid = "10001" if service in PYTHON_SERVICES else stack.execute(service, "id", "-u", "redis")
+    users = {"edge": "haproxy", "redis": "redis"}
+    uid = stack.execute(service, "id", "-u", users[service]) if service in users else "10001"
     assert int(uid) != 0
     script = r"cat /proc/[0-9]*/status | grep -E '^(Uid|Cap|NoNewPrivs)' | sort -u"
     lines = [line.split() for line in tried(stack, service, script)[1].splitlines()]
@@ -109,7 +112,7 @@ def test_memory_and_processes_have_limits(stack: Stack, service: str) -> None:
 
 
 def test_limits_can_be_set() -> None:
-    wanted = {"FRONTEND": 11, "STORE": 12, "REDIS": 13}
+    wanted = {"FRONTEND": 11, "STORE": 12, "REDIS": 13, "EDGE": 14}
     memory = {f"{name}_MEMORY": f"{value}m" for name, value in wanted.items()}
     pids = {f"{name}_PIDS": str(value) for name, value in wanted.items()}
     stack = Stack({**memory, **pids})
@@ -121,29 +124,32 @@ def test_limits_can_be_set() -> None:
         assert services[service]["pids_limit"] == value
 
 
-# Whether what listens there speaks Redis or HTTP/2: a network may have proxies that answer for any
-# address.
+# Whether what listens there speaks Redis, HTTP/2 or HTTP: a network may have proxies that answer
+# for any address.
 PROBE = """
 import socket, sys
 host, port = sys.argv[1], int(sys.argv[2])
 http_2 = b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-hello = b"PING\\r\\n" if port == 6379 else http_2
+hellos = {6379: b"PING\\r\\n", 26111: b"GET /healthz HTTP/1.0\\r\\n\\r\\n"}
+hello = hellos.get(port, http_2)
 try:
     with socket.create_connection((host, port), timeout=3) as connection:
         connection.sendall(hello)
         said = connection.recv(64)
 except OSError:
     said = b""
-print("reached" if said.startswith(b"-NOAUTH") or said[3:4] == b"\\4" else "not reached")
+spoke = said.startswith((b"-NOAUTH", b"HTTP/1.")) or said[3:4] == b"\\4"
+print("reached" if spoke else "not reached")
 """
 
 
-@pytest.mark.parametrize("service", [name for name in SERVICES if name != "frontend"])
+@pytest.mark.parametrize("service", [*PYTHON_SERVICES, "redis"])
 def test_the_host_has_no_way_to_the_inner_network(stack: Stack, service: str) -> None:
     networks = stack.container(service).attrs["NetworkSettings"]["Networks"]
     [address] = [network["IPAddress"] for network in networks.values()]
-    probe = ["-c", PROBE, address, "6379" if service == "redis" else "50051"]
-    assert stack.execute("frontend", "python", *probe).strip() == "reached"
+    port = {"redis": "6379", "frontend": "26111"}.get(service, "50051")
+    probe = ["-c", PROBE, address, port]
+    assert stack.execute("frontend-2", "python", *probe).strip() == "reached"
     from_host = subprocess.run(
         [sys.executable, *probe], capture_output=True, text=True, timeout=30, check=True
     )

@@ -154,19 +154,14 @@ def test_the_catalog_is_killed(stack: Stack) -> None:
     )
 
 
-def test_three_frontends_share_the_truth() -> None:
+def test_frontends_share_the_truth(stack: Stack) -> None:
     """A trade through one is seen through all, from the first lookup on."""
-    stack = Stack(frontends=3)
-    try:
-        stack.up()
-        clients = [BourseClient(f"http://127.0.0.1:{stack.port + index}") for index in range(3)]
-        quantity = clients[0].lookup("stock6").data["quantity"]
-        for turn in range(60):
-            for client in clients:  # each worker behind each of them may have it cached now
-                assert client.lookup("stock6").data["quantity"] == quantity
-            assert clients[turn % 3].trade("stock6", 1, "SELL").status == 200
-            quantity += 1
-        for client in clients:
-            client.close()
-    finally:
-        stack.down()
+    client = BourseClient(stack.url)
+    quantity = client.lookup("stock6").data["quantity"]
+    for _ in range(60):
+        # The edge deals requests out in turn, so each frontend may have it cached now.
+        for _ in range(4):
+            assert client.lookup("stock6").data["quantity"] == quantity
+        assert client.trade("stock6", 1, "SELL").status == 200
+        quantity += 1
+    client.close()

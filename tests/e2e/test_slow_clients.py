@@ -1,9 +1,10 @@
-"""Hundreds of clients that send a byte a second do not stop the others."""
+"""Hundreds of clients that are slow to send, or do not read, do not stop the others."""
 
 from __future__ import annotations
 
 import http.client
 import json
+import select
 import socket
 import threading
 import time
@@ -86,3 +87,77 @@ def test_slow_clients_stop_nobody_and_are_told(stack: Stack) -> None:
         took_s = time.monotonic() - started_at
     assert beside > usual / 2
     assert BOUND_S <= took_s < 2 * BOUND_S
+
+
+# ------------------------------------------------------------ clients that do not read
+
+GET = b"GET /hello?name=x HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 4000 + b"\r\n\r\n"
+UNREAD_BOUND_S = 10
+
+
+def ask_without_reading(stack: Stack) -> socket.socket:
+    """A client that can be sent but a little."""
+    client = socket.socket()
+    # Segments as on a real network: for those of loopback the kernel would keep megabytes.
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    client.connect(("127.0.0.1", stack.port))
+    client.setblocking(False)
+    return client
+
+
+def send_until_stuck(clients: list[socket.socket]) -> None:
+    """Many requests one after the other, until nobody takes any more."""
+    until_s = time.monotonic() + 8
+    while time.monotonic() < until_s:
+        writable = select.select([], clients, [], 1)[1]
+        if not writable:
+            return
+        for client in writable:
+            with suppress(OSError):
+                client.send(GET)
+
+
+def test_clients_that_do_not_read_hold_nobody_up(stack: Stack) -> None:
+    usual = rate(stack)
+    with ExitStack() as opened:
+        clients = [opened.enter_context(ask_without_reading(stack)) for _ in range(100)]
+        send_until_stuck(clients)
+        assert rate(stack) > usual / 2
+
+
+# ------------------------------------------------------------ more than can be served
+
+# Redis stands still, and each trade waits for the lease of its stock: so all threads are taken.
+CROWD = 200
+
+
+def trade_s(stack: Stack, found: list[tuple[int, float, dict[str, str]]]) -> None:
+    began_s = time.monotonic()
+    trade = {"name": "stock8", "quantity": 1, "type": "SELL"}
+    status, headers, body = stack.request("POST", "/orders", trade, timeout_s=15)
+    if status != 200:
+        assert body["error"]["code"] == status
+    found.append((status, time.monotonic() - began_s, headers))
+
+
+def test_more_than_can_be_served_is_answered_in_time() -> None:
+    """A short queue at the edge, then 503: nobody waits for longer than every request may take."""
+    stack = Stack({"WEB_THREADS": "4"})
+    try:
+        stack.up()
+        found: list[tuple[int, float, dict[str, str]]] = []
+        stack.get("/stocks?stockname=stock8")  # which takes a lease
+        stack.pause("redis")
+        crowd = [threading.Thread(target=trade_s, args=(stack, found)) for _ in range(CROWD)]
+        for client in crowd:
+            client.start()
+        for client in crowd:
+            client.join()
+        stack.unpause("redis")
+    finally:
+        stack.down()
+    assert len(found) == CROWD
+    assert {status for status, _, _ in found} == {200, 503}
+    assert max(took_s for _, took_s, _ in found) < 10
+    assert all("retry-after" in headers for status, _, headers in found if status == 503)

@@ -44,7 +44,7 @@ ROOMS = sorted(
 
 # Where scripts are that are no Python, by how their names end.
 SCRIPTS = {
-    ".sh": {"stack", "tests/terraform"},
+    ".sh": {"edge", "stack", "tests/terraform"},
     ".lua": {"frontend/quotes/scripts", "bench/measuring"},
 }
 

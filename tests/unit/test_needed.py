@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.edge import EDGE_MECHANISMS
 from tests.support.failure_table import ROWS
 from tests.support.mechanisms import MECHANISMS
 
@@ -17,15 +18,15 @@ _NOTE = re.compile(r'^ *(?:#|--) Without it, .* \("([^"]+)": (test_\w+\.py)\)\.$
 # (mechanism, test module) → where the code says so
 NOTES = {
     (mechanism, module): path.relative_to(ROOT).as_posix()
-    for package in ("catalog", "order", "frontend")
-    for suffix in ("*.py", "*.lua")
+    for package in ("catalog", "order", "frontend", "edge")
+    for suffix in ("*.py", "*.lua", "*.cfg")
     for path in sorted((ROOT / package).rglob(suffix))
     for mechanism, module in _NOTE.findall(path.read_text("utf-8"))
 }
 
 
 def test_every_mechanism_has_its_note() -> None:
-    assert {mechanism for mechanism, _ in NOTES} == set(MECHANISMS)
+    assert {mechanism for mechanism, _ in NOTES} == {*MECHANISMS, *EDGE_MECHANISMS}
 
 
 def test_every_row_of_the_failure_table_rests_on_a_mechanism_that_is_noted() -> None:

@@ -1,0 +1,164 @@
+"""Frontends that fail under clients without keys that never repeat: the edge sees to it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.inside import digests
+from tests.e2e.stack import ROOT, Stack
+from tests.support.edge import config_without
+
+CLIENTS = 8
+TRADE = json.dumps({"name": "stock7", "quantity": 1, "type": "SELL"})
+HEADERS = {"Content-Type": "application/json"}
+
+
+@dataclass
+class Plain:
+    """What clients saw that send no key and repeat nothing."""
+
+    numbers: list[int] = field(default_factory=list)  # of acknowledged orders
+    errors: list[str] = field(default_factory=list)  # any other answer, or none
+    slowest_s: float = 0.0
+
+    def run(self, stack: Stack, stopping: threading.Event) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=15)
+        while not stopping.is_set():
+            began_s = time.monotonic()
+            try:
+                connection.request("POST", "/orders", TRADE, HEADERS)
+                answer = connection.getresponse()
+                body = answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                self.errors.append(repr(error))
+                connection.close()
+                continue
+            self.slowest_s = max(self.slowest_s, time.monotonic() - began_s)
+            if answer.status == 200:
+                self.numbers.append(json.loads(body)["data"]["transaction_number"])
+            else:
+                self.errors.append(f"{answer.status} {body.decode()}")
+        connection.close()
+
+
+@contextmanager
+def plain_clients(stack: Stack) -> Iterator[Plain]:
+    seen, stopping = Plain(), threading.Event()
+    threads = [threading.Thread(target=seen.run, args=(stack, stopping)) for _ in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join()
+
+
+def missing(stack: Stack, before: int, seen: Plain) -> set[int]:
+    """Orders that were executed and that no client knows of."""
+    last = int(digests(stack)[0])
+    assert len(seen.numbers) == len(set(seen.numbers))
+    return set(range(before + 1, last + 1)) - set(seen.numbers)
+
+
+def kill(stack: Stack, frontend: str) -> None:
+    stack.kill(frontend)
+    time.sleep(2)
+    stack.start(frontend)
+    stack.wait_healthy(frontend)
+
+
+def pause(stack: Stack, frontend: str) -> None:
+    stack.pause(frontend)
+    time.sleep(5)
+    stack.unpause(frontend)
+    stack.wait_healthy(frontend)
+
+
+def stop(stack: Stack, frontend: str) -> None:
+    stack.stop(frontend)
+    stack.start(frontend)
+    stack.wait_healthy(frontend)
+
+
+def restart(stack: Stack, frontend: str) -> None:
+    stack.container(frontend).restart()
+    stack.wait_healthy(frontend)
+
+
+Disturb = Callable[[Stack, str], None]
+
+
+def disturbed(stack: Stack, *disturbances: Disturb) -> tuple[Plain, set[int]]:
+    """What clients saw while frontends were disturbed in turn, and the orders nobody knows of."""
+    before = int(digests(stack)[0])
+    with plain_clients(stack) as seen:
+        for index, disturb in enumerate(disturbances):
+            time.sleep(1)
+            disturb(stack, f"frontend-{index % 2 + 1}")
+        time.sleep(1)
+    return seen, missing(stack, before, seen)
+
+
+def test_nobody_notices_a_frontend_that_fails(stack: Stack) -> None:
+    seen, unknown = disturbed(stack, kill, pause, stop, restart)
+    assert seen.errors == []
+    assert unknown == set()
+    assert len(seen.numbers) > 100
+    assert seen.slowest_s < 10
+
+
+def test_frontends_are_added_and_taken_away_behind_the_edge(stack: Stack) -> None:
+    started = stack.container("edge").attrs["State"]["StartedAt"]
+    before = int(digests(stack)[0])
+    with plain_clients(stack) as seen:
+        for frontends in (3, 1, 2):
+            stack.compose("up", "--wait", "--no-recreate", "--scale", f"frontend={frontends}")
+            time.sleep(1)
+        served = "Server frontends/frontend-3"
+        assert served in stack.container("edge").logs().decode()
+    assert (seen.errors, missing(stack, before, seen)) == ([], set())
+    assert stack.container("edge").attrs["State"]["StartedAt"] == started
+
+
+def test_the_edge_comes_back_when_it_crashes(stack: Stack) -> None:
+    """What it held breaks off; a second later it serves again, by its restart policy."""
+    with plain_clients(stack) as seen:
+        time.sleep(1)
+        stack.container("edge").exec_run(["sh", "-c", "kill -SEGV $(pidof haproxy)"])
+        crashed_s = time.monotonic()
+        while not stack.is_ready():
+            assert time.monotonic() - crashed_s < 10
+            time.sleep(0.05)
+        assert time.monotonic() - crashed_s < 3
+        served = len(seen.numbers)
+        time.sleep(1)
+        assert len(seen.numbers) > served
+    assert seen.errors  # in flight when it crashed, and refused until it was back
+
+
+@pytest.mark.parametrize("mechanism", ["the edge's repeat", "the edge's key"])
+def test_the_mechanism_is_needed(mechanism: str, tmp_path: Path) -> None:
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(config_without(mechanism), "utf-8")
+    override = ROOT / "tests" / "e2e" / "edge_config.yaml"
+    stack = Stack({"EDGE_CONFIG": str(config)}, override=override)
+    try:
+        stack.up()
+        seen, unknown = disturbed(stack, kill, pause)
+    finally:
+        stack.down()
+    if mechanism == "the edge's repeat":
+        assert seen.errors
+    else:
+        assert unknown
