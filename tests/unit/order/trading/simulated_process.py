@@ -87,6 +87,12 @@ class Task:
 _RUNNING = threading.local()
 
 
+def running_task() -> Task:
+    """The task whose thread this is."""
+    task: Task = _RUNNING.task
+    return task
+
+
 class Surroundings(Protocol):
     """What a process knows of the world."""
 
@@ -156,11 +162,11 @@ class Process:
         return task
 
     def pause(self, duration_s: float) -> None:
-        _RUNNING.task.wait(None)
+        running_task().wait(None)
         self.world.now_s += duration_s
 
     def call(self, description: str, execute: Callable[[], Any]) -> Any:
-        message = Message(_RUNNING.task, description, execute)
+        message = Message(running_task(), description, execute)
         self.world.to_catalog.append(message)
         return message.task.wait(message)
 
