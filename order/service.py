@@ -36,9 +36,9 @@ from proto import bourse_pb2, bourse_pb2_grpc
 
 logger = logging.getLogger(__name__)
 
-# Of a trade, however patient its caller is: a thread is not kept for longer.
+# A trade keeps its thread no longer than this, even if its caller would wait.
 _DEFAULT_DEADLINE_S = 5.0
-# What a trade's answer needs to travel back within the caller's deadline.
+# An answer takes this long to travel back to a caller that has a deadline.
 _ANSWER_MARGIN_S = 0.02
 _INVALID = -1
 
@@ -70,7 +70,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         self._replicator = replicator
         self._hub = hub
         self._stream_publisher = stream_publisher
-        # Whoever elects must find a thread, though the disk hangs and each of these calls waits.
+        # When the disk hangs, all of these calls wait. GetLeader must still find a thread.
         self._trades = Slots(limits.trades, "too many trades at once")
         self._lookups = Slots(limits.lookups, "too many lookups at once")
         self._appends = Slots(limits.appends, "too many appends at once")
@@ -202,7 +202,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         except AppendFailed as failure:
             raise Unavailable(f"cannot append: {failure}") from failure
         except Damaged as contradiction:
-            # Which side is wrong cannot be told from here: refuse the rows, and be loud.
+            # This replica cannot tell which side is wrong, so it takes no row of that leader.
             logger.critical("refused rows of leader %d: %s", request.leader_id, contradiction)
             raise
         return bourse_pb2.SyncResponse(

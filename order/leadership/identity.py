@@ -1,9 +1,9 @@
 """Whether this replica's log and the catalog's journal belong together.
 
-A log grows by committed orders only, so it is a beginning of the journal, or all of it. Where it is
-not, one of the two was lost, swapped or put back from a backup. Each by itself looks whole; which
-one is wrong is told by the other replicas' logs. The rules, in which "other logs" are those with
-orders in them, as far as this replica has seen where they end:
+A log gets committed orders only, so it is the beginning of the journal, or all of it. If it is
+not, one of the two was lost, swapped or put back from a backup. Each of them looks whole by itself,
+so the logs of the other replicas must tell which one is wrong. The rules follow. "Other logs" are
+those that have orders in them, as far as this replica has seen where they end.
 
 - The catalog denies this log: this replica cannot lead (the fence refuses it) and is not ready,
   until the catalog takes the log for its own.

@@ -1,4 +1,4 @@
-"""The replica's state machine as its threads share it: behind one lock, waking who waits."""
+"""The state machine behind one lock, for the threads of a replica to share."""
 
 from __future__ import annotations
 

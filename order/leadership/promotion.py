@@ -11,6 +11,8 @@ from typing import Protocol
 
 from common.domain import Order
 from common.errors import BourseError, Contradiction, Damaged, Unavailable
+from common.on_change import OnChange
+from common.retries import Retries, always
 from order.leadership.node import Node
 from order.leadership.replica import LEADING, IllegalTransition, Replica
 from order.leadership.watchdog import Progress
@@ -135,7 +137,7 @@ class Promotion:
 
     def resign(self, epoch: int, why: str) -> None:
         """Stops leading in that epoch by this replica's own fault, and rests."""
-        with self._joining:  # nobody can ask it to lead before it rests
+        with self._joining:  # so that nobody can have it lead before it rests
             if self._node.step(lambda replica: replica.step_down(epoch), why):
                 self._rest(why)
 
@@ -150,7 +152,7 @@ class Promotion:
         self._rests_until = self._clock() + _REST_S
 
     def _run(self, attempt: Future[int], suggested_epoch: int) -> None:
-        """From follower to leader; the callers go their way once the fence has accepted."""
+        """From follower to leader; the callers are answered once the fence has accepted."""
         with self._progress.of_work() as moved:
             try:
                 epoch = self._fence(suggested_epoch, moved)
@@ -168,7 +170,7 @@ class Promotion:
             self._promote(epoch, moved)
 
     def _report(self, error: Damaged) -> None:
-        """What another part says is wrong is no reason to halt: it may be the other part."""
+        """A contradiction does not halt this replica: the catalog may be the wrong one."""
         if isinstance(error, Contradiction):
             self._identity.contradicted(error)
         else:
@@ -200,18 +202,17 @@ class Promotion:
 
     def _ask_fence(self, asked: int) -> int:
         give_up_at = self._clock() + self._patience_s
-        said = ""
+        unanswered = OnChange(logger)
         while (remaining_s := give_up_at - self._clock()) > 0:
             try:
-                # Each time anew: while there was no answer the catalog may have become another.
+                # Before each try: while it did not answer, the catalog may have been replaced.
                 self._identity.check_peers(remaining_s)
                 answer = self._register(asked, give_up_at)
             except (Contradiction, WrongCatalog):
                 raise
             except BourseError as error:
-                if error.message != said:
-                    logger.warning("epoch %d: no answer from the fence: %s", asked, error)
-                    said = error.message
+                message = "epoch %d: no answer from the fence: %s"
+                unanswered.trouble(message, asked, error, cause=error.message)
                 self._pause(min(_RETRY_PAUSE_S, remaining_s))
                 continue
             if answer.accepted:
@@ -240,8 +241,8 @@ class Promotion:
         return self._node.step(lambda replica: replica.fence_refused(asked, answer.epoch))
 
     def _promote(self, epoch: int, moved: Callable[[], None]) -> None:
-        """From promoting to leading: the log gets what it lacks; what it got is published, for
-        the leader that had it committed may have died before it could."""
+        """From promoting to leading: the log gets the rows that it lacks. They are published, for
+        the leader that committed them may have died before it published them."""
         try:
             # Without it, a new leader lacks orders ("pull before leading": test_interleavings.py).
             self._pull(epoch, moved)
@@ -258,19 +259,26 @@ class Promotion:
 
     def _pull(self, epoch: int, moved: Callable[[], None]) -> None:
         """Raises what the last try ended with when the patience is over."""
-        give_up_at = self._clock() + self._patience_s
-        while True:
-            try:
-                self._ledger.pull(self._registry.journal, lambda rows: self._take_in(rows, moved))
-            except Damaged:
-                raise
-            except BourseError as error:
-                if self._clock() >= give_up_at or self._node.view().epoch != epoch:
-                    raise
-                logger.warning("epoch %d: pulling again: %s", epoch, error)
-                self._pause(_RETRY_PAUSE_S)
-            else:
-                return
+
+        def go_on(error: Exception) -> None:
+            if self._node.view().epoch != epoch:
+                raise error
+            logger.warning("epoch %d: pulling again: %s", epoch, error)
+
+        retries = Retries(
+            on=(BourseError,),
+            never_on=(Damaged,),
+            for_s=self._patience_s,
+            backoff=always(_RETRY_PAUSE_S),
+            clock=self._clock,
+            sleep=self._pause,
+        )
+        retries.call(
+            lambda _left_s: self._ledger.pull(
+                self._registry.journal, lambda rows: self._take_in(rows, moved)
+            ),
+            before_retry=go_on,
+        )
 
     def _take_in(self, rows: Sequence[Order], moved: Callable[[], None]) -> None:
         moved()

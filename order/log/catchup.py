@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from common.domain import Order
 from common.errors import BourseError, Damaged
+from common.pulls import pull
 from common.replicas import ReplicaPeer, ask_all
 from order.leadership.node import Node
-from order.leadership.peers import pull_rows
 from order.leadership.replica import Gap
 from order.log.ledger import AppendFailed, Ledger
 from proto import bourse_pb2
@@ -31,8 +31,8 @@ def catch_up(
 ) -> None:
     """Pulls the rows that the leader has and this log lacks.
 
-    With no leader to be found, or one that breaks off, the replica starts with the log it has:
-    whoever leads next brings it up.
+    Without a leader, or when the pull breaks off, the replica starts with the log that it has. The
+    next leader sends it the rest.
 
     Raises:
         Damaged: the leader's log contradicts this one.
@@ -42,11 +42,11 @@ def catch_up(
         logger.info("no leader found, starting with the log up to %d", node.view().position)
         return
 
-    def pull(after: int) -> Iterator[list[Order]]:
-        return pull_rows(leader, after, pull_timeout_s)
+    def rows_above(after: int) -> Iterator[list[Order]]:
+        return _until_stopped(pull(leader, "SyncOrderDBBatch", after, pull_timeout_s), is_stopping)
 
     try:
-        ledger.pull(lambda after: _until_stopped(pull(after), is_stopping), publish)
+        ledger.pull(rows_above, publish)
     except Damaged:
         raise
     except (BourseError, AppendFailed, Gap) as error:

@@ -1,4 +1,4 @@
-"""The append path: rows enter the log here, in order and chained, or not at all."""
+"""Appending: rows enter the log only here, in order, each continuing the hash chain."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from common.domain import Order, next_digest
 from common.errors import Contradiction
+from common.on_change import OnChange
 from order.leadership.node import Node
 from order.log.log import OrderLog
 
@@ -30,12 +31,12 @@ class Ledger:
         self._log = log
         self._node = node
         self._appending = threading.Lock()
-        self._last_append_failed = False
+        self._refusing = OnChange(logger)  # a full disk is tried again and again
 
     @property
     def last_append_failed(self) -> bool:
         """True from a failed append to the next one that succeeds."""
-        return self._last_append_failed
+        return self._refusing.is_present
 
     def append(self, rows: Iterable[Order]) -> list[Order]:
         """Appends what the log lacks of these rows; returns that.
@@ -61,8 +62,8 @@ class Ledger:
     def pull(self, source: RowSource, on_appended: Callable[[list[Order]], None]) -> None:
         """Appends all that the source has above the log's end, chunk by chunk.
 
-        The lock is held for a chunk, not for the pull: rows never change, so whatever others
-        append meanwhile is met again as known.
+        The lock is held for each chunk, not for the whole pull. Others may append meanwhile: rows
+        never change, so what they appended is simply known when this pull comes to it.
 
         Raises:
             Contradiction, AppendFailed: as `append`.
@@ -73,7 +74,7 @@ class Ledger:
 
     @contextmanager
     def standing_still(self) -> Iterator[int]:
-        """The last number, which stays so inside the `with`."""
+        """The last number, which does not change inside the `with`."""
         with self._appending:
             yield self._node.view().position
 
@@ -95,16 +96,8 @@ class Ledger:
         try:
             self._log.append(rows)
         except sqlite3.Error as error:
-            self._note(failed=True, detail=str(error))
+            self._refusing.trouble("cannot append to the log: %s", error, level=logging.ERROR)
             raise AppendFailed(str(error)) from error
-        self._note(failed=False, detail="")
+        self._refusing.over("appending to the log again")
         last = rows[-1]
         self._node.step(lambda replica: replica.advance(last.number, len(rows), last.digest))
-
-    def _note(self, *, failed: bool, detail: str) -> None:
-        """Told when it begins and when it ends: a full disk is tried again and again."""
-        if failed and not self._last_append_failed:
-            logger.error("cannot append to the log: %s", detail)
-        elif self._last_append_failed and not failed:
-            logger.info("appending to the log again")
-        self._last_append_failed = failed

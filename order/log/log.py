@@ -39,8 +39,8 @@ CREATE TABLE orders (
 class OrderLog:
     """The rows of one replica. One thread may append at a time; any may read meanwhile.
 
-    Commits are not fsynced one by one: what a power cut takes from the end of a log, the
-    catalog's journal gives back.
+    A commit is not fsynced. A power cut may take rows from the end of a log; the replica pulls
+    them again from the catalog's journal.
     """
 
     def __init__(self, path: Path, check: Callable[[], None] = lambda: None) -> None:
@@ -177,7 +177,7 @@ def open_log(path: Path, check: Callable[[], None] = lambda: None) -> tuple[Orde
 def set_aside(path: Path) -> Path:
     """Gives a closed log another name, which it returns, so that the next one begins empty."""
     aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
-    # The log itself last: beside a new one, SQLite would throw a write-ahead log away.
+    # The log itself comes last: SQLite deletes a write-ahead log that it finds beside a new file.
     for suffix in ("-shm", "-wal", ""):
         part = path.with_name(path.name + suffix)
         if part.exists():

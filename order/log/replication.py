@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from common.domain import Order
 from common.errors import BourseError
+from common.on_change import OnChange
 from common.replicas import ReplicaPeer
+from common.wire import order_to_item
 from order.leadership.node import Node
-from order.leadership.peers import batch_of, send_rows
 from order.leadership.replica import Role
 from order.log.ledger import Ledger
 from order.log.log import OrderLog
@@ -25,9 +26,9 @@ _CATCH_UP_CHUNK = 500
 class Replicator:
     """The in-sync set of a leader.
 
-    A follower that does not take a batch in time leaves the set; a thread of its own brings it
-    up to the log's end and lets it back in while the log stands still, so that no row falls
-    between. Nothing depends on followers being in sync: the catalog's journal has every row.
+    A follower that does not take a batch in time leaves the set. A thread for this follower sends
+    what it lacks and lets it in again. It joins while no row can be appended, so that it misses
+    none. Nothing depends on followers being in sync: the catalog's journal has every row.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Replicator:
             # Without it, no survivor leads ("leading without followers": test_failure_table.py).
             return
         batch = batch_of(rows, self._node.view().replica_id, epoch)
-        # One is sent to from here: a thread for it would only be one more to wake.
+        # This thread sends to one of them, which saves waking another thread.
         sending = [self._senders.submit(self._give, peer, batch) for peer in members[1:]]
         self._give(members[0], batch)
         for sent in sending:
@@ -124,23 +125,21 @@ class Replicator:
     def _keep_up(self, peer: ReplicaPeer) -> None:
         """For as long as the service runs: lets this follower into the set, or out of it.
 
-        A member is looked at too: one that died or came back empty while nobody traded would
-        be called in sync until somebody does.
+        A member is asked too. It can die or come back empty while nobody trades, and must not be
+        called in sync then.
         """
-        was_reachable = True
-        owed = 0  # what a member must have by now: rows of the last moments may be on their way
+        unreachable = OnChange(logger)
+        owed = 0  # rows that a member must have by now; newer ones may be on their way
         while not self._stopping.wait(self._interval_s):
             view = self._node.view()
             if view.role is not Role.LEADER:
                 continue
             try:
                 self._bring_up(peer, view.replica_id, view.epoch, owed)
-                was_reachable = True
+                unreachable.over("%s can be brought up again", peer)
             except BourseError as error:
                 self._drop(peer, error.message)
-                level = logging.WARNING if was_reachable else logging.DEBUG
-                logger.log(level, "%s cannot be brought up: %s", peer, error)
-                was_reachable = False
+                unreachable.trouble("%s cannot be brought up: %s", peer, error)
             except Exception:
                 logger.exception("unexpected error while bringing up %s", peer)
             owed = view.position
@@ -153,7 +152,7 @@ class Replicator:
                 return
             self._drop(peer, f"its log ends at {last_number}")
         if answer.catching_up:
-            return  # twice the rows would only take it twice the time
+            return  # it pulls the same rows itself
         while not self._stopping.is_set() and self._node.view().role is Role.LEADER:
             with self._ledger.standing_still() as position:
                 if last_number >= position:
@@ -166,3 +165,20 @@ class Replicator:
         self, peer: ReplicaPeer, rows: Sequence[Order], leader_id: int, epoch: int
     ) -> bourse_pb2.SyncResponse:
         return send_rows(peer, batch_of(rows, leader_id, epoch), self._catch_up_timeout_s)
+
+
+def batch_of(rows: Sequence[Order], leader_id: int, epoch: int) -> bourse_pb2.OrderBatch:
+    """Rows as a leader sends them."""
+    return bourse_pb2.OrderBatch(rows=map(order_to_item, rows), leader_id=leader_id, epoch=epoch)
+
+
+def send_rows(
+    peer: ReplicaPeer, batch: bourse_pb2.OrderBatch, timeout_s: float
+) -> bourse_pb2.SyncResponse:
+    """Sends rows to a replica's log; the answer says where that log ends then.
+
+    Raises:
+        BourseError: what the call ended with.
+    """
+    answer: bourse_pb2.SyncResponse = peer.call("SyncOrderBatch", batch, timeout_s)
+    return answer

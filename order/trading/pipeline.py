@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 _RESEND_PAUSE_S = 0.05
 # How often an idle pipeline looks whether the service is stopping.
 _POLL_S = 0.5
-# Among so many callers, a batch waits so long for those who were just answered to come back:
-# what a batch costs, whatever is in it, is more than that. (DeWitt et al., 1984, "group commit";
-# PostgreSQL's commit_siblings and commit_delay.)
+# With at least so many callers, a batch waits so long for those that were just answered. Most of
+# them send their next trade at once, and one larger batch costs less than two small ones.
+# (DeWitt et al., 1984, "group commit"; PostgreSQL's commit_siblings and commit_delay.)
 _GATHERED_FROM = 4
 _GATHER_S = 0.002
 
@@ -99,10 +99,15 @@ class Pipeline:
         self._identity = identity
         self._progress = progress
         self._attempt_timeout_s = attempt_timeout_s
-        self._patience_s = patience_s
+        self._resends = Retries(
+            on=(BourseError,),
+            never_on=(StaleEpoch,),
+            for_s=patience_s,
+            backoff=always(_RESEND_PAUSE_S),
+            clock=clock,
+            sleep=pause,
+        )
         self._halt = halt
-        self._clock = clock
-        self._pause = pause
 
     def run(self) -> None:
         """Until the queue is closed and empty."""
@@ -164,30 +169,23 @@ class Pipeline:
         Raises:
             LeadershipLost: refused, or the patience is over; this replica has stepped down.
         """
-        doubt = OnChange(logger)  # a full disk, say, answers each copy alike
-        retries = Retries(
-            on=(BourseError,),
-            never_on=(StaleEpoch,),
-            for_s=self._patience_s,
-            backoff=always(_RESEND_PAUSE_S),
-            clock=self._clock,
-            sleep=self._pause,
-        )
+        in_doubt = OnChange(logger)  # a full disk, for example, answers each copy alike
+
+        def note(error: Exception) -> None:
+            message = "batch of %d in doubt, sending it again: %s"
+            in_doubt.trouble(message, len(trades), error, cause=str(error))
+
         try:
-            return retries.call(
+            return self._resends.call(
                 lambda _left_s: self._catalog.update_batch(epoch, trades, self._attempt_timeout_s),
-                lambda error: doubt.trouble(
-                    "batch of %d in doubt, sending it again: %s",
-                    len(trades),
-                    error,
-                    cause=str(error),
-                ),
+                before_retry=note,
             )
         except StaleEpoch as refusal:
             why = f"refused by the catalog: {refusal.message}"
             self._node.step(lambda replica: replica.step_down(epoch), why)
             # An earlier copy may have been decided before the epoch went stale.
-            raise LeadershipLost(OutcomeUnknown() if doubt.is_present else NotLeader()) from refusal
+            answer = OutcomeUnknown() if in_doubt.is_present else NotLeader()
+            raise LeadershipLost(answer) from refusal
         except BourseError as error:
             self._resign(epoch, f"cannot reach the catalog: {error.message}")
             raise LeadershipLost(OutcomeUnknown()) from error

@@ -1,7 +1,7 @@
 """Publishing: which stocks changed, to Redis and to every stream of updates.
 
-Neither carries a promise. Entries of the cache that nobody publishes die with their lease, and
-a stream that cannot keep up is ended with an error, never thinned out in silence.
+No promise depends on either. A cache entry that nobody invalidates ends with its lease. A stream
+that cannot keep up ends with an error; it never leaves out a change without saying so.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ class UpdateHub:
 class RedisPublisher:
     """Publishes from a thread of its own, so that a slow Redis never delays a trade.
 
-    What comes while it publishes waits for the next message, the newest version of each stock:
-    every worker of every frontend acts on every message, so it makes few of them.
+    Changes that come while it publishes wait for the next message, which has the newest version of
+    each stock. Every worker of every frontend acts on every message, so there should be few.
     """
 
     def __init__(self, client: redis.Redis) -> None:
@@ -116,7 +116,7 @@ class RedisPublisher:
         self._arrived = threading.Condition()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
-        self._failure = OnChange(logger)
+        self._failing = OnChange(logger)
 
     def offer(self, changes: Changes) -> None:
         with self._arrived:
@@ -143,9 +143,9 @@ class RedisPublisher:
                 continue
             try:
                 self._client.publish(INVALIDATION_CHANNEL, json.dumps(list(changes.items())))
-                self._failure.over("publishing invalidations again")
+                self._failing.over("publishing invalidations again")
             except redis.RedisError as error:
-                self._failure.trouble("cannot publish invalidations: %s", error)
+                self._failing.trouble("cannot publish invalidations: %s", error)
             except Exception:
                 logger.exception("unexpected error while publishing")
             self._stopping.wait(_BETWEEN_S)

@@ -1,4 +1,4 @@
-"""Trades on their way: what waits for a batch, and the answer each will get."""
+"""The trades that wait for a batch, and the answer that each of them gets."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PendingTrade:
     outcome: Future[TradeAnswer] = field(default_factory=Future)
 
     def result(self, timeout_s: float) -> TradeAnswer | BourseError:
-        """How it ended; the outcome is unknown to who does not wait longer than this."""
+        """How it ended; `OutcomeUnknown` if that is not known within this time."""
         try:
             return self.outcome.result(timeout=max(0.0, timeout_s))
         except BourseError as error:
@@ -86,7 +86,7 @@ class TradeQueue:
     def take_batch(self) -> list[PendingTrade]:
         """What waits, oldest first, as far as it fits into a batch.
 
-        A trade whose deadline has passed is not sent any more: its caller has gone.
+        A trade whose deadline has passed is not sent: its caller has gone.
         """
         with self._arrived:
             size = min(self._batch_limit, len(self._waiting))

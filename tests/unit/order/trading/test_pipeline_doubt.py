@@ -99,7 +99,7 @@ def test_a_leader_without_the_catalog_steps_down_when_its_patience_is_over(world
     answers = world.answers(*"abcd")
     assert [type(answer) for answer in answers] == [OutcomeUnknown] * 3 + [NotLeader]
     world.assert_resigned("cannot reach the catalog: down")
-    assert world.clock() - started == pytest.approx(PATIENCE_S, abs=0.2)
+    assert PATIENCE_S - 0.1 < world.clock() - started < PATIENCE_S + 0.1
     assert len(world.catalog.sent) > 5
     assert {tuple(ids) for _, ids, _ in world.catalog.sent} == {("a", "b", "c")}
 
