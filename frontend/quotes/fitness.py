@@ -15,7 +15,7 @@ def unfit_because(info: Mapping[str, object]) -> str:
     reasons = {
         "it is a replica": info.get("role") == "slave",
         "it is a Redis Cluster, whose nodes share the keys of one script": (
-            info.get("redis_mode") == "cluster"
+            bool(info.get("cluster_enabled"))
         ),
         "it is Dragonfly, where a script must declare its keys": "dragonfly_version" in info,
         f"its maxmemory-policy is {policy}, which may evict a floor": (

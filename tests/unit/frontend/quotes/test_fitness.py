@@ -7,7 +7,7 @@ import pytest
 from frontend.quotes.fitness import unfit_because
 
 FIT: dict[str, object] = {
-    "redis_mode": "standalone",
+    "cluster_enabled": 0,
     "role": "master",
     "maxmemory": 0,
     "maxmemory_policy": "noeviction",
@@ -27,7 +27,7 @@ def test_fit(change: dict[str, object]) -> None:
     ("change", "reason"),
     [
         ({"role": "slave"}, "replica"),
-        ({"redis_mode": "cluster"}, "Cluster"),
+        ({"cluster_enabled": 1}, "Cluster"),
         ({"dragonfly_version": "df-v1.34.0"}, "Dragonfly"),
         ({"maxmemory": 1_000_000, "maxmemory_policy": "volatile-lru"}, "volatile-lru"),
     ],
