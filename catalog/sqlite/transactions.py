@@ -51,6 +51,8 @@ def translated_errors() -> Iterator[None]:
         kind = meaning(error)
         if kind is None:
             raise
-        what = "the catalog's database is damaged" if kind is Damaged else "storage failure"
-        logger.error("%s: %s", what, error)
+        what, level = "storage failure", logging.ERROR
+        if kind is Damaged:
+            what, level = "the catalog's database is damaged", logging.CRITICAL
+        logger.log(level, "%s: %s", what, error)
         raise kind(f"{what}: {error}") from error
