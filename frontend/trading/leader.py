@@ -115,7 +115,9 @@ class LeaderClient:
                 continue
             try:
                 return self._ask(leader, trade, give_up_at)
-            except _FINAL:
+            except _FINAL as error:
+                if in_doubt and isinstance(error, Internal):
+                    break  # this copy failed, an earlier one may yet be executed
                 raise
             except NotSent as not_sent:
                 failure = not_sent.cause

@@ -128,6 +128,14 @@ def test_what_no_repeat_can_change_is_not_repeated(
     assert clock.pauses == []
 
 
+def test_a_copy_that_failed_says_nothing_of_the_one_before(
+    replicas: Replicas, client: LeaderClient
+) -> None:
+    replicas[3].will("TradeBatch", fails(Unavailable()), says(Internal()))
+    with pytest.raises(OutcomeUnknown):
+        decide(client)
+
+
 @pytest.mark.parametrize("kind", FINAL)
 def test_what_a_call_as_a_whole_failed_with_is_never_final(
     replicas: Replicas, client: LeaderClient, kind: type[BourseError]
