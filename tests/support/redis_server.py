@@ -53,6 +53,8 @@ class RedisServer:
         if self._directory is not None:
             self._directory.mkdir(exist_ok=True)
         settings += ["--dir", str(self._directory or tempfile.gettempdir())]
+        if self._directory is None:  # what another server left in a shared directory is not read
+            settings += ["--dbfilename", f"port-{self.port}.rdb"]
         # A replica is to have its data at once.
         settings += ["--repl-diskless-sync-delay", "0", *self._options]
         self._process = subprocess.Popen(
