@@ -25,6 +25,7 @@ variable "name" {
 
 # These tags go on every kind of resource, so they keep to what the strictest kind takes: IAM does not tell
 # "Team" from "team", and takes letters, digits, spaces and _.:/=+-@ only; EC2 takes 50 tags, three of them ours.
+# Tags without a value are changed at every apply by the provider, though they are as they should be.
 variable "tags" {
   description = "Further tags for everything that can have them."
   type        = map(string)
@@ -41,8 +42,8 @@ variable "tags" {
   }
 
   validation {
-    condition     = alltrue([for value in values(var.tags) : can(regex("^[\\p{L}\\p{N} _.:/=+@-]{0,256}$", value)) && try(trimspace(value), "") == value])
-    error_message = "tags has values that AWS does not take, under ${join(", ", [for key, value in var.tags : "\"${key}\"" if !(can(regex("^[\\p{L}\\p{N} _.:/=+@-]{0,256}$", value)) && try(trimspace(value), "") == value)])}. Write at most 256 letters, digits, spaces and _.:/=+-@, with no space at either end, such as { team = \"markets\" }."
+    condition     = alltrue([for value in values(var.tags) : can(regex("^[\\p{L}\\p{N} _.:/=+@-]{1,256}$", value)) && try(trimspace(value), "") == value])
+    error_message = "tags has values that AWS does not take, under ${join(", ", [for key, value in var.tags : "\"${key}\"" if !(can(regex("^[\\p{L}\\p{N} _.:/=+@-]{1,256}$", value)) && try(trimspace(value), "") == value)])}. Write 1 to 256 letters, digits, spaces and _.:/=+-@, with no space at either end, such as { team = \"markets\" }."
   }
 
   validation {

@@ -94,6 +94,12 @@ run "tag_value_too_long" {
   expect_failures = [var.tags]
 }
 
+run "tag_value_that_is_empty" {
+  command = plan
+  variables { tags = { team = "" } }
+  expect_failures = [var.tags]
+}
+
 run "tag_value_that_is_none" {
   command = plan
   variables { tags = { team = null } }
@@ -274,7 +280,7 @@ run "all_that_is_right" {
   variables {
     region = "eu-central-1"
     name   = "bourse-2"
-    tags = merge({ for i in range(45) : "tag${i}" => "" }, {
+    tags = merge({ for i in range(45) : "tag${i}" => "x" }, {
       (join("", [for i in range(128) : "ä"])) = join("", [for i in range(256) : "東"])
       "+ -=._:/@ 1 z"                         = "+ -=._:/@ 1 z"
     })

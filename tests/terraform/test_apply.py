@@ -165,14 +165,17 @@ def test_the_user_data(first: Deployment) -> None:
         assert line in first.user_data.splitlines()
 
 
-def test_everything_is_tagged(first: Deployment, aws: Aws) -> None:
-    wanted = {"Project": "bourse", "ManagedBy": "terraform"}
+def test_everything_has_all_tags(first: Deployment, aws: Aws) -> None:
+    wanted = {"Project": "bourse", "ManagedBy": "terraform"} | MOST_TAGS
     [address] = aws.ec2.describe_addresses()["Addresses"]
     [vpc] = aws.ec2.describe_vpcs(VpcIds=[first.instance["VpcId"]])["Vpcs"]
-    for thing in (first.instance, *first.volumes.values(), address, vpc):
+    role = aws.iam.get_role(RoleName=first.role_arn.rpartition("/")[2])["Role"]
+    for thing in (first.instance, *first.volumes.values(), address, vpc, role):
         assert wanted.items() <= tags(thing).items(), thing
     bucket_tags = aws.s3.get_bucket_tagging(Bucket=first.bucket)["TagSet"]
     assert {tag["Key"]: tag["Value"] for tag in bucket_tags} == wanted
+    bundle = {"Bucket": first.bucket, "Key": first.objects[0]}
+    assert aws.s3.get_object_tagging(**bundle)["TagSet"] == []  # S3 takes ten at most
 
 
 def test_the_outputs(first: Deployment) -> None:
@@ -217,19 +220,6 @@ def test_other_code_is_another_machine_on_the_same_data(
     [old] = instances(aws, first.outputs["instance_id"])
     assert old["State"]["Name"] == "terminated"
     assert "No changes." in terraform("plan", "-detailed-exitcode", "-input=false")
-
-
-def test_tags_that_are_accepted_reach_everything(second: Deployment, aws: Aws) -> None:
-    [address] = aws.ec2.describe_addresses()["Addresses"]
-    role = second.role_arn.rpartition("/")[2]
-    for given in (
-        tags(second.instance),
-        *map(tags, second.volumes.values()),
-        tags(address),
-        tags({"Tags": aws.s3.get_bucket_tagging(Bucket=second.bucket)["TagSet"]}),
-        tags(aws.iam.get_role(RoleName=role)["Role"]),
-    ):
-        assert MOST_TAGS.items() <= given.items()
 
 
 def test_a_subnet_in_another_zone_or_region_never_replaces_the_data(
