@@ -71,6 +71,7 @@ def _run(arguments: argparse.Namespace) -> int:
         clients=arguments.clients,
         rate=arguments.rate,
         seed=arguments.seed,
+        has_keys=not arguments.no_keys,
         command=command,
         settle_s=arguments.settle,
         directory=arguments.out,
@@ -93,6 +94,7 @@ def _again(arguments: argparse.Namespace) -> str:
         words += ["--lasts", f"{arguments.lasts:g}"] if arguments.lasts else []
     words += ["--for", f"{arguments.duration:g}", "--clients", str(arguments.clients)]
     words += ["--rate", f"{arguments.rate:g}"]
+    words += ["--no-keys"] if arguments.no_keys else []
     if arguments.project != DEFAULT_PROJECT:
         words += ["--project", arguments.project]
     return shlex.join(words)
@@ -199,6 +201,11 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         default=200.0,
         metavar="N",
         help="requests a second of all clients together; 0: flat out (default: %(default)g)",
+    )
+    add(
+        "--no-keys",
+        action="store_true",
+        help="the clients send no Idempotency-Key and repeat nothing",
     )
     add(
         "--settle",

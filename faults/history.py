@@ -11,13 +11,14 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
 from stack.observations import Final, Observation, Position, Row, restored_positions
 
-FORMAT = 1
+FORMAT = 2
 
 
 class BadHistory(Exception):
@@ -34,6 +35,7 @@ class Run:
     command: str  # that plays the same faults again
     seed: int | None
     clients: int
+    parts: tuple[str, ...]  # every container, by name: edge, frontend-1, order-2, …
     first_number: int  # the last order number before the run; 0 if there was none
     first_digest: str  # of the journal up to there, in hexadecimal
     quantities: Mapping[str, int]  # of every stock
@@ -45,7 +47,8 @@ class Run:
 class Call:
     """One HTTP request that was about to be sent. A repeat under the same key is another call.
 
-    `op` is trade (key, name, type, quantity), lookup (name) or order (number). `phase` is run,
+    `op` is trade (name, type, quantity, and a key unless the load sends none), lookup (name) or
+    order (number). `phase` is run,
     settle (unknown outcomes repeated under their key), verify (nobody trades any more) or orphan:
     a trade sent straight to a replica that stands still, once, by nobody who waits for an answer.
     """
@@ -81,6 +84,15 @@ class Completion:
     order: Mapping[str, Any] | None = None
     cache: str | None = None  # the header X-Cache
 
+    @property
+    def is_unknown(self) -> bool:
+        """Whether a trade may have been executed, or may not."""
+        is_refused = (
+            self.status is not None
+            and HTTPStatus.BAD_REQUEST <= self.status < HTTPStatus.INTERNAL_SERVER_ERROR
+        )
+        return self.number is None and not is_refused
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -88,7 +100,7 @@ class Fault:
 
     `step` is begin (about to break), broken, healing, healed (nothing is broken any more),
     recovered (what it hit serves again), or failed (it could not be injected, or did not recover
-    in time; `detail` says why). `impairs` names the services that do not count as living from
+    in time; `detail` says why). `impairs` names the parts that do not count as living from
     `begin` to `recovered`.
     """
 
@@ -97,7 +109,7 @@ class Fault:
     step: str
     fault: str  # kill, stop, pause, partition, …
     target: str  # as it was asked for: leader, two, redis, …
-    hits: tuple[str, ...]  # the services that it struck
+    hits: tuple[str, ...]  # the parts that it struck
     impairs: tuple[str, ...]
     detail: str = ""
 
@@ -249,10 +261,10 @@ _ONE_OF = {
     "step": ("begin", "broken", "healing", "healed", "recovered", "failed"),
 }
 # What a call says of itself, by its `op`.
-_NEEDS = {"trade": ("key", "name", "type", "quantity"), "lookup": ("name",), "order": ("number",)}
+_NEEDS = {"trade": ("name", "type", "quantity"), "lookup": ("name",), "order": ("number",)}
 
 
 def _restored(key: str, value: Any) -> Any:
-    if key in {"hits", "impairs", "in_sync", "problems"}:
+    if key in {"hits", "impairs", "in_sync", "parts", "problems"}:
         return tuple(value)
     return restored_positions(value) if key == "replicas" else value

@@ -14,14 +14,16 @@ from faults.breakages import Breakage
 from faults.history import Fault
 from faults.schedule import Strike, struck
 from stack.observations import Observation, Position, in_sync, leader_of
-from stack.parts import ORDER_SERVICES, SERVICES, StackError
+from stack.parts import ORDER_SERVICES, StackError
 from stack.waiting import in_parallel
 
 # What is healed serves again within this, or the run says that it did not.
 _RECOVERED_WITHIN_S = 60.0
-# The frontend's workers each reconnect in their own time, half a second at the most: what they
+# The frontends' workers each reconnect in their own time, half a second at the most: what they
 # all need serves again when it was found ready, over new connections, for this long.
 _READY_FOR_S = 1.0
+# The edge learns of a frontend that is back from the engine's name server, and then checks it.
+_KNOWN_AFTER_S = 3.0
 _ANSWERS_FOR_ITSELF = frozenset({*ORDER_SERVICES, "redis"})
 # A paused leader waits so long for another to commit.
 _SUCCESSOR_WITHIN_S = 15.0
@@ -33,8 +35,9 @@ class Eyes:
     """What the nemesis sees of the stack."""
 
     observe: Callable[[], Observation | None]
-    is_ready: Callable[[], bool]  # the frontend says so, which says it of the catalog, too
+    is_ready: Callable[[], bool]  # a frontend says so through the edge: of the catalog, too
     is_running: Callable[[str], bool]  # a container, and not paused
+    passes_its_check: Callable[[str], bool]  # a frontend's own container
     pings: Callable[[str], bool]  # redis
     # Gives what sends trades to a leader that stands still, which nobody sends to another one.
     orphans: Callable[[str], AbstractContextManager[Callable[[], None]]]
@@ -44,6 +47,7 @@ class Nemesis:
     """`run` it once.
 
     Args:
+        parts: of the stack, by name.
         write: takes each step of each fault, from several threads.
         progress: takes a line for people.
         clock: nanoseconds, as the history has them.
@@ -51,18 +55,22 @@ class Nemesis:
 
     def __init__(
         self,
+        parts: Sequence[str],
         breakages: Mapping[str, Breakage],
         eyes: Eyes,
         write: Callable[[Fault], None],
         progress: Callable[[str], None],
+        *,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
+        self._parts = parts
         self._breakages = breakages
         self._eyes = eyes
         self._write = write
         self._progress = progress
         self._clock = clock
         self._ids = itertools.count(1)
+        self._turns = itertools.count()
         self._held: set[str] = set()  # services that a fault has in its hand
         self._holding = threading.Lock()
         self._problems: list[str] = []
@@ -93,12 +101,13 @@ class Nemesis:
 
     def _carry_out(self, strike: Strike, stopping: threading.Event) -> None:
         try:
+            leader = leader_of(self._eyes.observe())
+            hits = struck(strike.target, self._parts, leader, next(self._turns))
             if strike.fault == "rolling":
-                for service in SERVICES:
+                for part in hits:
                     if not stopping.is_set():
-                        self._one(strike, (service,), 0.0, stopping)
+                        self._one(strike, (part,), 0.0, stopping)
             else:
-                hits = struck(strike.target, leader_of(self._eyes.observe()))
                 self._one(strike, hits, strike.lasts_s, stopping)
         except Exception as error:  # noqa: BLE001 - a thread has no caller; the run reports it
             self._problem(f"{strike}: {type(error).__name__}: {error}")
@@ -198,11 +207,8 @@ class Nemesis:
                 if not self._serves(service, since_ns):
                     served_since.pop(service, None)
                     continue
-                steady_s = 0.0 if service in _ANSWERS_FOR_ITSELF else _READY_FOR_S
-                if (
-                    time.monotonic() - served_since.setdefault(service, time.monotonic())
-                    >= steady_s
-                ):
+                since_s = served_since.setdefault(service, time.monotonic())
+                if time.monotonic() - since_s >= _steady_s(service):
                     waiting.discard(service)
             if waiting and time.monotonic() > give_up_at:
                 return f"{', '.join(sorted(waiting))} did not recover in {_RECOVERED_WITHIN_S:g} s"
@@ -217,7 +223,11 @@ class Nemesis:
             return seen is not None and seen.at_ns > since_ns and in_sync(seen, service)
         if not self._eyes.is_running(service):
             return False
-        return self._eyes.pings(service) if service == "redis" else self._eyes.is_ready()
+        if service == "redis":
+            return self._eyes.pings(service)
+        if service.startswith("frontend") and not self._eyes.passes_its_check(service):
+            return False
+        return self._eyes.is_ready()
 
     def _step(self, fault: Fault, step: str, detail: str = "") -> None:
         self._write(replace(fault, at_ns=self._clock(), step=step, detail=detail))
@@ -228,6 +238,13 @@ class Nemesis:
     def _problem(self, what: str) -> None:
         self._problems.append(what)
         self._progress(f"problem: {what}")
+
+
+def _steady_s(service: str) -> float:
+    """How long it must be seen to serve until it counts as recovered."""
+    if service in _ANSWERS_FOR_ITSELF:
+        return 0.0
+    return _KNOWN_AFTER_S if service.startswith("frontend") else _READY_FOR_S
 
 
 def _struck(breakage: Breakage, hits: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ from stack.containers import Containers
 from stack.network import Network
 from stack.observations import Final, Observation, Row
 from stack.observer import Observer
-from stack.parts import SERVICES, StackError
+from stack.parts import StackError
 from stack.terminal import Interrupts
 from stack.waiting import wait_for
 
@@ -52,6 +52,7 @@ class RunSettings:
     clients: int
     rate: float  # requests a second of all clients; 0: as fast as answers come
     seed: int
+    has_keys: bool  # whether the load sends keys, and repeats
     command: str  # that plays it again
     settle_s: float  # how long unknown outcomes are repeated after the load, at most
     directory: Path  # where the run's own directory goes
@@ -95,7 +96,7 @@ def run(
 def heal(containers: Containers, network: Network, say: Callable[[str], None]) -> tuple[str, ...]:
     """Everything of the stack runs, on its network; no helper is left. Returns what failed."""
     actions: list[tuple[str, Callable[[], None]]] = [("helpers", containers.remove_helpers)]
-    for service in SERVICES:
+    for service in containers.parts():
         actions.append((f"resuming {service}", lambda s=service: containers.unpause(s)))  # type: ignore[misc]
         actions.append((f"starting {service}", lambda s=service: containers.start(s)))  # type: ignore[misc]
         actions.append((f"network of {service}", lambda s=service: network.heal(s)))  # type: ignore[misc]
@@ -132,16 +133,21 @@ class _Session:
             load = Load(
                 settings.clients, settings.rate, settings.seed, f"faults-{secrets.token_hex(4)}"
             )
-            workload = Workload(self._containers.urls("edge"), load, opening.quantities, write)
+            workload = Workload(self._containers.urls("edge")[0], load, opening.quantities, write)
             eyes = Eyes(
                 observer.latest,
                 self._probe.is_ready,
                 lambda service: self._containers.status(service) == "running",
+                self._containers.passes_its_check,
                 self._pings,
                 lambda service: _orphans(observer, service, opening, write),
             )
             nemesis = Nemesis(
-                breakages(self._containers, self._network), eyes, write, self._progress.say
+                opening.parts,
+                breakages(self._containers, self._network),
+                eyes,
+                write,
+                self._progress.say,
             )
             try:
                 problems = self._trade(workload, nemesis, stopping)
@@ -171,11 +177,12 @@ class _Session:
             raise RunFailed(f"the replicas do not agree before the run: {final.replicas}")
         return Run(
             at_ns=time.monotonic_ns(),
-            url=", ".join(self._containers.urls("edge")),
+            url=self._containers.urls("edge")[0],
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             command=self._settings.command,
             seed=self._settings.seed,
             clients=self._settings.clients,
+            parts=self._containers.parts(),
             first_number=end[0],
             first_digest=end[1],
             quantities=final.quantities,
@@ -238,7 +245,7 @@ def _orphans(
 
 
 class _Probe:
-    """Asks the frontend whether it is ready; for any thread."""
+    """Asks a frontend, through the edge, whether it is ready; for any thread."""
 
     def __init__(self, containers: Containers) -> None:
         self._containers = containers

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
-from stack.parts import ORDER_SERVICES, SERVICES
+from stack.parts import ORDER_SERVICES
 
 _REPLICAS = ("leader", "follower", *ORDER_SERVICES, "two")
-_EVERYTHING = (*_REPLICAS, "catalog", "redis", "frontend", "all")
+_NUMBERED = "frontend-N"  # the Nth of them
+_EVERYTHING = (*_REPLICAS, "catalog", "redis", "frontend", _NUMBERED, "edge", "all")
 # What can be struck how. The first target is the one meant if none is named.
 TARGETS = {
     "kill": _EVERYTHING,
@@ -22,7 +24,7 @@ TARGETS = {
     "wipe": _REPLICAS,
     "flush": ("redis",),
     "pubsub": ("redis",),
-    "rolling": ("all",),
+    "rolling": ("all", "frontends", "replicas"),
 }
 MEANINGS = {
     "kill": "SIGKILL, and started again later",
@@ -34,7 +36,7 @@ MEANINGS = {
     "wipe": "killed, its volume emptied, started again",
     "flush": "FLUSHALL",
     "pubsub": "all its pub/sub connections dropped",
-    "rolling": "every container is restarted, one after the other",
+    "rolling": "each container of the target is restarted, one after the other",
 }
 
 # The leader's death is what the most rests on.
@@ -70,8 +72,13 @@ _MIX = (
     ("stop:frontend", 1),
     ("pause:frontend", 1),
     ("partition:frontend", 1),
+    ("kill:edge", 1),
+    ("stop:edge", 1),
+    ("pause:edge", 1),
     ("kill:all", 1),
     ("rolling:all", 1),
+    ("rolling:frontends", 1),
+    ("rolling:replicas", 1),
 )
 # How long it stays broken. A second is about what the detection of a silent peer takes.
 _LASTS_S = (1.0, 2.0, 3.0, 5.0, 8.0)
@@ -103,7 +110,8 @@ def parse(text: str) -> tuple[str, str]:
     if fault not in TARGETS:
         raise BadSchedule(f"{text!r}: the faults are {', '.join(TARGETS)}")
     target = target or TARGETS[fault][0]
-    if target not in TARGETS[fault]:
+    numbered = re.sub(r"(?<=^frontend-)[1-9]\d?$", "N", target)
+    if numbered not in TARGETS[fault] or target == _NUMBERED:
         raise BadSchedule(f"{text!r}: {fault} strikes {', '.join(TARGETS[fault])}")
     return fault, target
 
@@ -164,14 +172,36 @@ def catalogue() -> str:
     return "\n".join(lines)
 
 
-def struck(target: str, leader: str | None) -> tuple[str, ...]:
-    """The services that a target means now; without a leader, the replica that would be it."""
+def struck(
+    target: str, parts: Sequence[str], leader: str | None = None, turn: int = 0
+) -> tuple[str, ...]:
+    """The parts that a target means now.
+
+    Args:
+        parts: of the stack that is struck.
+        leader: without one, it is the replica that would be elected.
+        turn: of several frontends, which one `frontend` means; they take turns.
+
+    Raises:
+        BadSchedule: there is no such part.
+    """
     leader = leader or ORDER_SERVICES[-1]
     followers = tuple(name for name in reversed(ORDER_SERVICES) if name != leader)
-    meaning = {
+    frontends = frontends_of(parts)
+    meaning: dict[str, tuple[str, ...]] = {
         "leader": (leader,),
         "follower": followers[:1],
         "two": (leader, followers[0]),
-        "all": SERVICES,
+        "frontend": (frontends[turn % len(frontends)],),
+        "frontends": frontends,
+        "replicas": ORDER_SERVICES,
+        "all": tuple(parts),
     }
-    return meaning.get(target, (target,))
+    hits = meaning.get(target, (target,))
+    if not set(hits) <= set(parts):
+        raise BadSchedule(f"the stack has no {target}, it has {', '.join(parts)}")
+    return hits
+
+
+def frontends_of(parts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in parts if name.startswith("frontend"))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import random
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 
-from client.api import Answer, Connection, Malformed, NoAnswer, Request
-from faults.history import Call, Completion
+from faults.history import Completion
+from faults.recorder import Recorder, Trade
 
 # Two stocks get most of it, so that trades and lookups meet.
 _HOT_STOCKS = 2
@@ -32,7 +33,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 # Nobody was there to send anything to: not to spin meanwhile.
 _NOBODY_PAUSE_S = 0.1
 
-_DECISIONS = (200, 404)
+_DECISIONS = (HTTPStatus.OK, HTTPStatus.NOT_FOUND)
 
 
 class Shared:
@@ -74,96 +75,18 @@ class Shared:
             return list(self._numbers)
 
 
-class Recorder:
-    """Sends one request at a time, and records it. `ids` are shared by all clients."""
-
-    def __init__(
-        self,
-        client: int,
-        connection: Connection,
-        ids: Iterator[int],
-        write: Callable[[Call | Completion], None],
-        clock: Callable[[], int],
-    ) -> None:
-        self.client = client
-        self._connection = connection
-        self._ids = ids
-        self._write = write
-        self._clock = clock
-        self.requests = 0
-
-    def trade(self, trade: Trade, phase: str) -> Completion:
-        request = Request.trade(trade.name, trade.quantity, trade.type, trade.key)
-        call = self._call("trade", phase)
-        said = {"key": trade.key, "name": trade.name, "type": trade.type}
-        return self._send(request, replace(call, **said, quantity=trade.quantity))  # type: ignore[arg-type]
-
-    def lookup(self, name: str, phase: str) -> Completion:
-        return self._send(Request.lookup(name), replace(self._call("lookup", phase), name=name))
-
-    def order(self, number: int, phase: str) -> Completion:
-        call = replace(self._call("order", phase), number=number)
-        return self._send(Request.order(number), call)
-
-    def _call(self, op: str, phase: str) -> Call:
-        return Call(next(self._ids), self._clock(), self.client, op, phase)
-
-    def _send(self, request: Request, call: Call) -> Completion:
-        self._write(call)
-        self.requests += 1
-        try:
-            completion = _read(call, self._connection.exchange(request), self._clock())
-        except NoAnswer as error:
-            completion = Completion(
-                call.id, self._clock(), None, sent=error.may_have_arrived, error=str(error)
-            )
-        self._write(completion)
-        return completion
-
-    def close(self) -> None:
-        self._connection.close()
+@dataclass(frozen=True, slots=True)
+class TraderSettings:
+    seed: str
+    key_prefix: str  # begins every key that it sends
+    interval_s: float  # from one request to the next, at least
 
 
-def _read(call: Call, answer: Answer, at_ns: int) -> Completion:
-    completion = Completion(
-        call.id,
-        at_ns,
-        answer.status,
-        replayed=answer.headers.get("Idempotency-Replayed") == "true",
-    )
-    if answer.status != HTTPStatus.OK:
-        return replace(completion, error=answer.error_message or str(answer))
-    try:
-        if call.op == "trade":
-            return replace(completion, number=answer.order_number())
-        if call.op == "lookup":
-            shown = answer.quote()
-            if shown.name != call.name:
-                raise Malformed(f"a quote of {shown.name}")
-            cache = answer.headers.get("X-Cache")
-            return replace(completion, quantity=shown.quantity, cache=cache)
-        return replace(completion, order=asdict(answer.order()))
-    except Malformed as error:
-        return replace(completion, error=f"malformed: {error}")
-
-
-@dataclass(slots=True)
-class Trade:
-    key: str
-    name: str
-    type: str
-    quantity: int
-    is_decided: bool = False
-    attempts: int = 0
-    not_before_s: float = 0.0
-
-
-class Trader:
-    """Trades, looks up, repeats; an unknown outcome is repeated under its key until it is known.
+class Trader(ABC):
+    """Trades and looks up, one request after the other.
 
     Args:
         quantities: of every stock, at first.
-        interval_s: from one request to the next, at least.
     """
 
     def __init__(
@@ -171,22 +94,15 @@ class Trader:
         recorder: Recorder,
         quantities: Mapping[str, int],
         shared: Shared,
-        *,
-        seed: str,
-        key_prefix: str,
-        interval_s: float,
+        settings: TraderSettings,
     ) -> None:
         self._recorder = recorder
         self._quantities = quantities
         self._stocks = sorted(quantities)
         self._shared = shared
-        self._chance = random.Random(seed)  # noqa: S311 - decides a load, keeps no secret
-        self._key_prefix = key_prefix
-        self._interval_s = interval_s
+        self._chance = random.Random(settings.seed)  # noqa: S311 - decides a load, keeps no secret
+        self._settings = settings
         self._trades = 0
-        self._in_doubt: deque[Trade] = deque()
-        self._done: deque[Trade] = deque(maxlen=_REMEMBERED)
-        self._refused: deque[Trade] = deque(maxlen=_REMEMBERED)
 
     @property
     def requests(self) -> int:
@@ -194,22 +110,21 @@ class Trader:
 
     @property
     def unknown(self) -> int:
-        return len(self._in_doubt)
+        """Trades whose outcome is to be asked for again."""
+        return 0
 
     def trade(self, stopping: threading.Event) -> None:
         # All at once would be another load than one spread out.
-        next_s = time.monotonic() + self._chance.random() * self._interval_s
+        next_s = time.monotonic() + self._chance.random() * self._settings.interval_s
         while not stopping.wait(max(0.0, next_s - time.monotonic())):
             if self._next().sent is False:
                 stopping.wait(_NOBODY_PAUSE_S)
             # Who falls behind goes on from there: no burst to make up for it.
-            next_s = max(next_s + self._interval_s, time.monotonic())
+            next_s = max(next_s + self._settings.interval_s, time.monotonic())
 
+    @abstractmethod
     def settle(self, give_up_at_s: float) -> None:
-        while self._in_doubt and time.monotonic() < give_up_at_s:
-            trade = self._in_doubt.popleft()
-            time.sleep(max(0.0, min(trade.not_before_s, give_up_at_s) - time.monotonic()))
-            self._send(trade, "settle")
+        """Asks for unknown outcomes until they are known, or until that time."""
 
     def order(self, number: int, phase: str) -> bool:
         """Whether there was an answer that says something about the order."""
@@ -221,6 +136,67 @@ class Trader:
 
     def close(self) -> None:
         self._recorder.close()
+
+    @abstractmethod
+    def _next(self) -> Completion: ...
+
+    def _new_trade(self) -> Trade:
+        self._trades += 1
+        name = self._a_stock()
+        most = max(2, min(self._quantities[name] // _LARGEST_PART, _MOST_QUANTITY))
+        type_, quantity = self._chance.choice(("BUY", "SELL")), self._chance.randint(1, most)
+        if self._chance.random() < 0.03:
+            type_, quantity = "BUY", _TOO_MUCH
+        return Trade(f"{self._settings.key_prefix}-{self._trades}", name, type_, quantity)
+
+    def _a_stock(self) -> str:
+        hot = self._chance.random() < _HOT_SHARE
+        return self._chance.choice(self._stocks[:_HOT_STOCKS] if hot else self._stocks)
+
+
+class KeylessTrader(Trader):
+    """Sends no keys and never repeats: a client that has never heard of them."""
+
+    def settle(self, give_up_at_s: float) -> None:
+        """What it was not told, it will never know."""
+
+    def _next(self) -> Completion:
+        dice = self._chance.random()
+        if dice < 0.5:
+            trade = replace(self._new_trade(), key=None)
+            completion = self._recorder.trade(trade, "run")
+            if completion.number is not None:
+                self._shared.add(completion.number)
+            return completion
+        if dice < 0.65 and (number := self._shared.any(self._chance)) is not None:
+            return self._recorder.order(number, "run")
+        return self._recorder.lookup(self._a_stock(), "run")
+
+
+class KeyedTrader(Trader):
+    """Repeats too: an unknown outcome under its key until it is known, a known one now and then."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        quantities: Mapping[str, int],
+        shared: Shared,
+        settings: TraderSettings,
+    ) -> None:
+        super().__init__(recorder, quantities, shared, settings)
+        self._in_doubt: deque[Trade] = deque()
+        self._done: deque[Trade] = deque(maxlen=_REMEMBERED)
+        self._refused: deque[Trade] = deque(maxlen=_REMEMBERED)
+
+    @property
+    def unknown(self) -> int:
+        return len(self._in_doubt)
+
+    def settle(self, give_up_at_s: float) -> None:
+        while self._in_doubt and time.monotonic() < give_up_at_s:
+            trade = self._in_doubt.popleft()
+            time.sleep(max(0.0, min(trade.not_before_s, give_up_at_s) - time.monotonic()))
+            self._send(trade, "settle")
 
     def _next(self) -> Completion:
         if self._in_doubt and self._in_doubt[0].not_before_s <= time.monotonic():
@@ -235,19 +211,6 @@ class Trader:
         elif dice < 0.65 and (repeated := self._to_repeat()) is not None:
             return self._send(repeated, "run")
         return self._recorder.lookup(self._a_stock(), "run")
-
-    def _new_trade(self) -> Trade:
-        self._trades += 1
-        name = self._a_stock()
-        most = max(2, min(self._quantities[name] // _LARGEST_PART, _MOST_QUANTITY))
-        type_, quantity = self._chance.choice(("BUY", "SELL")), self._chance.randint(1, most)
-        if self._chance.random() < 0.03:
-            type_, quantity = "BUY", _TOO_MUCH
-        return Trade(f"{self._key_prefix}-{self._trades}", name, type_, quantity)
-
-    def _a_stock(self) -> str:
-        hot = self._chance.random() < _HOT_SHARE
-        return self._chance.choice(self._stocks[:_HOT_STOCKS] if hot else self._stocks)
 
     def _to_repeat(self) -> Trade | None:
         """A decided trade. A refused one is the more telling: its stock may have come back.
@@ -264,15 +227,15 @@ class Trader:
 
     def _send(self, trade: Trade, phase: str) -> Completion:
         with self._shared.under_way(self._recorder.client, trade):
-            answer = self._recorder.trade(trade, phase)
-        if answer.status == 200 and answer.number is not None:
-            self._shared.add(answer.number)
+            completion = self._recorder.trade(trade, phase)
+        if completion.number is not None:
+            self._shared.add(completion.number)
             self._settled(trade, self._done)
-        elif answer.status == 404:
+        elif completion.status == HTTPStatus.NOT_FOUND:
             self._settled(trade, self._refused)
-        elif answer.status is None or not 400 <= answer.status < 500:
+        elif completion.is_unknown:
             self._doubt(trade)
-        return answer
+        return completion
 
     def _settled(self, trade: Trade, among: deque[Trade]) -> None:
         if not trade.is_decided:

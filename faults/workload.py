@@ -6,12 +6,13 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from client.api import BaseUrl, Connection, allow_connections
 from faults.history import Call, Completion
-from faults.trader import Recorder, Shared, Trader
+from faults.recorder import Recorder
+from faults.trader import KeyedTrader, KeylessTrader, Shared, Trader, TraderSettings
 from stack.waiting import in_parallel
 
 # The service answers within 10 s; the rest is for the way there and back.
@@ -28,13 +29,14 @@ class Load:
     rate: float
     seed: int
     run_id: str  # begins every key, so that no key was ever used before
+    has_keys: bool = True  # without, nothing is ever sent twice
 
 
 class Workload:
     """`run`, then `settle`, then `verify`, each once.
 
     Args:
-        urls: of the frontends; the clients are dealt out to them in turn.
+        url: of the edge.
         quantities: of every stock, as it is now.
         write: takes each record, from any thread.
         clock: nanoseconds, as the history has them.
@@ -42,29 +44,30 @@ class Workload:
 
     def __init__(
         self,
-        urls: Sequence[str],
+        url: str,
         load: Load,
         quantities: Mapping[str, int],
         write: Callable[[Call | Completion], None],
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        bases = [BaseUrl.parse(url) for url in urls]
+        base = BaseUrl.parse(url)
         allow_connections(load.clients)
         self._shared = Shared()
         self._stocks = sorted(quantities)
         ids = itertools.count(1)
-        self._clients = [
-            Trader(
+        kind = KeyedTrader if load.has_keys else KeylessTrader
+        self._clients: list[Trader] = [
+            kind(
                 Recorder(number, Connection(base, TIMEOUT_S), ids, write, clock),
                 quantities,
                 self._shared,
-                seed=f"{load.seed}/{number}",
-                key_prefix=f"{load.run_id}-{number}",
-                interval_s=load.clients / load.rate if load.rate else 0.0,
+                TraderSettings(
+                    seed=f"{load.seed}/{number}",
+                    key_prefix=f"{load.run_id}-{number}",
+                    interval_s=load.clients / load.rate if load.rate else 0.0,
+                ),
             )
-            for number, base in zip(
-                range(1, load.clients + 1), itertools.cycle(bases), strict=False
-            )
+            for number in range(1, load.clients + 1)
         ]
 
     @property

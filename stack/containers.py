@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any
 
 import docker
-from docker.errors import DockerException, NotFound
+from docker.errors import APIError, DockerException, NotFound
 
-from stack.parts import StackError
+from stack.parts import SERVICES, StackError
 
 # On every container that the injector starts for itself; its value is the project.
 HELPER_LABEL = "bourse.faults"
@@ -71,6 +71,25 @@ class Containers:
         if not service or not number.isdecimal():
             return []
         return [one for one in self.containers(service) if _number(one) == int(number)]
+
+    def parts(self) -> tuple[str, ...]:
+        """The name of every container: edge, frontend-1, frontend-2, catalog, …"""
+        frontends = [f"frontend-{_number(one)}" for one in self.containers("frontend")]
+        others = [service for service in SERVICES if service != "frontend"]
+        return (others[0], *frontends, *others[1:])
+
+    def passes_its_check(self, name: str) -> bool:
+        """Runs the container's own health check now, not when the engine would next do so.
+
+        Nothing runs in a container that is down or paused: it does not pass.
+        """
+        container = self.container(name)
+        kind, *command = container.attrs["Config"]["Healthcheck"]["Test"]
+        shell = ["sh", "-c"] if kind == "CMD-SHELL" else []
+        try:
+            return bool(container.exec_run([*shell, *command]).exit_code == 0)
+        except APIError:
+            return False
 
     def running_services(self) -> set[str]:
         """Those of which every container runs."""

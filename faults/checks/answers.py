@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from faults.checks.index import (
     ANSWERED_WITHIN_S,
-    EXCUSED,
     NEVER,
-    NO_FRONTEND,
-    ONE_SURVIVOR,
     Exchange,
     Index,
+    nobody_answers,
+    nobody_decides,
+    one_replica_lives,
 )
 from faults.checks.verdict import Findings, Verdict, counted
 
 # Of the client: from the moment that an answer is there to the one at which it is recorded.
 _ALLOWANCE_S = 0.25
 
-_DECISIONS = (200, 404)
+_DECISIONS = (HTTPStatus.OK, HTTPStatus.NOT_FOUND)
 
 
 def one_survivor_serves(index: Index) -> Verdict:
     found = Findings("G4", "One survivor serves")
-    alone, excused, no_frontend = (
-        index.times(ONE_SURVIVOR),
-        index.times(EXCUSED),
-        index.times(NO_FRONTEND),
-    )
+    alone = index.times(one_replica_lives)
+    excused, no_edge = index.times(nobody_decides), index.times(nobody_answers)
     served = 0
     for one in index.exchanges:
         if one.call.op != "trade" or not alone.meet(one.began_ns, one.ended_ns):
             continue
         served += one.is_acknowledged
-        is_excused = no_frontend if one.status is None else excused
+        is_excused = no_edge if one.status is None else excused
         if _failed(one) and not is_excused.meet(one.began_ns, one.ended_ns):
             found.wrong(f"one replica lived: {_say(index, one)}")
     if not alone:
@@ -41,17 +40,19 @@ def one_survivor_serves(index: Index) -> Verdict:
 
 def clients_do_not_notice(index: Index) -> Verdict:
     found = Findings("G8", "Clients don't notice")
-    excused, no_frontend = index.times(EXCUSED), index.times(NO_FRONTEND)
+    excused, no_edge = index.times(nobody_decides), index.times(nobody_answers)
     held = unanswered = 0
     for one in index.exchanges:
-        away = no_frontend.last_met(one.began_ns, one.ended_ns)
-        # Nobody can answer while no frontend lives, nor be late.
+        away = no_edge.last_met(one.began_ns, one.ended_ns)
+        # Nobody can answer while the edge is away, nor be late.
         waiting_ns = one.ended_ns - max(one.began_ns, away.ended_ns if away else 0)
         if waiting_ns > (ANSWERED_WITHIN_S + _ALLOWANCE_S) * 1e9:
             found.wrong(f"no answer within {ANSWERED_WITHIN_S:g} s: {_say(index, one)}")
         elif one.status is None and away:
             unanswered += 1
-        elif one.status == 503 and excused.meet(one.began_ns, one.ended_ns):
+        elif one.status == HTTPStatus.SERVICE_UNAVAILABLE and excused.meet(
+            one.began_ns, one.ended_ns
+        ):
             held += 1
         elif one.status not in _DECISIONS or _is_malformed(one):
             found.wrong(_say(index, one))
@@ -69,19 +70,23 @@ def clients_do_not_notice(index: Index) -> Verdict:
 
 def _all_settled(index: Index, found: Findings) -> None:
     for keyed in index.keys.values():
-        is_orphan = keyed.asked.phase == "orphan"
-        if not is_orphan and not any(one.is_decided for one in keyed.calls):
-            found.wrong(
-                f"key {keyed.key} was never decided, in {counted(len(keyed.calls), 'call')}"
-            )
+        # Nobody waits for an orphan; and who sends no key cannot ask again.
+        is_asked_again = keyed.asked.phase != "orphan" and keyed.asked.key is not None
+        if is_asked_again and not any(one.is_decided for one in keyed.calls):
+            calls = counted(len(keyed.calls), "call")
+            found.wrong(f"{keyed.name} was never decided, in {calls}")
 
 
 def _failed(one: Exchange) -> bool:
-    return one.status is None or one.status >= 500
+    return one.status is None or one.status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def _is_malformed(one: Exchange) -> bool:
-    return one.status == 200 and one.completion is not None and one.completion.error is not None
+    return (
+        one.status == HTTPStatus.OK
+        and one.completion is not None
+        and one.completion.error is not None
+    )
 
 
 def _say(index: Index, one: Exchange) -> str:

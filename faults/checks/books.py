@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from itertools import accumulate
 
 from client.api import MAX_VOLUME
@@ -112,11 +113,11 @@ def no_stale_quote(index: Index, stocks: dict[str, Course]) -> Verdict:
         if one.call.op != "lookup" or one.completion is None:
             continue
         name = one.call.name or ""
-        if one.status == 404 and name in known:
+        if one.status == HTTPStatus.NOT_FOUND and name in known:
             found.wrong(f"call {one.call.id} looked {name} up, which was not found")
-        if one.status == 200 and index.run and name not in known:
+        if one.status == HTTPStatus.OK and index.run and name not in known:
             found.wrong(f"call {one.call.id} looked {name} up, which is no stock, and found it")
-        if one.status == 200 and name in stocks:
+        if one.status == HTTPStatus.OK and name in stocks:
             reads += 1
             _read_rightly(index, one, stocks[name], found)
     if not stocks:

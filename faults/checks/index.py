@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from itertools import accumulate
 
 from faults.history import (
@@ -17,6 +18,7 @@ from faults.history import (
     Record,
     Run,
 )
+from faults.schedule import frontends_of
 from stack.observations import Final, Observation, Row
 from stack.parts import ORDER_SERVICES
 
@@ -49,12 +51,22 @@ class Exchange:
         return None if self.completion is None else self.completion.number
 
     @property
+    def is_unknown(self) -> bool:
+        """Whether a trade may have been executed, or may not."""
+        said = self.completion
+        return said is None or (said.sent and said.is_unknown)
+
+    @property
+    def is_unavailable(self) -> bool:
+        return self.status == HTTPStatus.SERVICE_UNAVAILABLE
+
+    @property
     def is_acknowledged(self) -> bool:
-        return self.call.op == "trade" and self.status == 200
+        return self.call.op == "trade" and self.status == HTTPStatus.OK
 
     @property
     def is_refused(self) -> bool:
-        return self.call.op == "trade" and self.status == 404
+        return self.call.op == "trade" and self.status == HTTPStatus.NOT_FOUND
 
     @property
     def is_decided(self) -> bool:
@@ -63,7 +75,11 @@ class Exchange:
 
 @dataclass(slots=True)
 class Keyed:
-    """All calls under one key, in the order in which they began."""
+    """All calls of one trade, in the order in which they began.
+
+    Those under one key; or the one that was sent without, and then `key` is the request id that
+    it got on its way: the one in the row that it is taken to have made, if there is any.
+    """
 
     key: str
     calls: list[Exchange] = field(default_factory=list)
@@ -71,6 +87,11 @@ class Keyed:
     @property
     def asked(self) -> Call:
         return self.calls[0].call
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"key {self.key}" if self.asked.key is not None else f"call {self.asked.id}"
 
     @property
     def began_ns(self) -> int:
@@ -190,7 +211,32 @@ class Index:
         self.rows_by_key: dict[str, list[Row]] = defaultdict(list)
         for row in self.rows:
             self.rows_by_key[row.request_id].append(row)
+        self._take_in([one for one in asked if one.call.op == "trade" and one.call.key is None])
         self._impaired = _impaired(faults)
+
+    def _take_in(self, keyless: Sequence[Exchange]) -> None:
+        """Finds the row of each trade without a key, of which only the answer tells.
+
+        An acknowledged one has the row of its number. One of unknown outcome may have any row
+        like it that is left: the first in time takes the first in the journal, so that no trade
+        is taken to have begun later than the one that made the row.
+        """
+        unknown: dict[_Likeness, deque[Exchange]] = defaultdict(deque)
+        for one in keyless:
+            row = self.row_by_number.get(one.number) if one.number is not None else None
+            # A row of another's, or of one taken in before, is not this one's.
+            is_own = row is not None and row.request_id not in self.keys
+            key = row.request_id if row is not None and is_own else f"call {one.call.id}"
+            if one.number is not None or not one.is_unknown:
+                self.keys[key] = Keyed(key, [one])
+            else:
+                unknown[_likeness(one.call)].append(one)
+        for row in self.rows:
+            if row.request_id not in self.keys and (waiting := unknown[_likeness(row)]):
+                self.keys[row.request_id] = Keyed(row.request_id, [waiting.popleft()])
+        for one in (one for left in unknown.values() for one in left):
+            key = f"call {one.call.id}"
+            self.keys[key] = Keyed(key, [one])
 
     def _was_cut_short(self, one: Exchange) -> bool:
         """Under way when the history ended without an end: its answer was still in time."""
@@ -206,8 +252,9 @@ class Index:
         return [one for one in self.keys.values() if one.first(acknowledged=True)]
 
     def times(self, is_so: _Condition) -> Spans:
-        """When a condition on the set of impaired services was true."""
-        return Spans(_times(self._impaired, is_so))
+        """When a condition on the set of impaired parts was true."""
+        parts = self.run.parts if self.run else ()
+        return Spans(_times(self._impaired, lambda impaired: is_so(impaired, parts)))
 
 
 def _is_new(call: Call, calls: Mapping[int, Call]) -> None:
@@ -222,39 +269,56 @@ def _belongs(completion: Completion, call: Call | None) -> None:
         raise BadHistory(f"call {completion.id} was answered before it was asked")
 
 
-@dataclass(frozen=True, slots=True)
-class _Condition:
-    """At least one of `any_of` is impaired, or else exactly `replicas` of the order services."""
-
-    any_of: frozenset[str] = frozenset()
-    replicas: int | None = None
-
-    def __call__(self, impaired: frozenset[str]) -> bool:
-        down = sum(service in impaired for service in ORDER_SERVICES)
-        return bool(self.any_of & impaired) or down == self.replicas
+_Likeness = tuple[str | None, str | None, int | None]
 
 
-# Nothing is promised to a trade then but an answer.
-EXCUSED = _Condition(frozenset({"catalog", "frontend", "edge"}), len(ORDER_SERVICES))
-NO_FRONTEND = _Condition(frozenset({"frontend", "edge"}))
-ONE_SURVIVOR = _Condition(replicas=len(ORDER_SERVICES) - 1)
+def _likeness(one: Call | Row) -> _Likeness:
+    """What tells trades apart that have no key."""
+    return one.name, one.type, one.quantity
 
 
-def _impaired(faults: Sequence[Fault]) -> list[tuple[int, frozenset[str]]]:
-    """The set of impaired services from each moment on at which it changed."""
+_Impaired = frozenset[str]
+
+
+def nobody_decides(impaired: _Impaired, parts: Sequence[str]) -> bool:
+    """Whether a 503 is right: without the edge, the catalog, any frontend or any replica."""
+    frontends = frontends_of(parts)
+    return (
+        not impaired.isdisjoint({"edge", "catalog"})
+        or impaired.issuperset(ORDER_SERVICES)
+        or impaired.issuperset(frontends)
+    )
+
+
+def nobody_answers(impaired: _Impaired, _parts: Sequence[str]) -> bool:
+    """Whether a connection may break: only the edge has connections of clients."""
+    return "edge" in impaired
+
+
+def one_replica_lives(impaired: _Impaired, _parts: Sequence[str]) -> bool:
+    return len(impaired & set(ORDER_SERVICES)) == len(ORDER_SERVICES) - 1
+
+
+_Condition = Callable[[_Impaired, Sequence[str]], bool]
+
+
+def _impaired(faults: Sequence[Fault]) -> list[tuple[int, _Impaired]]:
+    """The set of impaired parts from each moment on at which it changed."""
     changes: list[tuple[int, int, str]] = []
     for fault in faults:
         step = {"begin": 1, "recovered": -1}.get(fault.step, 0)
         changes += [(fault.at_ns, step, service) for service in fault.impairs if step]
     held: dict[str, int] = defaultdict(int)
-    course: list[tuple[int, frozenset[str]]] = []
+    course: list[tuple[int, _Impaired]] = []
     for at_ns, step, service in sorted(changes):
         held[service] += step
         course.append((at_ns, frozenset(name for name, count in held.items() if count > 0)))
     return course
 
 
-def _times(course: Sequence[tuple[int, frozenset[str]]], is_so: _Condition) -> list[Span]:
+def _times(
+    course: Sequence[tuple[int, _Impaired]], is_so: Callable[[_Impaired], bool]
+) -> list[Span]:
     spans: list[Span] = []
     began_ns: int | None = None
     for at_ns, impaired in course:

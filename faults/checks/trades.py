@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from faults.checks.index import Exchange, Index, Keyed, Newest
 from faults.checks.verdict import Findings, Verdict, counted
 from faults.history import Call
@@ -32,12 +34,12 @@ def _one_decision(index: Index, keyed: Keyed, found: Findings) -> None:
     done, refused = keyed.first(acknowledged=True), keyed.first(acknowledged=False)
     rows = index.rows_by_key.get(keyed.key, [])
     if done and refused:
-        found.wrong(f"key {keyed.key} was both done and refused")
+        found.wrong(f"{keyed.name} was both done and refused")
     elif refused and rows:
-        found.wrong(f"key {keyed.key} was refused, and executed as order {rows[0].number}")
+        found.wrong(f"{keyed.name} was refused, and executed as order {rows[0].number}")
     for one in keyed.calls:
-        if one.status == 422:
-            found.wrong(f"call {one.call.id} repeated key {keyed.key} as it was and was called "
+        if one.status == HTTPStatus.UNPROCESSABLE_ENTITY:
+            found.wrong(f"call {one.call.id} repeated {keyed.name} as it was and was called "
                         "another trade")  # fmt: skip
 
 
@@ -50,11 +52,11 @@ def _one_number(keyed: Keyed, owners: dict[int, str], found: Findings) -> None:
                 continue
             numbers.add(one.number)
     if len(numbers) > 1:
-        found.wrong(f"key {keyed.key} was acknowledged as orders {sorted(numbers)}")
+        found.wrong(f"{keyed.name} was acknowledged as orders {sorted(numbers)}")
     for number in numbers:
-        owner = owners.setdefault(number, keyed.key)
-        if owner != keyed.key:
-            found.wrong(f"order {number} was acknowledged for the keys {owner} and {keyed.key}")
+        owner = owners.setdefault(number, keyed.name)
+        if owner != keyed.name:
+            found.wrong(f"order {number} was acknowledged for {owner} and for {keyed.name}")
 
 
 def _repeats_are_told(index: Index, keyed: Keyed, found: Findings) -> None:
@@ -64,40 +66,39 @@ def _repeats_are_told(index: Index, keyed: Keyed, found: Findings) -> None:
     for one in keyed.calls:
         is_repeat = one.began_ns > decided_ns
         if is_repeat and one.is_decided and one.completion and not one.completion.replayed:
-            found.wrong(f"call {one.call.id} repeated key {keyed.key} and was decided anew")
+            found.wrong(f"call {one.call.id} repeated {keyed.name} and was decided anew")
     last = keyed.calls[-1]
     if not last.is_decided and last.began_ns > decided_ns and not _was_interrupted(index):
-        found.wrong(
-            f"the repeats of key {keyed.key} never got its decision again, last {_say(last)}"
-        )
+        found.wrong(f"the repeats of {keyed.name} never got its decision again, last {_say(last)}")
 
 
 def _was_asked_for(index: Index, row: Row, found: Findings) -> None:
     keyed = index.keys.get(row.request_id)
     if keyed is None:
-        found.wrong(f"nobody asked for order {row.number}, key {row.request_id}")
+        found.wrong(
+            f"nobody asked for order {row.number}, key {row.request_id}; or a trade like it, sent "
+            "without a key, was executed once more than it was sent"
+        )
     elif not _is_as_asked(row, keyed.asked):
-        found.wrong(f"order {row.number} is not what key {row.request_id} asked for")
+        found.wrong(f"order {row.number} is not what {keyed.name} asked for")
 
 
 def nothing_lost(index: Index) -> Verdict:
     found = Findings("G2", "Nothing acknowledged is lost")
-    acknowledged: dict[int, tuple[int, Call]] = {}  # when first, and what was asked
+    acknowledged: dict[int, tuple[int, Keyed]] = {}  # when first, and of which trade
     for keyed in index.acknowledged():
         first = keyed.first(acknowledged=True)
         if first is not None and first.number is not None:
-            acknowledged[first.number] = (first.ended_ns, keyed.asked)
+            acknowledged[first.number] = (first.ended_ns, keyed)
     verified = _looked_up(index, acknowledged, found)
     if index.final is None:
         found.cannot_judge("the journal was not read")
     else:
-        for number, (_, asked) in acknowledged.items():
+        for number, (_, keyed) in acknowledged.items():
             row = index.row_by_number.get(number)
-            if row is None or row.request_id != asked.key:
-                found.wrong(
-                    f"order {number}, acknowledged for key {asked.key}, is not in the journal"
-                )
-            elif not _is_as_asked(row, asked):
+            if row is None or row.request_id != keyed.key:
+                found.wrong(f"order {number}, acknowledged for {keyed.name}, is not in the journal")
+            elif not _is_as_asked(row, keyed.asked):
                 found.wrong(f"order {number} is not in the journal as it was sent")
     missing = acknowledged.keys() - verified
     if missing and _was_interrupted(index):
@@ -113,7 +114,7 @@ def nothing_lost(index: Index) -> Verdict:
 
 
 def _looked_up(
-    index: Index, acknowledged: dict[int, tuple[int, Call]], found: Findings
+    index: Index, acknowledged: dict[int, tuple[int, Keyed]], found: Findings
 ) -> set[int]:
     """The numbers found at the end."""
     verified: set[int] = set()
@@ -121,16 +122,16 @@ def _looked_up(
         number = one.call.number
         if one.call.op != "order" or number is None or one.completion is None:
             continue
-        when_ns, asked = acknowledged.get(number, (None, None))
-        if one.status == 404 and when_ns is not None and one.began_ns > when_ns:
+        when_ns, keyed = acknowledged.get(number, (None, None))
+        if one.status == HTTPStatus.NOT_FOUND and when_ns is not None and one.began_ns > when_ns:
             found.wrong(f"order {number} was acknowledged at {index.seconds(when_ns)} and not "
                         f"found at {index.seconds(one.ended_ns)}")  # fmt: skip
-        if one.status != 200:
+        if one.status != HTTPStatus.OK:
             continue
         shown = dict(one.completion.order or {})
-        if asked is not None and shown != _shown(number, asked):
+        if keyed is not None and shown != _shown(number, keyed.asked):
             found.wrong(f"call {one.call.id} looked order {number} up and saw {shown}")
-        if asked is None and shown:
+        if keyed is None and shown:
             _is_in_the_journal(index, one, shown, found)
         if one.call.phase == "verify":
             verified.add(number)

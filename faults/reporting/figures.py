@@ -83,6 +83,11 @@ class Figures:
     buckets: tuple[Bucket, ...] = field(default=())
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """What the stack was made of."""
+        return () if self.run is None else self.run.parts
+
+    @property
     def total(self) -> int:
         return sum(sum(statuses.values()) for statuses in self.requests.values())
 

@@ -13,7 +13,6 @@ import jinja2
 from faults.checks.verdict import Judgement, counted
 from faults.reporting.figures import Bucket, FaultFigures, Figures, LeaderChange, Waits
 from faults.reporting.text import closing_line, verdict_word
-from stack.parts import SERVICES
 from stack.terminal import seconds
 
 _TEMPLATE = "page.html.j2"
@@ -150,12 +149,12 @@ def draw(figures: Figures) -> Picture:
         return path(lambda one: value(one.waits) if one.waits.count else None, wait_y)
 
     def row_y(service: str) -> float:
-        return rows_top + _ROW_HEIGHT * SERVICES.index(service)
+        return rows_top + _ROW_HEIGHT * figures.parts.index(service)
 
     step_s = _step(length_s, 10)
     return Picture(
         width=_WIDTH,
-        height=rows_top + _ROW_HEIGHT * len(SERVICES) + 36,
+        height=rows_top + _ROW_HEIGHT * len(figures.parts) + 36,
         left=_LEFT,
         right=_WIDTH - _RIGHT,
         panel=_PANEL_HEIGHT,
@@ -193,14 +192,14 @@ def draw(figures: Figures) -> Picture:
             _bar(one, x, row_y(service))
             for one in figures.faults
             for service in one.hits
-            if service in SERVICES
+            if service in figures.parts
         ),
-        leading=tuple(_leading(figures.leaders, length_s, x, row_y)),
+        leading=tuple(_leading(figures.leaders, length_s, x, row_y)) if figures.parts else (),
         changes=tuple(
             Tick(x(one.at_s), f"{one.replica} leads epoch {one.epoch} at {one.at_s:.1f} s")
             for one in figures.leaders[1:]
         ),
-        services=tuple(Tick(row_y(service), service) for service in SERVICES),
+        services=tuple(Tick(row_y(service), service) for service in figures.parts),
         kinds=tuple(sorted({one.fault for one in figures.faults})),
     )
 

@@ -94,14 +94,6 @@ class Stack(Containers):
 
     # ------------------------------------------------------------ one part
 
-    def parts(self) -> list[str]:
-        """The name of every container: `edge`, `frontend-2`, …"""
-        names: list[str] = []
-        for service in SERVICES:
-            several = range(2, len(self.containers(service)) + 1)
-            names += [service, *(f"{service}-{number}" for number in several)]
-        return names
-
     def cut_off(self, service: str, network: str = "backend") -> None:
         """Takes it off a network: it neither reaches nor is reached."""
         self.network(network).disconnect(self.container(service))
@@ -124,16 +116,6 @@ class Stack(Containers):
     def health(self, service: str) -> str:
         state = self.container(service).attrs["State"]
         return str(state.get("Health", {}).get("Status", "none")) if state["Running"] else "down"
-
-    def passes_its_check(self, service: str) -> bool:
-        """Runs the container's own health check now, not when the engine would next do so."""
-        container = self.container(service)
-        kind, *command = container.attrs["Config"]["Healthcheck"]["Test"]
-        shell = ["sh", "-c"] if kind == "CMD-SHELL" else []
-        try:
-            return bool(container.exec_run([*shell, *command]).exit_code == 0)
-        except docker.errors.APIError:
-            return False  # nothing runs in a container that is down or paused
 
     def wait_healthy(self, service: str, timeout_s: float = _HEALTHY_TIMEOUT_S) -> None:
         # The engine calls a container unhealthy that was paused, until its next regular check.

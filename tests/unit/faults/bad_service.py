@@ -124,18 +124,51 @@ def a_redirect() -> Iterable[Record]:
     return told(story)
 
 
-def silent_after_the_frontend_was_back() -> Iterable[Record]:
-    story = good().fault("begin", "frontend", id=3)
+def silent_after_the_edge_was_back() -> Iterable[Record]:
+    story = good().fault("begin", "edge", id=3)
     story.call("lookup", None, name="a")
-    story.fault("recovered", "frontend", id=3)
+    story.fault("recovered", "edge", id=3)
     story.now_ns += 11 * S
     return told(story)
 
 
-def malformed_while_a_frontend_starts() -> Iterable[Record]:
-    story = good().fault("begin", "frontend", id=3)
+def malformed_while_the_edge_starts() -> Iterable[Record]:
+    story = good().fault("begin", "edge", id=3)
     story.call("order", {"status": 200, "error": "malformed: `data`"}, number=99)
-    return told(story.fault("recovered", "frontend", id=3))
+    return told(story.fault("recovered", "edge", id=3))
+
+
+def a_503_while_one_frontend_lives() -> Iterable[Record]:
+    story = good().fault("begin", "frontend-1", id=3)
+    story.call("lookup", {"status": 503, "error": "no frontend"}, name="a")
+    return told(story.fault("recovered", "frontend-1", id=3))
+
+
+def broken_by_a_frontend() -> Iterable[Record]:
+    story = good().fault("begin", "frontend-2", id=3)
+    story.call("lookup", {"status": None, "error": "reset"}, name="a")
+    return told(story.fault("recovered", "frontend-2", id=3))
+
+
+def broken_though_the_edge_lives() -> Iterable[Record]:
+    """Without any frontend it says 503."""
+    story = good().fault("begin", "frontend-1", "frontend-2", id=3)
+    story.call("lookup", {"status": None, "error": "reset"}, name="a")
+    return told(story.fault("recovered", "frontend-1", "frontend-2", id=3))
+
+
+def a_502_without_frontends() -> Iterable[Record]:
+    story = good().fault("begin", "frontend-1", "frontend-2", id=3)
+    story.call("lookup", {"status": 502, "error": "bad gateway"}, name="a")
+    return told(story.fault("recovered", "frontend-1", "frontend-2", id=3))
+
+
+def a_503_while_a_replica_lives() -> Iterable[Record]:
+    """Of a trade that nobody repeats."""
+    story = good().fault("begin", "order-1", id=3)
+    answer = {"status": 503, "error": "outcome unknown"}
+    story.call("trade", answer, name="a", type="SELL", quantity=7)
+    return told(story.fault("recovered", "order-1", id=3))
 
 
 def a_400() -> Iterable[Record]:
@@ -257,13 +290,18 @@ BAD = (
     Bad("a 503 for nothing", a_503_for_nothing, "G8", "got 503"),
     Bad("a 500 whatever is broken", a_500_whatever_is_broken, "G8", "got 500"),
     Bad("a redirect", a_redirect, "G8", "got 302"),
-    Bad("silent, with the frontend back", silent_after_the_frontend_was_back, "G8", "within 10 s"),
+    Bad("silent, with the edge back", silent_after_the_edge_was_back, "G8", "within 10 s"),
     Bad(
-        "an answer that is none, by a frontend that starts",
-        malformed_while_a_frontend_starts,
+        "an answer that is none, by an edge that starts",
+        malformed_while_the_edge_starts,
         "G8",
         "malformed",
     ),
+    Bad("a 503 while a frontend lives", a_503_while_one_frontend_lives, "G8", "got 503"),
+    Bad("broken by a frontend", broken_by_a_frontend, "G8", "got no answer"),
+    Bad("broken though the edge lives", broken_though_the_edge_lives, "G8", "got no answer"),
+    Bad("a 502 without frontends", a_502_without_frontends, "G8", "got 502"),
+    Bad("a 503 while a replica lives", a_503_while_a_replica_lives, "G8", "got 503"),
     Bad("a 400", a_400, "G8", "got 400"),
     Bad("no HTTP answer, with a frontend there", no_answer, "G8", "got no answer"),
     Bad("nothing came back at all", nothing_came_back, "G8", "had no answer"),

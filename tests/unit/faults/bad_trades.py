@@ -136,7 +136,7 @@ def numbered_before_it_was_sent() -> Iterable[Record]:
 BAD = (
     Bad("a repeat gets another number", a_repeat_gets_another_number, "G1", "acknowledged as"),
     Bad("a key is executed twice", executed_twice, "G1", "executed 2 times"),
-    Bad("one number for two keys", one_number_for_two, "G1 G2", "for the keys k4 and k9"),
+    Bad("one number for two keys", one_number_for_two, "G1 G2", "for key k4 and for key k9"),
     Bad("a key both refused and done", refused_then_done, "G1 G7", "both done and refused"),
     Bad("a repeat is decided anew", decided_anew, "G1", "decided anew"),
     Bad("a repeat is called another trade", called_another_trade, "G1 G8", "another trade"),

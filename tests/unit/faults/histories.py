@@ -40,9 +40,12 @@ def positions(number: int, digest: str, epoch: int = 1) -> dict[str, Position]:
     }
 
 
+PARTS = ("edge", "frontend-1", "frontend-2", "catalog", *ORDER_SERVICES, "redis")
+
+
 def run(first_number: int = 0, quantity: int = 100) -> Run:
     return Run(
-        0, "http://x", "now", "again", 1, 1, first_number, NOTHING, {"a": quantity}, {"a": 0}
+        0, "http://x", "now", "again", 1, 1, PARTS, first_number, NOTHING, {"a": quantity}, {"a": 0}
     )
 
 
@@ -84,6 +87,23 @@ class Story:
         row = self.rows[number - 1]
         said = {"status": 200, "number": number, "replayed": True, **answer}
         return self.asked(key, row.quantity, row.type, **said)
+
+    def keyless(self, quantity: int = 1, type: str = "SELL", **answer: Any) -> Story:
+        """A trade without a key that is executed, and acknowledged unless another answer is given.
+
+        On its way it got a request id that nobody but the journal knows.
+        """
+        number = self.executed(quantity, type)
+        answer = answer or {"status": 200, "number": number}
+        self.call("trade", answer, name="a", type=type, quantity=quantity)
+        return self
+
+    def executed(self, quantity: int = 1, type: str = "SELL") -> int:
+        """A row under a request id that no client sent; returns its number."""
+        self.quantity += quantity if type == "SELL" else -quantity
+        number = len(self.rows) + 1
+        self.rows.append(Row(number, f"uuid-{number}", "a", type, quantity, number, 2, ""))
+        return number
 
     def lookup(self, quantity: int | None = None, phase: str = "run") -> Story:
         shown = self.quantity if quantity is None else quantity

@@ -7,8 +7,7 @@ import pytest
 from faults.checker import judge
 from faults.history import Call, Completion, End, Run
 from stack.observations import Final, Row
-from tests.unit.faults import bad_service as faults_bad_service
-from tests.unit.faults import bad_trades as faults_bad_trades
+from tests.unit.faults import bad_keyless, bad_service, bad_trades
 from tests.unit.faults.histories import Bad, S, Story, good, told
 
 
@@ -40,8 +39,31 @@ def test_a_trade_of_unknown_outcome_may_have_happened() -> None:
     assert judge(told(story.lookup().repeat("k5", 4))).held
 
 
+def test_trades_without_a_key_are_known_by_their_answers() -> None:
+    """Answered; and of unknown outcome, one that was executed and one that was not."""
+    story = Story().keyless(7).keyless(7).lookup()
+    story.fault("begin", "edge")
+    story.keyless(8, status=None, error="reset")
+    story.call("trade", {"status": 503, "error": "?"}, name="a", type="SELL", quantity=8)
+    story.fault("recovered", "edge")
+    story.call("trade", {"status": 404, "error": "insufficient volume"}, name="a", type="BUY",
+               quantity=1000)  # fmt: skip
+    for number in (1, 2):
+        story.order(number, "verify")
+    assert judge(story.lookup(phase="verify").told()).held
+
+
+def test_an_edge_that_is_away_excuses_broken_connections() -> None:
+    story = good().fault("begin", "edge", id=3)
+    story.call("lookup", {"status": None, "error": "reset"}, name="a")
+    story.call("lookup", {"status": 503, "error": "no frontend"}, name="a")
+    assert judge(told(story.fault("recovered", "edge", id=3))).held
+
+
 @pytest.mark.parametrize(
-    "bad", [*faults_bad_trades.BAD, *faults_bad_service.BAD], ids=lambda bad: bad.title
+    "bad",
+    [*bad_trades.BAD, *bad_keyless.BAD, *bad_service.BAD],
+    ids=lambda bad: bad.title,
 )
 def test_a_bad_history_is_caught(bad: Bad) -> None:
     judgement = judge(bad.records())

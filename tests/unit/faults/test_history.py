@@ -73,7 +73,7 @@ def test_a_last_line_cut_short_is_left_out(file: Path, cut_by: int) -> None:
         (b"", "the history is empty"),
         (b"hello\n", "line 1"),
         (b"[]\n", "line 1"),
-        (b'{"kind": "run"}\n', "not format 1"),
+        (b'{"kind": "run"}\n', "not format 2"),
         (b'{"kind": "nothing"}\n', "line 1"),
         (to_line(RECORDS[1]).encode(), "begins with its run"),
         (to_line(RECORDS[0]).encode() + b'{"kind": "call", "id": 1}\n', "line 2"),
@@ -88,7 +88,7 @@ def test_a_last_line_cut_short_is_left_out(file: Path, cut_by: int) -> None:
                 ({**LOOKUP, "op": "buy"}, "op is 'buy'"),
                 ({**LOOKUP, "phase": "later"}, "phase is 'later'"),
                 ({**LOOKUP, "name": None}, "a lookup without name"),
-                ({**LOOKUP, "op": "trade"}, "a trade without key, type, quantity"),
+                ({**LOOKUP, "op": "trade"}, "a trade without type, quantity"),
                 ({"kind": "completion", "id": 1, "at_ns": 1, "status": "200"}, "status is '200'"),
                 (
                     {

@@ -16,7 +16,8 @@ from faults.history import Fault
 from faults.nemesis import Eyes, Nemesis, heal_all
 from faults.schedule import Strike
 from stack.observations import Observation, Position, in_sync
-from stack.parts import ORDER_SERVICES, SERVICES, StackError
+from stack.parts import ORDER_SERVICES, StackError
+from tests.unit.faults.histories import PARTS
 
 
 def seen(
@@ -41,6 +42,7 @@ class World:
         self.said: list[str] = []
         self.observed: Callable[[], Observation | None] = seen
         self.is_ready = True
+        self.is_checked = True  # the frontends pass their own checks
         self.refuses: set[str] = set()
         self.sent_to: list[str] = []
 
@@ -63,11 +65,12 @@ class World:
             lambda: self.observed(),  # noqa: PLW0108 - looked up anew, as tests change it
             lambda: self.is_ready,
             lambda service: service not in self.broken,
+            lambda service: service not in self.broken and self.is_checked,
             lambda service: service not in self.broken,
             self.orphans,
         )
         kinds = {"kill": done, "pause": done, "rolling": done, "flush": passing}
-        return Nemesis(kinds, eyes, self.steps.append, self.said.append)
+        return Nemesis(PARTS, kinds, eyes, self.steps.append, self.said.append)
 
     def play(self, *strikes: Strike) -> tuple[str, ...]:
         return self.nemesis().run(strikes, threading.Event())
@@ -76,6 +79,7 @@ class World:
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_READY_FOR_S", 0.02)
+    monkeypatch.setattr(module, "_KNOWN_AFTER_S", 0.03)
     monkeypatch.setattr(module, "_POLL_S", 0.001)
     monkeypatch.setattr(module, "_RECOVERED_WITHIN_S", 0.2)
     monkeypatch.setattr(module, "_SUCCESSOR_WITHIN_S", 0.2)
@@ -142,8 +146,8 @@ def test_a_rolling_restart_is_a_fault_of_each_service() -> None:
     world = World()
     world.play(Strike(0, "rolling", "all", 5))
     begun = [one for one in world.steps if one.step == "begin"]
-    assert [one.hits for one in begun] == [(service,) for service in SERVICES]
-    assert len({one.id for one in begun}) == len(SERVICES)
+    assert [one.hits for one in begun] == [(part,) for part in PARTS]
+    assert len({one.id for one in begun}) == len(PARTS)
     ended = {one.id: one.at_ns for one in world.steps if one.step == "recovered"}
     assert all(ended[one.id] < later.at_ns for one, later in pairwise(begun))
 
@@ -163,6 +167,23 @@ def test_what_does_not_recover_is_told() -> None:
     problems = world.play(Strike(0, "kill", "catalog", 0.0))
     assert problems == ("kill:catalog: catalog did not recover in 0.2 s",)
     assert world.steps[-1].step == "failed"
+
+
+def test_a_frontend_recovers_when_it_passes_its_own_check() -> None:
+    """Through the edge another frontend answers."""
+    world = World()
+    world.is_checked = False
+    problems = world.play(Strike(0, "kill", "frontend", 0.0))
+    assert problems == ("kill:frontend: frontend-1 did not recover in 0.2 s",)
+    world.is_checked = True
+    assert world.play(Strike(0, "kill", "frontend-2", 0.0)) == ()
+
+
+def test_only_the_frontends_are_restarted_one_after_the_other() -> None:
+    world = World()
+    world.play(Strike(0, "rolling", "frontends", 5))
+    begun = [one for one in world.steps if one.step == "begin"]
+    assert [one.hits for one in begun] == [("frontend-1",), ("frontend-2",)]
 
 
 def test_who_gives_up_waits_for_no_recovery(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,8 @@ from faults.schedule import (
     random_mix,
     struck,
 )
-from stack.parts import ORDER_SERVICES, SERVICES
+from stack.parts import ORDER_SERVICES
+from tests.unit.faults.histories import PARTS
 
 seeds = st.integers(0, 2**53)
 durations = st.integers(20, 1200)
@@ -39,6 +40,9 @@ def test_by_hand_the_faults_take_turns() -> None:
         ("flush:leader", "flush strikes redis"),
         ("partition-catalog:two", "strikes leader, follower, order-1"),
         ("", "the faults are"),
+        ("kill:frontend-0", "kill strikes"),
+        ("kill:frontend-N", "kill strikes"),
+        ("wipe:edge", "wipe strikes leader"),
     ],
 )
 def test_what_cannot_be_struck_is_refused(text: str, says: str) -> None:
@@ -65,9 +69,9 @@ def test_a_seed_gives_the_same_mix_that_ends_in_time(seed: int, duration_s: int)
 def test_a_seed_means_the_same_for_ever() -> None:
     first = random_mix(7, 120)[:3]
     assert first == (
-        Strike(3.0, "pause", "two", 8.0),
-        Strike(11.0, "partition", "leader", 8.0),
-        Strike(25.0, "lossy", "catalog", 3.0),
+        Strike(3.0, "pause", "two", 3.0),
+        Strike(12.0, "partition", "leader", 3.0),
+        Strike(17.0, "lossy", "catalog", 2.0),
     )
 
 
@@ -87,10 +91,26 @@ def test_every_fault_can_be_done_and_is_explained() -> None:
 
 @pytest.mark.parametrize("leader", [None, *ORDER_SERVICES])
 def test_what_a_target_means(leader: str | None) -> None:
-    assert struck("leader", leader) == (leader or "order-3",)
-    [follower] = struck("follower", leader)
+    def meant(target: str, turn: int = 0) -> tuple[str, ...]:
+        return struck(target, PARTS, leader, turn)
+
+    assert meant("leader") == (leader or "order-3",)
+    [follower] = meant("follower")
     assert follower != (leader or "order-3")
-    assert struck("two", leader) == (leader or "order-3", follower)
-    assert struck("all", leader) == SERVICES
-    assert struck("order-1", leader) == ("order-1",)
-    assert struck("redis", leader) == ("redis",)
+    assert meant("two") == (leader or "order-3", follower)
+    assert meant("all") == PARTS
+    assert meant("frontends") == ("frontend-1", "frontend-2")
+    assert meant("replicas") == ORDER_SERVICES
+    assert [meant("frontend", turn) for turn in range(3)] == [
+        ("frontend-1",),
+        ("frontend-2",),
+        ("frontend-1",),
+    ]
+    for one in ("order-1", "redis", "edge", "frontend-2"):
+        assert meant(one) == (one,)
+
+
+def test_a_part_that_the_stack_has_not_is_refused() -> None:
+    assert parse("pause:frontend-3") == ("pause", "frontend-3")
+    with pytest.raises(BadSchedule, match="the stack has no frontend-3, it has edge"):
+        struck("frontend-3", PARTS)

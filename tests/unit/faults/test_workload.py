@@ -27,12 +27,19 @@ def server() -> Iterator[FakeBourse]:
 class Watched:
     """A workload, and what it wrote."""
 
-    def __init__(self, server: FakeBourse, *, clients: int = 4, rate: float = 0, seed: int = 1):
+    def __init__(
+        self,
+        server: FakeBourse,
+        *,
+        clients: int = 4,
+        rate: float = 0,
+        seed: int = 1,
+        has_keys: bool = True,
+    ) -> None:
+        load = Load(clients, rate, seed, f"run{seed}", has_keys)
         self.calls: list[Call] = []
         self.answers: list[Completion] = []
-        self.workload = Workload(
-            [server.url], Load(clients, rate, seed, f"run{seed}"), QUANTITIES, self._write
-        )
+        self.workload = Workload(server.url, load, QUANTITIES, self._write)
 
     def _write(self, record: Call | Completion) -> None:
         (self.calls if isinstance(record, Call) else self.answers).append(record)  # type: ignore[arg-type]
@@ -153,3 +160,19 @@ def test_clients_race_each_other_for_a_key_now_and_then(server: FakeBourse) -> N
     ]
     assert races
     assert watched.workload.unknown == 0
+
+
+def test_without_keys_nothing_is_sent_twice_and_no_key_at_all(server: FakeBourse) -> None:
+    kinds = [client_fake.unavailable, client_fake.lost_answer, client_fake.reset]
+    server.misbehave("POST /orders", *itertools.islice(itertools.cycle(kinds), 12))
+    watched = Watched(server, has_keys=False)
+    watched.run(0.5)
+    watched.workload.settle(10, lambda: None)
+    watched.workload.close()
+    trades = [one for one in watched.calls if one.op == "trade"]
+    assert len(trades) > 12
+    assert {one.key for one in trades} == {None}
+    assert server.keys() == [None] * len(trades)
+    assert {one.phase for one in watched.calls} == {"run"}
+    assert watched.workload.unknown == 0
+    assert {one.op for one in watched.calls} == {"trade", "lookup", "order"}
