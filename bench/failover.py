@@ -65,9 +65,9 @@ def run(
         with (
             project.up(data),
             Observer(engine, project.name, lambda _seen: None) as observer,
-            looked_up(project.url("frontend"), _STOCKS),
+            looked_up(project.url(), _STOCKS),
         ):
-            next_number(project.url("frontend"))
+            next_number(project.url())
             return _Failovers(project, observer, wrk, say).run(settings)
 
 
@@ -86,7 +86,7 @@ class _Failovers:
         self, project: Project, observer: Observer, wrk: Wrk, say: Callable[[str], None]
     ) -> None:
         self._containers = project.containers
-        self._url = project.url("frontend")
+        self._url = project.url()
         self._observer = observer
         self._wrk = wrk
         self._say = say

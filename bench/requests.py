@@ -1,7 +1,8 @@
 """`bench`: how fast each request is, beside the floors that it cannot go below.
 
 In turns: a bare Flask route, a bare Flask route with one empty gRPC call, and the service, all
-behind the same server with the same settings and limits.
+behind an edge and the same server with the same settings and limits. The service is measured
+without its edge too, which tells what the edge costs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from bench.copies.data import filled
-from bench.copies.model import Model, with_floors, with_frontend, with_settings
+from bench.copies.model import (
+    Model,
+    with_direct_frontend,
+    with_floors,
+    with_frontend,
+    with_settings,
+)
 from bench.copies.project import Images, Project
 from bench.copies.upkeep import cache_results, looked_up, next_number
 from bench.measuring.rounds import Contestant, Results, in_turns
@@ -29,6 +36,7 @@ _STOCKS = 1_000
 _CACHED_STOCKS = 10  # as many as the cache holds; these are traded, too
 _ORDERS = 10_000
 _WARM_UP_S = 1.0
+_DIRECT = "frontend-direct"
 # Of a sample of lookups, so many must have come from where they are measured to come from.
 _RIGHT_SHARE = 0.7
 
@@ -40,6 +48,8 @@ class Case(StrEnum):
     UNCACHED = "uncached lookup"
     TRADE = "trade"
     ORDER = "order lookup"
+    DIRECT_CACHED = "cached lookup, no edge"
+    DIRECT_TRADE = "trade, no edge"
 
 
 FLOOR_OF: Mapping[Case, Case] = {
@@ -47,6 +57,21 @@ FLOOR_OF: Mapping[Case, Case] = {
     Case.UNCACHED: Case.HOP,
     Case.TRADE: Case.HOP,
     Case.ORDER: Case.HOP,
+}
+_ORDER = (
+    Case.HELLO,
+    Case.CACHED,
+    Case.DIRECT_CACHED,
+    Case.HOP,
+    Case.UNCACHED,
+    Case.TRADE,
+    Case.DIRECT_TRADE,
+    Case.ORDER,
+)
+_TRADES = (Case.TRADE, Case.DIRECT_TRADE)
+WITHOUT_EDGE: Mapping[Case, Case] = {
+    Case.CACHED: Case.DIRECT_CACHED,
+    Case.TRADE: Case.DIRECT_TRADE,
 }
 _CASE_OF_PART = {
     "cached": Case.CACHED,
@@ -78,11 +103,11 @@ class RequestsSettings:
 
     @property
     def cases(self) -> list[Case]:
-        """Each behind its floor."""
+        """Each behind its floor, and before itself without an edge."""
         wanted = [case for part, case in _CASE_OF_PART.items() if part in self.parts]
-        with_floors = {one for case in wanted for one in (FLOOR_OF[case], case)}
-        order = (Case.HELLO, Case.CACHED, Case.HOP, Case.UNCACHED, Case.TRADE, Case.ORDER)
-        return [case for case in order if case in with_floors]
+        measured = {one for case in wanted for one in (FLOOR_OF[case], case)}
+        measured |= {WITHOUT_EDGE[case] for case in wanted if case in WITHOUT_EDGE}
+        return [case for case in _ORDER if case in measured]
 
     @property
     def session_rounds(self) -> int:
@@ -101,7 +126,8 @@ class RequestsResults:
 def model_of(base: Model) -> Model:
     """The service with a cache for some of the stocks, one frontend without it, and the floors."""
     cached = with_settings(base, "frontend", {"CACHE_SIZE": str(_CACHED_STOCKS)})
-    return with_floors(with_frontend(cached, "frontend-uncached", {"ENABLE_CACHE": "false"}))
+    both = with_frontend(cached, "frontend-uncached", {"ENABLE_CACHE": "false"})
+    return with_floors(with_direct_frontend(both, _DIRECT))
 
 
 def run(
@@ -124,11 +150,14 @@ class _Requests:
         self._settings = settings
         self._say = say
         self._results = RequestsResults()
-        self._url = project.url("frontend")
+        self._url = project.url()
+        direct_url = project.direct_url(_DIRECT)
         self._uncached_url = project.url("frontend-uncached")
-        self._floors = {
+        self._urls = {
             Case.HELLO: project.url("floor-hello"),
             Case.HOP: project.url("floor-hop"),
+            Case.DIRECT_CACHED: direct_url,
+            Case.DIRECT_TRADE: direct_url,
         }
 
     def run(self) -> RequestsResults:
@@ -161,7 +190,7 @@ class _Requests:
         return lambda: self._measure(case, connections)
 
     def _measure(self, case: Case, connections: int) -> Measured:
-        if case is not Case.TRADE:
+        if case not in _TRADES:
             measured = self._load(case, connections, self._settings.seconds)
             if case in (Case.CACHED, Case.UNCACHED):
                 self._check_cache(case)
@@ -174,19 +203,19 @@ class _Requests:
         return measured
 
     def _load(self, case: Case, connections: int, seconds: float) -> Measured:
-        url, load = self._floors.get(case, self._url), self._lookups(case)
-        with looked_up(url, _CACHED_STOCKS) if case is Case.TRADE else nullcontext():
+        url, load = self._urls.get(case, self._url), self._lookups(case)
+        with looked_up(url, _CACHED_STOCKS) if case in _TRADES else nullcontext():
             return self._wrk.run(url, load, connections, seconds)
 
     def _lookups(self, case: Case) -> Load:
         match case:
             case Case.HELLO | Case.HOP:
                 return Load.get("/hello?name=user#", 1, _CACHED_STOCKS)
-            case Case.CACHED:
+            case Case.CACHED | Case.DIRECT_CACHED:
                 return Load.lookups(1, _CACHED_STOCKS)
             case Case.UNCACHED:  # again and again so many that each is gone when it comes again
                 return Load.lookups(_CACHED_STOCKS + 1, _STOCKS)
-            case Case.TRADE:
+            case Case.TRADE | Case.DIRECT_TRADE:
                 return Load.trades(_CACHED_STOCKS)
             case Case.ORDER:
                 return Load.orders(1, _ORDERS)

@@ -27,7 +27,9 @@ _COLOURS = {
     Case.CACHED: BLUE,
     Case.HOP: GREY,
     Case.UNCACHED: ORANGE,
+    Case.DIRECT_CACHED: "#66b3e0",
     Case.TRADE: RED,
+    Case.DIRECT_TRADE: PURPLE,
     Case.ORDER: GREEN,
 }
 

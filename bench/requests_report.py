@@ -8,7 +8,7 @@ from typing import Any
 from bench.measuring.rounds import Results
 from bench.measuring.spread import Spread, ratios
 from bench.measuring.targets import HEADING, Judged, Target
-from bench.requests import CONNECTIONS, FLOOR_OF, Case, Point, RequestsResults
+from bench.requests import CONNECTIONS, FLOOR_OF, WITHOUT_EDGE, Case, Point, RequestsResults
 from stack.numbers import percentile
 from stack.terminal import table
 
@@ -42,7 +42,13 @@ def verdicts(results: RequestsResults) -> list[Judged]:
 
 
 def as_text(results: RequestsResults) -> str:
-    sections = [_points(results.points), _verdicts(results), _sessions(results), _memory(results)]
+    sections = [
+        _points(results.points),
+        _edge(results.points),
+        _verdicts(results),
+        _sessions(results),
+        _memory(results),
+    ]
     sections.append("\n".join(f"PROBLEM: {problem}" for problem in results.problems))
     return "\n\n".join(section for section in sections if section)
 
@@ -50,6 +56,15 @@ def as_text(results: RequestsResults) -> str:
 def as_json(results: RequestsResults) -> dict[str, Any]:
     return {
         "points": [_point(results.points, point) for point in results.points.by_key],
+        "edge": [
+            {
+                "case": point.case,
+                "connections": point.connections,
+                "rate_of_direct": rate.as_json(),
+                "p50_of_direct": p50.as_json(),
+            }
+            for point, rate, p50 in _edge_ratios(results.points)
+        ],
         "targets": [verdict.as_json() for verdict in verdicts(results)],
         "sessions": [
             {
@@ -83,6 +98,24 @@ def _points(points: Results[Point]) -> str:
             rows.append(
                 (case, str(connections), rate.shown(0), p50.shown(2), p99.shown(2), *relative)
             )
+    return table(rows) if len(rows) > 1 else ""
+
+
+def _edge_ratios(points: Results[Point]) -> Iterator[tuple[Point, Spread, Spread]]:
+    """Each request to itself without the edge: rate and p50."""
+    for case, direct in WITHOUT_EDGE.items():
+        for connections in CONNECTIONS:
+            point, other = Point(case, connections), Point(direct, connections)
+            if {point, other} <= points.by_key.keys():
+                yield point, points.rate_ratio(point, other), points.p50_ratio(point, other)
+
+
+def _edge(points: Results[Point]) -> str:
+    rows = [("through the edge, of without it", "at once", "rate", "p50")]
+    rows += [
+        (f"{point.case}, edge", str(point.connections), rate.shown(2), p50.shown(2))
+        for point, rate, p50 in _edge_ratios(points)
+    ]
     return table(rows) if len(rows) > 1 else ""
 
 

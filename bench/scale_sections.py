@@ -9,7 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.copies.data import filled
-from bench.copies.model import Model, with_frontend, with_replicas, with_settings
+from bench.copies.model import (
+    Model,
+    with_frontend,
+    with_one_container,
+    with_replicas,
+    with_settings,
+)
 from bench.copies.project import Images, Project
 from bench.copies.upkeep import looked_up, next_number
 from bench.measuring.wrk import Load, Wrk
@@ -174,7 +180,7 @@ class _Scale:
             end: "frontend" if count == _WORKERS[0] else f"frontend-{count}"
             for end, count in names.items()
         }
-        model = self._base
+        model = with_one_container(self._base, "frontend")
         for end, service in services.items():
             model = with_frontend(model, service, {"WEB_CONCURRENCY": str(names[end])})
         comparison = Comparison("workers", "gunicorn workers of a frontend", list(names))
@@ -212,15 +218,15 @@ class _Scale:
             with (
                 project.up(data),
                 Observer(self._engine, project.name, lambda _seen: None) as observer,
-                looked_up(url("frontend"), HOT_STOCKS),
+                looked_up(url(), HOT_STOCKS),
             ):
-                next_number(url("frontend"))
+                next_number(url())
                 return [self._catch_up(project, observer) for _ in range(times)]
 
     def _catch_up(self, project: Project, observer: Observer) -> CatchUp:
         project.containers.stop(_BEHIND)
         project.containers.wipe(_BEHIND)
-        url, load = project.url("frontend"), Load.trades(HOT_STOCKS, timed=True)
+        url, load = project.url(), Load.trades(HOT_STOCKS, timed=True)
         began_s = time.monotonic()
         with self._wrk.running(url, load, _CATCH_UP_CONNECTIONS, _LONGEST_S) as running:
             time.sleep(_BEFORE_S)
@@ -273,7 +279,7 @@ class _Scale:
 
     def _fill_cache(self, project: Project, size: int) -> None:
         """As full as it can be, of entries that are mostly past their lease."""
-        url, filled = project.url("frontend"), 0
+        url, filled = project.url(), 0
         while filled < size:
             self._say(f"filling a cache of {size:,}: {filled:,} entries")
             load = Load.lookups(1, _MANY_STOCKS, start=filled % _MANY_STOCKS + 1)

@@ -14,6 +14,7 @@ Model = dict[str, Any]
 
 _FLOORS = Path(__file__).with_name("floors")
 _PORT = 50051
+_HTTP_PORT = 26111
 
 
 def with_shared_images(model: Model, prefix: str) -> Model:
@@ -30,30 +31,52 @@ def with_shared_images(model: Model, prefix: str) -> Model:
     return changed
 
 
-def with_published_frontend(model: Model) -> Model:
-    """One frontend that is reached without the edge."""
-    changed = deepcopy(model)
-    edge, frontend = changed["services"]["edge"], changed["services"]["frontend"]
-    frontend["ports"], frontend["networks"] = deepcopy(edge["ports"]), deepcopy(edge["networks"])
-    frontend["deploy"]["replicas"] = 1
-    return changed
-
-
 def image_names(model: Model) -> set[str]:
     return {str(service["image"]) for service in model["services"].values()}
 
 
 def with_settings(model: Model, service: str, settings: Mapping[str, str]) -> Model:
+    """Those of a frontend are its edge's too, as far as the edge knows them."""
     changed = deepcopy(model)
-    changed["services"][service]["environment"].update(settings)
+    services = changed["services"]
+    services[service]["environment"].update(settings)
+    edge = services.get(edge_of(service), {"environment": {}})["environment"]
+    edge.update({name: value for name, value in settings.items() if name in edge})
     return changed
 
 
 def with_frontend(model: Model, name: str, settings: Mapping[str, str]) -> Model:
-    """Another frontend of the same service, set otherwise."""
+    """Another frontend of the same service, set otherwise, behind an edge of its own."""
     changed = deepcopy(model)
-    changed["services"][name] = _copy(model, "frontend")
+    services = changed["services"]
+    services[name] = _copy(model, "frontend")
+    edge = services[edge_of(name)] = _copy(model, "edge")
+    edge["environment"]["FRONTEND_ADDRESS"] = f"{name}:{_HTTP_PORT}"
+    edge["depends_on"] = {name: edge["depends_on"]["frontend"]}
     return with_settings(changed, name, settings)
+
+
+def with_direct_frontend(model: Model, name: str) -> Model:
+    """Another frontend without an edge: one container with as many workers as all of the others."""
+    changed = deepcopy(model)
+    edge = model["services"]["edge"]
+    direct = changed["services"][name] = _copy(model, "frontend")
+    direct["ports"], direct["networks"] = deepcopy(edge["ports"]), deepcopy(edge["networks"])
+    workers = int(direct["environment"]["WEB_CONCURRENCY"]) * direct["deploy"]["replicas"]
+    direct["environment"]["WEB_CONCURRENCY"] = str(workers)
+    direct["deploy"] = {**direct["deploy"], "replicas": 1}
+    return changed
+
+
+def with_one_container(model: Model, service: str) -> Model:
+    changed = deepcopy(model)
+    changed["services"][service]["deploy"]["replicas"] = 1
+    return changed
+
+
+def edge_of(frontend: str) -> str:
+    """`edge` for `frontend`, `edge-uncached` for `frontend-uncached`, `edge-floor-hop`."""
+    return "edge" if frontend == "frontend" else f"edge-{frontend.removeprefix('frontend-')}"
 
 
 def with_replicas(model: Model, count: int) -> Model:
@@ -76,12 +99,17 @@ def with_replicas(model: Model, count: int) -> Model:
 
 
 def with_floors(model: Model) -> Model:
-    """Beside the service: `floor-hello`, and `floor-hop` that calls `floor-peer`."""
-    changed = deepcopy(model)
+    """Beside the service, each behind an edge: `floor-hello`, and `floor-hop`.
+
+    The hop calls `floor-peer`.
+    """
+    changed = model
+    for name in ("floor-hello", "floor-hop"):
+        changed = with_frontend(changed, name, {})
     services = changed["services"]
     web = (_FLOORS / "web.py").read_text("utf-8")
     for name, *words in (("hello",), ("hop", f"floor-peer:{_PORT}")):
-        floor = services[f"floor-{name}"] = _copy(model, "frontend")
+        floor = services[f"floor-{name}"]
         floor["command"] = _escaped("python", "-c", web, name, *words)
         floor["depends_on"] = {}
     peer = services["floor-peer"] = _copy(model, "order-1")

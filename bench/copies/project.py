@@ -15,7 +15,7 @@ from typing import Any
 import docker
 from docker.errors import DockerException
 
-from bench.copies.model import Model, image_names, with_published_frontend, with_shared_images
+from bench.copies.model import Model, edge_of, image_names, with_shared_images
 from stack import settings
 from stack.compose import Compose
 from stack.containers import Containers
@@ -41,7 +41,7 @@ class Images:
         """
         environment = settings.for_docker() | {"BOURSE_PORT": "127.0.0.1:0"}
         printed = Compose(self.name, environment=environment).run("config", "--format", "json")
-        return with_shared_images(with_published_frontend(json.loads(printed)), self.name)
+        return with_shared_images(json.loads(printed), self.name)
 
     @contextmanager
     def built(self) -> Iterator[Model]:
@@ -107,23 +107,25 @@ class Project:
             compose.run("up", "--no-build", "--wait")
             yield
 
-    def url(self, service: str) -> str:
-        """Of its first container. Raises StackError."""
-        return self.containers.urls(service)[0]
+    def url(self, frontend: str = "frontend") -> str:
+        """Of the edge in front of it. Raises StackError."""
+        return self.containers.urls(edge_of(frontend))[0]
+
+    def direct_url(self, frontend: str) -> str:
+        """Of one that is reached without an edge. Raises StackError."""
+        return self.containers.urls(frontend)[0]
 
     def memory_mib(self) -> dict[str, float]:
-        """Of each service that runs, without pages of files that give way. Raises StackError."""
+        """Of all containers of each service that runs, without pages of files that give way.
+
+        Raises:
+            StackError: it cannot be read.
+        """
         found: dict[str, float] = {}
         for name in self._model["services"]:
-            container = self.containers.container(name)
-            if container.status != "running":
-                continue
-            try:
-                said = container.stats(stream=False, one_shot=True)["memory_stats"]
-            except DockerException as error:
-                raise StackError(f"the memory of {name}: {error}") from error
-            files = said["stats"].get("inactive_file", 0)
-            found[name] = (said["usage"] - files) / 2**20
+            running = [one for one in self.containers.containers(name) if one.status == "running"]
+            if running:
+                found[name] = sum(_memory_mib(one) for one in running)
         return found
 
     def _fill(self, data: Path) -> None:
@@ -137,6 +139,14 @@ class Project:
                         container.put_archive("/data", packed)
                 except DockerException as error:
                     raise StackError(f"filling the volume of {name}: {error}") from error
+
+
+def _memory_mib(container: Any) -> float:
+    try:
+        said = container.stats(stream=False, one_shot=True)["memory_stats"]
+    except DockerException as error:
+        raise StackError(f"the memory of {container.name}: {error}") from error
+    return float(said["usage"] - said["stats"].get("inactive_file", 0)) / 2**20
 
 
 def _compose(project: str, path: Path) -> Compose:

@@ -15,7 +15,7 @@ import docker  # type: ignore[import-untyped]
 
 from stack.compose import Compose, ComposeFailed
 from stack.containers import Containers
-from stack.parts import ORDER_SERVICES, ROOT, SERVICES
+from stack.parts import ORDER_SERVICES, ROOT
 from stack.settings import for_docker
 from stack.waiting import wait_for
 from tests.support.ports import free_ports

@@ -89,7 +89,7 @@ def measure(engine: Any, tmp_path: Path, *words: str) -> dict[str, Any]:
 def test_bench_measures_every_request_and_its_floor(engine: Any, tmp_path: Path) -> None:
     said = measure(engine, tmp_path, "requests", "--seconds", "1", "--rounds", "1")
     points = {(one["case"], one["connections"]): one for one in said["points"]}
-    assert len(points) == 6 * 3
+    assert len(points) == 8 * 3
     for one in points.values():
         assert one["per_s"]["median"] > 1
         assert 0 < one["p50_ms"]["median"] <= one["p99_ms"]["median"]
@@ -98,6 +98,7 @@ def test_bench_measures_every_request_and_its_floor(engine: Any, tmp_path: Path)
     ratio = trade["per_s"]["median"] / points["bare hop", 32]["per_s"]["median"]
     assert trade["rate_of_floor"]["median"] == pytest.approx(ratio, rel=0.01)
     assert len(said["targets"]) == 7
+    assert len(said["edge"]) == 2 * 3
     sessions = {(one["trade_probability"], one["cache"]): one for one in said["sessions"]}
     assert len(sessions) == 5 * 2
     assert sessions[0.0, True]["trade"] == {}

@@ -39,6 +39,7 @@ def hello() -> Flask:
     def greet() -> tuple[str, dict[str, str]]:
         return f"Hello, {request.args['name']}!", {"Content-Type": "text/plain"}
 
+    @app.get("/healthz")
     @app.get("/readyz")
     def ready() -> str:
         return "ready"
@@ -55,6 +56,7 @@ def hop(peer: str) -> Flask:
     )
 
     @app.get("/hello")
+    @app.get("/healthz")
     @app.get("/readyz")
     def greet() -> tuple[str, dict[str, str]]:
         nothing(bourse_pb2.Empty(), timeout=_TIMEOUT_S)

@@ -9,8 +9,10 @@ import pytest
 
 from bench.copies.model import (
     image_names,
+    with_direct_frontend,
     with_floors,
     with_frontend,
+    with_one_container,
     with_replicas,
     with_settings,
     with_shared_images,
@@ -45,6 +47,16 @@ def base() -> dict[str, Any]:
         "healthcheck": {"test": ["CMD", "true"]},
         "depends_on": {f"order-{number}": {"condition": "x"} for number in (1, 2, 3)},
     }
+    services["frontend"]["deploy"] = {"replicas": 2}
+    del services["frontend"]["ports"]
+    services["frontend"]["networks"] = {"backend": None}
+    services["edge"] = {
+        **LIMITS,
+        "build": {"context": "/", "dockerfile": "Dockerfile.edge"},
+        "environment": {"WEB_CONCURRENCY": "2", "RATE_LIMIT": None},
+        "ports": [{"host_ip": "127.0.0.1", "published": "0", "target": 26111}],
+        "depends_on": {"frontend": {"condition": "x"}},
+    }
     services["catalog"] = {
         "build": {"context": "/", "dockerfile": "Dockerfile.catalog"},
         "environment": {},
@@ -56,8 +68,8 @@ def base() -> dict[str, Any]:
 
 def test_services_of_one_dockerfile_share_an_image_that_is_built_once(base: dict[str, Any]) -> None:
     services = base["services"]
-    assert image_names(base) == {"tag-order", "tag-frontend", "tag-catalog"}
-    assert sum("build" in service for service in services.values()) == 3
+    assert image_names(base) == {"tag-order", "tag-frontend", "tag-catalog", "tag-edge"}
+    assert sum("build" in service for service in services.values()) == 4
     assert {service["pull_policy"] for service in services.values()} == {"never"}
 
 
@@ -65,6 +77,8 @@ def test_the_model_that_was_given_stays_as_it_is(base: dict[str, Any]) -> None:
     before = deepcopy(base)
     with_settings(base, "frontend", {"CACHE_SIZE": "9"})
     with_frontend(base, "another", {"CACHE_SIZE": "9"})
+    with_direct_frontend(base, "direct")
+    with_one_container(base, "frontend")
     with_replicas(base, 5)
     with_floors(base)
     assert base == before
@@ -83,13 +97,37 @@ def test_another_frontend_differs_in_its_settings_only(base: dict[str, Any]) -> 
     }
 
 
+def test_each_frontend_has_an_edge_of_its_own(base: dict[str, Any]) -> None:
+    settings = {"WEB_CONCURRENCY": "4", "CACHE_SIZE": "9"}
+    services = with_frontend(base, "frontend-uncached", settings)["services"]
+    edge = services["edge-uncached"]
+    assert edge["environment"] == {
+        "WEB_CONCURRENCY": "4",  # which says how many requests a frontend takes at once
+        "RATE_LIMIT": None,
+        "FRONTEND_ADDRESS": "frontend-uncached:26111",
+    }
+    assert edge["depends_on"] == {"frontend-uncached": {"condition": "x"}}
+    assert edge["ports"] == services["edge"]["ports"]
+    assert "FRONTEND_ADDRESS" not in services["edge"]["environment"]
+
+
+def test_a_direct_frontend_has_the_workers_of_all_behind_the_edge(base: dict[str, Any]) -> None:
+    direct = with_direct_frontend(base, "frontend-direct")["services"]["frontend-direct"]
+    assert direct["environment"]["WEB_CONCURRENCY"] == "4"
+    assert direct["deploy"]["replicas"] == 1
+    edge = base["services"]["edge"]
+    assert (direct["ports"], direct["networks"]) == (edge["ports"], edge["networks"])
+
+
 def test_floors_run_under_the_limits_and_settings_of_the_frontend(base: dict[str, Any]) -> None:
     services = with_floors(base)["services"]
     for name in ("floor-hello", "floor-hop"):
-        for shared in (*LIMITS, "image", "environment", "ports", "healthcheck"):
+        for shared in (*LIMITS, "image", "environment", "deploy", "healthcheck"):
             assert services[name][shared] == services["frontend"][shared]
         assert not services[name]["depends_on"]
         assert "build" not in services[name]
+        edge = services[f"edge-{name}"]["environment"]
+        assert edge["FRONTEND_ADDRESS"] == f"{name}:26111"
     assert services["floor-hello"]["command"][-1] == "hello"
     assert services["floor-hop"]["command"][-2:] == ["hop", "floor-peer:50051"]
     peer = services["floor-peer"]

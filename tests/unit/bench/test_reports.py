@@ -38,6 +38,8 @@ SPEEDS = {
     Case.UNCACHED: (900, 0.8),
     Case.TRADE: (800, 3.6),
     Case.ORDER: (1500, 1.1),
+    Case.DIRECT_CACHED: (6875, 0.2),
+    Case.DIRECT_TRADE: (1000, 3.0),
 }
 
 
@@ -103,6 +105,14 @@ def test_bench_tells_rates_latencies_and_ratios_of_the_same_round() -> None:
     assert row(text, "catalog") == ["38"]
 
 
+def test_what_the_edge_costs_is_told() -> None:
+    text = requests_report.as_text(requested())
+    assert row(text, "trade, edge", "32") == ["0.80 (0.80 to 0.80)", "1.20 (1.20 to 1.20)"]
+    said = requests_report.as_json(requested())["edge"]
+    assert len(said) == 2 * len(CONNECTIONS)
+    assert [one["rate_of_direct"]["median"] for one in said] == pytest.approx([0.8] * 6, abs=0.001)
+
+
 def test_bench_judges_each_target() -> None:
     said = requests_report.as_json(requested())
     assert [(one["target"], one["measured"], one["met"]) for one in said["targets"]] == [
@@ -120,8 +130,11 @@ def test_bench_judges_each_target() -> None:
 @pytest.mark.parametrize(
     ("parts", "cases"),
     [
-        (["trade"], [Case.HOP, Case.TRADE]),
-        (["order", "cached"], [Case.HELLO, Case.CACHED, Case.HOP, Case.ORDER]),
+        (["trade"], [Case.HOP, Case.TRADE, Case.DIRECT_TRADE]),
+        (
+            ["order", "cached"],
+            [Case.HELLO, Case.CACHED, Case.DIRECT_CACHED, Case.HOP, Case.ORDER],
+        ),
         (["figure"], []),
     ],
 )
