@@ -12,8 +12,10 @@ import pytest
 
 from stack.parts import ROOT
 from tests.e2e.stack import Stack
+from tests.support.edge import EDGE_MECHANISMS, config_without
 
-_OVERRIDE = ROOT / "tests" / "e2e" / "rigged.yaml"
+_RIGGED = ROOT / "tests" / "e2e" / "rigged.yaml"
+_EDGE_CONFIG = ROOT / "tests" / "e2e" / "edge_config.yaml"
 
 
 class Proof(NamedTuple):
@@ -55,6 +57,18 @@ PROOFS = (
         "and a later one was",
     ),
     Proof(
+        "the edge's repeat",
+        "--no-keys --fault kill:frontend --every 5 --for 25 --rate 0",
+        "G8",
+        "a trade, got 503 after",
+    ),
+    Proof(
+        "the edge's key",
+        "--no-keys --fault pause:frontend --every 7 --lasts 5 --for 30 --rate 0",
+        "G1",
+        "executed once more than it was sent",
+    ),
+    Proof(
         "pull before leading",
         "--fault partition:two --fault kill:leader --every 8 --lasts 8.3 --for 36 --rate 0",
         "G9",
@@ -62,35 +76,27 @@ PROOFS = (
     ),
 )
 # What holds as it is, whichever of those schedules is played.
-WHOLE = Proof("", PROOFS[-1].schedule, "", "Every promise held.")
+WHOLE = [
+    one.schedule for one in PROOFS if one.mechanism in ("pull before leading", "the edge's key")
+]
+
+
+def stack_without(mechanism: str, directory: Path) -> Stack:
+    if mechanism not in EDGE_MECHANISMS:
+        return Stack({"RIG_WITHOUT": mechanism}, override=_RIGGED)
+    config = directory / "haproxy.cfg"
+    config.write_text(config_without(mechanism), "utf-8")
+    return Stack({"EDGE_CONFIG": str(config)}, override=_EDGE_CONFIG)
 
 
 def played(proof: Proof, directory: Path) -> subprocess.CompletedProcess[str]:
-    settings = {"RIG_WITHOUT": proof.mechanism}
-    stack = Stack(settings, frontends=2, override=_OVERRIDE)
+    stack = stack_without(proof.mechanism, directory)
     try:
         stack.up()
-        options = [
-            "--project",
-            stack.project,
-            "--seed",
-            "1",
-            "--settle",
-            "5",
-            "--out",
-            str(directory),
-        ]
+        options = ["--project", stack.project, "--seed", "1", "--settle", "5"]
+        options += [*proof.schedule.split(), "--out", str(directory)]
         return subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "faults",
-                "run",
-                *options,
-                *proof.schedule.split(),
-                "--out",
-                str(directory),
-            ],
+            [sys.executable, "-m", "faults", "run", *options],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -112,7 +118,8 @@ def test_without_it_the_promise_is_broken(proof: Proof, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_with_all_of_them_every_promise_holds(tmp_path: Path) -> None:
-    done = played(WHOLE, tmp_path)
+@pytest.mark.parametrize("schedule", WHOLE)
+def test_with_all_of_them_every_promise_holds(schedule: str, tmp_path: Path) -> None:
+    done = played(Proof("", schedule, "", ""), tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("Every promise held.\n")
