@@ -41,7 +41,7 @@ class Replicas:
         self._threads = ThreadPoolExecutor(len(REPLICAS))
 
     def positions(self) -> dict[str, dict[str, Any]]:
-        """Of those that answer, each as `faults.history.Position` has it."""
+        """Of those that answer, each as `stack.observations.Position` has it."""
         said = self._threads.map(self._position, REPLICAS)
         return {name: one for name, one in zip(REPLICAS, said, strict=True) if one is not None}
 
