@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import docker
@@ -79,49 +80,34 @@ def _write(arguments: argparse.Namespace, described: dict[str, Any], report: Rep
 
 
 def _requests(
-    engine: docker.DockerClient,
-    wrk: Wrk,
-    arguments: argparse.Namespace,
-    say: Callable[[str], None],
+    engine: docker.DockerClient, wrk: Wrk, given: argparse.Namespace, say: Callable[[str], None]
 ) -> Report:
-    settings = requests.RequestsSettings(arguments.only, arguments.seconds, arguments.rounds)
+    settings = requests.RequestsSettings(given.only, given.seconds, given.rounds)
     results = requests.run(engine, wrk, settings, say)
-    return Report(
-        requests_report.as_text(results),
-        requests_report.as_json(results),
-        lambda path, subtitle: requests_picture.draw(results, path, subtitle),
-        results.problems,
-    )
+    return _report(results, requests_report, requests_picture.draw)
 
 
 def _failover(
-    engine: docker.DockerClient,
-    wrk: Wrk,
-    arguments: argparse.Namespace,
-    say: Callable[[str], None],
+    engine: docker.DockerClient, wrk: Wrk, given: argparse.Namespace, say: Callable[[str], None]
 ) -> Report:
-    times = {"kill": arguments.kills, "pause": arguments.pauses}
-    results = failover.run(engine, wrk, failover.FailoverSettings(times), say)
-    return Report(
-        failover_report.as_text(results),
-        failover_report.as_json(results),
-        lambda path, subtitle: failover_report.draw(results, path, subtitle),
-        results.problems,
-    )
+    settings = failover.FailoverSettings({"kill": given.kills, "pause": given.pauses})
+    results = failover.run(engine, wrk, settings, say)
+    return _report(results, failover_report, failover_report.draw)
 
 
 def _scale(
-    engine: docker.DockerClient,
-    wrk: Wrk,
-    arguments: argparse.Namespace,
-    say: Callable[[str], None],
+    engine: docker.DockerClient, wrk: Wrk, given: argparse.Namespace, say: Callable[[str], None]
 ) -> Report:
-    settings = scale_sections.ScaleSettings(arguments.only, arguments.seconds, arguments.rounds)
+    settings = scale_sections.ScaleSettings(given.only, given.seconds, given.rounds)
     results = scale_sections.run(engine, wrk, settings, say)
+    return _report(results, scale_report, scale_picture.draw)
+
+
+def _report(results: Any, told: ModuleType, draw: Callable[[Any, Path, str], None]) -> Report:
     return Report(
-        scale_report.as_text(results),
-        scale_report.as_json(results),
-        lambda path, subtitle: scale_picture.draw(results, path, subtitle),
+        told.as_text(results),
+        told.as_json(results),
+        lambda path, subtitle: draw(results, path, subtitle),
         results.problems,
     )
 
