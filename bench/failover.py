@@ -36,7 +36,7 @@ class FailoverSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Strike:
+class Failover:
     """What one cost: `gap_s` is the longest time between two acknowledgements around it."""
 
     kind: str
@@ -48,7 +48,7 @@ class Strike:
 
 @dataclass(slots=True)
 class FailoverResults:
-    strikes: list[Strike] = field(default_factory=list)
+    strikes: list[Failover] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def gaps_ms(self, kind: str) -> list[float]:
@@ -123,7 +123,7 @@ class _Failovers:
             self._problem(f"{what}: requests ended in an error: {dict(measured.errors)}")
         self._say(f"{what} of {leader}: {gap_s * 1000:,.0f} ms without an acknowledged trade")
         rate_per_s = len(before) / (struck_s - before[0])
-        self._results.strikes.append(Strike(kind, leader, gap_s, usual_gap_s, rate_per_s))
+        self._results.strikes.append(Failover(kind, leader, gap_s, usual_gap_s, rate_per_s))
 
     def _leader_of_all(self) -> str:
         """Who leads, as soon as the others are in sync with it. Raises StackError."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench.failover import CONNECTIONS, KINDS, FailoverResults, Strike
+from bench.failover import CONNECTIONS, KINDS, Failover, FailoverResults
 from bench.measuring.pictures import BLUE, GREY, ORANGE, RED, picture
 from bench.measuring.spread import Spread
 from bench.measuring.targets import HEADING, Judged, Target
@@ -87,7 +87,7 @@ def _row(name: str, gaps_ms: list[float]) -> tuple[str, ...]:
     return (name, str(len(ascending)), *(f"{gap_ms:,.0f}" for gap_ms in shown))
 
 
-def _strike(strike: Strike) -> dict[str, Any]:
+def _strike(strike: Failover) -> dict[str, Any]:
     return {
         "kind": strike.kind,
         "leader": strike.leader,

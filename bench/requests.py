@@ -88,7 +88,7 @@ class Point(NamedTuple):
     connections: int
 
 
-class Session(NamedTuple):
+class SessionPoint(NamedTuple):
     """Of the figure."""
 
     probability: float
@@ -118,7 +118,7 @@ class RequestsSettings:
 @dataclass(slots=True)
 class RequestsResults:
     points: Results[Point] = field(default_factory=Results)
-    sessions: Results[Session] = field(default_factory=Results)
+    sessions: Results[SessionPoint] = field(default_factory=Results)
     memory_mib: dict[str, float] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -238,7 +238,7 @@ class _Requests:
 
     def _sessions(self) -> None:
         contestants = [
-            Contestant(Session(probability, is_cached), self._session(probability, is_cached))
+            Contestant(SessionPoint(probability, is_cached), self._session(probability, is_cached))
             for probability in PROBABILITIES
             for is_cached in (True, False)
         ]

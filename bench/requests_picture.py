@@ -18,7 +18,7 @@ from bench.measuring.pictures import (
     picture,
 )
 from bench.measuring.spread import Spread
-from bench.requests import CONNECTIONS, PROBABILITIES, Case, Point, RequestsResults, Session
+from bench.requests import CONNECTIONS, PROBABILITIES, Case, Point, RequestsResults, SessionPoint
 
 _APART = 0.5  # in percent, so that no whisker hides another
 
@@ -59,7 +59,7 @@ def _latencies(axes: Any, results: RequestsResults) -> None:
     for place, (label, (is_cached, kind, colour, style)) in enumerate(lines.items()):
         chances, middle, below, above = [], [], [], []
         for probability in PROBABILITIES:
-            measured = results.sessions.by_key[Session(probability, is_cached)]
+            measured = results.sessions.by_key[SessionPoint(probability, is_cached)]
             means = [sum(ms) / len(ms) for one in measured if (ms := getattr(one, kind))]
             if means:
                 spread = Spread.of(means)

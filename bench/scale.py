@@ -23,7 +23,7 @@ _WARM_UP_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class Variant:
     """One of those that are compared."""
 
     label: str
@@ -41,7 +41,7 @@ class Measure:
     frontend: str = "frontend"
 
 
-class Point(NamedTuple):
+class ScalePoint(NamedTuple):
     what: str
     end: str
 
@@ -54,7 +54,7 @@ class Comparison:
     title: str
     ends: Sequence[str]
     is_to_be_flat: bool = False  # nothing may become slower by more than a tenth
-    results: Results[Point] = field(default_factory=Results)
+    results: Results[ScalePoint] = field(default_factory=Results)
     memory_mib: dict[str, dict[str, float]] = field(default_factory=dict)  # by end, by service
 
     @property
@@ -95,7 +95,7 @@ class Comparing:
         self._say = say
 
     def fill(
-        self, comparison: Comparison, ends: Sequence[End], measures: Sequence[Measure]
+        self, comparison: Comparison, ends: Sequence[Variant], measures: Sequence[Measure]
     ) -> None:
         """Raises WrkFailed, NoAnswer, Malformed."""
         for end in ends:
@@ -106,7 +106,7 @@ class Comparing:
             in_turns(
                 [
                     Contestant(
-                        Point(measure.what, end.label),
+                        ScalePoint(measure.what, end.label),
                         lambda measure=measure, end=end: self._measure(  # type: ignore[misc]
                             measure, end, self._seconds
                         ),
@@ -118,12 +118,12 @@ class Comparing:
                 comparison.results,
             )
 
-    def _measure(self, measure: Measure, end: End, seconds: float) -> Measured:
+    def _measure(self, measure: Measure, end: Variant, seconds: float) -> Measured:
         url = end.urls[measure.frontend]
         with looked_up(url, HOT_STOCKS) if measure.leased else nullcontext():
             return self.wrk.run(url, measure.load(end.label), measure.connections, seconds)
 
-    def _show(self, number: int, point: Point, one: Measured) -> None:
+    def _show(self, number: int, point: ScalePoint, one: Measured) -> None:
         errors = f"  {dict(one.errors)}" if one.errors else ""
         self._say(
             f"  {number + 1}/{self._rounds}  {point.what}, {point.end}: "

@@ -20,7 +20,7 @@ from bench.measuring.pictures import (
     picture,
 )
 from bench.measuring.spread import Spread
-from bench.scale import CatchUp, Comparison, Point
+from bench.scale import CatchUp, Comparison, ScalePoint
 from bench.scale_sections import ScaleResults
 
 _COLUMNS = 2
@@ -57,7 +57,7 @@ def _rates(axes: Any, one: Comparison) -> None:
         Bars(
             measure,
             _COLOURS.get(measure, PURPLE),
-            [Spread.of(one.results.rates(Point(measure, end))) for end in one.ends],
+            [Spread.of(one.results.rates(ScalePoint(measure, end))) for end in one.ends],
         )
         for measure in one.measures
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.measuring.spread import Spread, ratios
 from bench.measuring.targets import HEADING, Judged, Target
-from bench.scale import CatchUp, Comparison, Point
+from bench.scale import CatchUp, Comparison, ScalePoint
 from bench.scale_sections import ScaleResults
 from stack.terminal import table
 
@@ -19,7 +19,9 @@ def verdicts(results: ScaleResults) -> list[Judged]:
     return [
         Judged.of_median(
             Target(f"{measure}, {one.ends[-1]} of {one.ends[0]}: rate", "at least", _FLAT),
-            one.results.rate_ratio(Point(measure, one.ends[-1]), Point(measure, one.ends[0])),
+            one.results.rate_ratio(
+                ScalePoint(measure, one.ends[-1]), ScalePoint(measure, one.ends[0])
+            ),
         )
         for one in results.comparisons
         if one.is_to_be_flat
@@ -50,8 +52,8 @@ def _comparison(one: Comparison) -> Iterator[str]:
     rows = [(one.title, "", "per second", "p50 ms", "p99 ms", "rate, of the first")]
     for measure in one.measures:
         for end in one.ends:
-            point = Point(measure, end)
-            ratio = one.results.rate_ratio(point, Point(measure, one.ends[0])).shown(2)
+            point = ScalePoint(measure, end)
+            ratio = one.results.rate_ratio(point, ScalePoint(measure, one.ends[0])).shown(2)
             rows.append(
                 (
                     measure,
@@ -99,7 +101,7 @@ def _comparison_as_json(one: Comparison) -> dict[str, Any]:
                 "p50_ms": Spread.of(one.results.p50s(point)).as_json(),
                 "p99_ms": Spread.of(one.results.p99s(point)).as_json(),
                 "rate_of_first": one.results.rate_ratio(
-                    point, Point(point.what, one.ends[0])
+                    point, ScalePoint(point.what, one.ends[0])
                 ).as_json(),
             }
             for point in one.results.by_key

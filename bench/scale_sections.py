@@ -24,8 +24,8 @@ from bench.scale import (
     CatchUp,
     Comparing,
     Comparison,
-    End,
     Measure,
+    Variant,
     note_memory,
 )
 from stack.observations import in_sync
@@ -187,7 +187,8 @@ class _Scale:
         project = self._project(model, "")
         with filled(_FEW_ORDERS, _SOME_STOCKS) as data, project.up(data):
             ends = [
-                End(end, {"frontend": project.url(service)}) for end, service in services.items()
+                Variant(end, {"frontend": project.url(service)})
+                for end, service in services.items()
             ]
             self._comparing.fill(comparison, ends, [_CACHED, _MISS, _TRADE])
             memory_mib = project.memory_mib()
@@ -256,7 +257,7 @@ class _Scale:
     ) -> None:
         frontends = {measure.frontend for measure in measures}
         ends = [
-            End(label, {name: project.url(name) for name in ("frontend", *frontends)})
+            Variant(label, {name: project.url(name) for name in ("frontend", *frontends)})
             for label, project in projects.items()
         ]
         self._comparing.fill(comparison, ends, measures)

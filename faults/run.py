@@ -11,20 +11,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from client.api import BaseUrl, Connection, NoAnswer, Request
 from faults.breakages import breakages
 from faults.history import Call, End, HistoryWriter, Record, Run
 from faults.nemesis import Eyes, Nemesis, heal_all
 from faults.schedule import Strike
-from faults.workload import Load, Workload
+from faults.workload import LoadSettings, Workload
 from stack.containers import Containers
 from stack.network import Network
 from stack.observations import Final, Observation, Row
 from stack.observer import Observer
 from stack.parts import StackError
-from stack.terminal import Interrupts
+from stack.terminal import Interrupts, Progress
 from stack.waiting import wait_for
 
 _READY_WITHIN_S = 90.0
@@ -38,11 +38,6 @@ _ORPHAN_IDS = itertools.count(-1, -1)
 
 class RunFailed(Exception):
     """The run could not be made; the message says why."""
-
-
-class Progress(Protocol):
-    def say(self, text: str) -> None: ...
-    def show(self, requests: int, unknown: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +125,7 @@ class _Session:
             opening = self._opening(observer)
             write(opening)
             begun.set()
-            load = Load(
+            load = LoadSettings(
                 settings.clients, settings.rate, settings.seed, f"faults-{secrets.token_hex(4)}"
             )
             workload = Workload(self._containers.urls("edge")[0], load, opening.quantities, write)

@@ -22,7 +22,7 @@ _VERIFY_PAUSE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class LoadSettings:
     """`rate` is of requests a second, of all clients together; 0 means as fast as answers come."""
 
     clients: int
@@ -45,7 +45,7 @@ class Workload:
     def __init__(
         self,
         url: str,
-        load: Load,
+        load: LoadSettings,
         quantities: Mapping[str, int],
         write: Callable[[Call | Completion], None],
         clock: Callable[[], int] = time.monotonic_ns,

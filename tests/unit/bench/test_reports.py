@@ -15,7 +15,7 @@ from bench import (
     scale_picture,
     scale_report,
 )
-from bench.failover import FailoverResults, Strike
+from bench.failover import Failover, FailoverResults
 from bench.measuring.wrk import Measured
 from bench.requests import (
     CONNECTIONS,
@@ -24,10 +24,9 @@ from bench.requests import (
     Point,
     RequestsResults,
     RequestsSettings,
-    Session,
+    SessionPoint,
 )
-from bench.scale import CatchUp, Comparison
-from bench.scale import Point as End
+from bench.scale import CatchUp, Comparison, ScalePoint
 from bench.scale_sections import ScaleResults
 
 # Requests a second and p50 in milliseconds, on any number of connections.
@@ -58,15 +57,15 @@ def requested() -> RequestsResults:
         for is_cached in (True, False):
             trades_ms = [5.0, 7.0] if probability else []
             one = measured(500, lookups_ms=[1.0, 2.0, 3.0], trades_ms=trades_ms)
-            results.sessions.add(Session(probability, is_cached), one)
+            results.sessions.add(SessionPoint(probability, is_cached), one)
     return results
 
 
 def scaled() -> ScaleResults:
     comparison = Comparison("orders", "orders in the books", ["few", "many"], is_to_be_flat=True)
     for end, rate_per_s in (("few", 1000), ("many", 850)):
-        comparison.results.add(End("trade", end), measured(rate_per_s))
-        comparison.results.add(End("order lookup", end), measured(2000))
+        comparison.results.add(ScalePoint("trade", end), measured(rate_per_s))
+        comparison.results.add(ScalePoint("order lookup", end), measured(2000))
         comparison.memory_mib[end] = {"catalog": 40.0 if end == "few" else 44.0}
     comparison.memory_mib["many"]["order-4"] = 33.3
     answers_s = [number / 10 for number in range(100)]
@@ -74,8 +73,8 @@ def scaled() -> ScaleResults:
 
 
 def failed_over() -> FailoverResults:
-    kills = [Strike("kill", "order-3", gap_s, 0.02, 500) for gap_s in (0.08, 0.12, 0.31)]
-    return FailoverResults([*kills, Strike("pause", "order-2", 1.2, 0.03, 700)])
+    kills = [Failover("kill", "order-3", gap_s, 0.02, 500) for gap_s in (0.08, 0.12, 0.31)]
+    return FailoverResults([*kills, Failover("pause", "order-2", 1.2, 0.03, 700)])
 
 
 def row(text: str, *begins: str) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from faults.history import Call, Completion
-from faults.workload import Load, Workload
+from faults.workload import LoadSettings, Workload
 from tests.unit.client import fake as client_fake
 from tests.unit.client.fake import FakeBourse
 
@@ -36,7 +36,7 @@ class Watched:
         seed: int = 1,
         has_keys: bool = True,
     ) -> None:
-        load = Load(clients, rate, seed, f"run{seed}", has_keys)
+        load = LoadSettings(clients, rate, seed, f"run{seed}", has_keys)
         self.calls: list[Call] = []
         self.answers: list[Completion] = []
         self.workload = Workload(server.url, load, QUANTITIES, self._write)
