@@ -126,7 +126,11 @@ class _Session:
             write(opening)
             begun.set()
             load = LoadSettings(
-                settings.clients, settings.rate, settings.seed, f"faults-{secrets.token_hex(4)}"
+                settings.clients,
+                settings.rate,
+                settings.seed,
+                f"faults-{secrets.token_hex(4)}",
+                settings.has_keys,
             )
             workload = Workload(self._containers.urls("edge")[0], load, opening.quantities, write)
             eyes = Eyes(

@@ -29,7 +29,7 @@ class LoadSettings:
     rate: float
     seed: int
     run_id: str  # begins every key, so that no key was ever used before
-    has_keys: bool = True  # without, nothing is ever sent twice
+    has_keys: bool  # without, nothing is ever sent twice
 
 
 class Workload:

@@ -217,16 +217,17 @@ def test_who_sends_no_keys_and_repeats_nothing_notices_nothing(
     stack: Stack, tmp_path: Path
 ) -> None:
     words: list[str] = []
-    for fault in ("kill", "pause", "stop"):
-        words += ["--fault", f"{fault}:frontend", "--fault", f"{fault}:leader"]
-    words += ["--fault", "rolling:frontends", "--fault", "rolling:replicas"]
-    words += ["--every", "9", "--lasts", "4", "--for", "85", "--rate", "150", "--no-keys"]
+    for fault in ("kill:frontend", "kill:leader", "pause:frontend", "pause:leader"):
+        words += ["--fault", fault]
+    for fault in ("stop:frontend", "rolling:frontends", "rolling:replicas"):
+        words += ["--fault", fault]
+    words += ["--every", "15", "--lasts", "4", "--for", "110", "--rate", "150", "--no-keys"]
     done = subprocess.run(
         command(stack, "run", *words, "--out", str(tmp_path)),
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=290,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
