@@ -100,7 +100,7 @@ class Project:
             compose = _compose(self.name, closing.enter_context(_file(self._model)))
             closing.callback(compose.remove)
             closing.callback(self._say, f"removing {self.name}")
-            self._say(f"starting {self.name}: {len(self._model['services'])} containers")
+            self._say(f"starting {self.name}: {len(self._model['services'])} services")
             compose.run("up", "--no-build", "--no-start")
             if data is not None:
                 self._fill(data)
