@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import grpc
 import pytest
 
 from client.api import Answer, BourseClient, Request, RetryPolicy
+from faults.checker import judge
+from faults.history import Call, End, Record, Run
+from faults.workload import LoadSettings, Workload
 from proto import bourse_pb2
+from stack.observations import EMPTY_DIGEST, Final, Position, Row
+from stack.parts import ORDER_SERVICES
 from stack.waiting import wait_for
 from tests.support.cluster import REPLICAS, Cluster, running_cluster
 from tests.support.load import Load, let_pass
@@ -221,3 +229,68 @@ def _eventually_ok(client: BourseClient, key: str) -> Answer:
     answer = wait_for(attempt, 20, "the trade is done")
     assert answer is not None
     return answer
+
+
+# ---------------------------------------------------------------- without keys
+
+
+def test_who_sends_no_keys_notices_no_leader_that_dies(cluster: Cluster) -> None:
+    """The load and the checker of the fault injector, on processes: every promise holds."""
+    records: list[Record] = [opening(cluster)]
+    load = LoadSettings(CLIENTS, rate=0, seed=1, run_id="nobody", has_keys=False)
+    workload = Workload(cluster.url, load, cluster.volumes(), records.append)
+    stopping = threading.Event()
+    thread = threading.Thread(target=workload.run, args=(stopping, lambda: None))
+    thread.start()
+    try:
+        for fault in ("kill", "pause"):
+            wanted = workload.requests + 200
+            wait_for(lambda wanted=wanted: workload.requests > wanted, 30, "requests")  # type: ignore[misc]
+            victim = f"order-{cluster.leader_id()}"
+            getattr(cluster, fault)(victim)
+            wanted = workload.requests + 200
+            wait_for(lambda wanted=wanted: workload.requests > wanted, 30, "requests")  # type: ignore[misc]
+            cluster.heal()
+    finally:
+        stopping.set()
+        thread.join()
+    workload.verify(lambda: None)
+    workload.close()
+    records += at_the_end(cluster)
+    judgement = judge(records)
+    assert judgement.held, [one for one in judgement.verdicts if not one.held]
+    assert {one.key for one in records if isinstance(one, Call)} == {None}
+
+
+def opening(cluster: Cluster) -> Run:
+    parts = ("edge", "frontend-1", "catalog", *ORDER_SERVICES, "redis")
+    volumes = cluster.volumes()
+    nothing = dict.fromkeys(volumes, 0)
+    return Run(
+        time.monotonic_ns(), cluster.url, "now", "", 1, CLIENTS, parts, 0, EMPTY_DIGEST, volumes,
+        nothing,
+    )  # fmt: skip
+
+
+def at_the_end(cluster: Cluster) -> list[Record]:
+    """What is stored at the end, once the replicas agree."""
+    journal = cluster.journal()
+    cluster.wait_in_sync(len(journal), journal[-1].digest)
+    rows = [Row(**{**asdict(row), "digest": row.digest.hex()}) for row in journal]
+    with cluster.catalog() as catalog:
+        stocks = catalog.call("ListStocks", bourse_pb2.Empty()).stocks
+    positions = {
+        f"order-{replica_id}": Position(
+            said.role, said.epoch, said.leader_id, said.last_number, said.digest.hex()
+        )
+        for replica_id, said in cluster.statuses().items()
+        if said is not None
+    }
+    final = Final(
+        time.monotonic_ns(),
+        len(rows),
+        {stock.name: stock.volume for stock in stocks},
+        {stock.name: stock.version for stock in stocks},
+        positions,
+    )
+    return [*rows, final, End(time.monotonic_ns(), interrupted=False)]
