@@ -7,9 +7,11 @@ import re
 import socket
 import subprocess
 import time
+from contextlib import closing, suppress
 from http import HTTPStatus
 from pathlib import Path
 
+import docker  # type: ignore[import-untyped]
 import pytest
 
 from tests.e2e.inside import digests
@@ -37,6 +39,20 @@ def exchange(stack: Stack, *pieces: bytes, timeout_s: float = 25) -> bytes:
             client.sendall(piece)
             time.sleep(0.02)
         return client.makefile("rb").read()
+
+
+def first_answer(stack: Stack, request: bytes) -> bytes:
+    """Whether or not the edge waits for the rest of the request."""
+    with socket.create_connection(("127.0.0.1", stack.port), timeout=25) as client:
+        with suppress(ConnectionError):  # it need not read all of a request that is too long
+            client.sendall(request)
+        answer = b""
+        while not answer.endswith(b"}\n"):
+            piece = client.recv(65536)
+            if not piece:
+                break
+            answer += piece
+        return answer
 
 
 def parse(answer: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -117,7 +133,7 @@ BAD = {
 def test_bad_requests_are_told_in_one_form_and_change_nothing(stack: Stack) -> None:
     before = digests(stack)
     for title, (request, statuses) in BAD.items():
-        answer = exchange(stack, request)
+        answer = first_answer(stack, request)
         try:
             check_error(answer, *statuses)
         except (AssertionError, ValueError, KeyError) as error:
@@ -146,7 +162,7 @@ WHOLE = {
     + b"%x\r\n%b\r\n0\r\n\r\n" % (len(TRADE), TRADE),
     "in tiny chunks": CHUNKED.replace(HOST, HOST + CLOSE)
     + b"".join(b"1;x=y\r\n%c\r\n" % byte for byte in TRADE)
-    + b"0\r\nTrailer: x\r\n\r\n",
+    + b"0\r\nX-Trailer: y\r\n\r\n",
     "with a length and in chunks": CHUNKED.replace(HOST, HOST + CLOSE + b"Content-Length: 3\r\n")
     + b"%x\r\n%b\r\n0\r\n\r\n" % (len(TRADE), TRADE),
     "beside lines of the greatest length": with_length(
@@ -254,13 +270,12 @@ def test_the_other_edge_has_tls_and_a_limit(stack: Stack, tmp_path: Path) -> Non
             said = curl("--insecure", option, "--write-out", " %{http_version}", url)
             assert said.stdout == f"Hello, x! {version}"
         time.sleep(1.1)
-        shown = ["--insecure", "--include", "--http1.1"]
-        answers = curl(*shown, *[url] * 7).stdout
+        answers = curl("--insecure", "--include", "--http1.1", *[url] * 7).stdout
         assert answers.count("Hello, x!") == 5
-        last = answers[answers.rindex("HTTP/1.1 ") :].encode()
-        check_error(last, HTTPStatus.TOO_MANY_REQUESTS)
-        assert int(parse(last)[1]["retry-after"]) >= 1
+        assert answers.count('{"error":{"code":429,') == 2
+        assert answers.lower().count("retry-after: ") == 2
         time.sleep(1.1)
         assert curl("--insecure", url).stdout == "Hello, x!"
     finally:
-        stack.remove(name)
+        with closing(docker.from_env()) as engine:
+            engine.containers.get(name).remove(force=True)

@@ -136,9 +136,11 @@ try:
     with socket.create_connection((host, port), timeout=3) as connection:
         connection.sendall(hello)
         said = connection.recv(64)
+        while port == 26111 and (more := connection.recv(1024)):
+            said += more
 except OSError:
     said = b""
-spoke = said.startswith((b"-NOAUTH", b"HTTP/1.")) or said[3:4] == b"\\4"
+spoke = said.startswith(b"-NOAUTH") or said[3:4] == b"\\4" or b'"alive"' in said
 print("reached" if spoke else "not reached")
 """
 
