@@ -17,9 +17,9 @@ class CatalogSettings(RpcServiceSettings):
         description="calls the catalog serves at once",
     )
     data_dir: Path = Field(
-        default=Path("data/catalog"), description="the directory the catalog keeps its data in"
+        default=Path("data/catalog"), description="directory of the service's data"
     )
     stocks_file: Path = Field(
         default=Path(__file__).with_name("stockDB.txt"),
-        description="the stocks that the first start fills an empty `DATA_DIR` with",
+        description="the initial stocks, read when `DATA_DIR` is empty",
     )

@@ -19,7 +19,7 @@ from common.settings import (
 
 # What the kernel allows this container, in the two layouts of control groups.
 _PIDS_LIMITS = (Path("/sys/fs/cgroup/pids.max"), Path("/sys/fs/cgroup/pids/pids.max"))
-# Of a worker, besides those for requests: gRPC's, the subscriber's and the senders'. Measured: 26.
+# A worker's threads that serve no request: gRPC's, the subscriber's, the senders'. Measured: 26.
 _OTHER_THREADS = 40
 
 
@@ -28,7 +28,9 @@ class FrontendSettings(ServiceSettings):
         default="0.0.0.0:26111", description="where the HTTP server listens"
     )
     web_concurrency: Count = Field(default=2, description="gunicorn workers (processes)")
-    web_threads: Count = Field(default=32, description="threads per worker: requests at once")
+    web_threads: Count = Field(
+        default=32, description="threads of each worker; a request takes one"
+    )
     catalog_address: Address = Field(default="catalog:50051", description="the catalog")
     order_replicas: Replicas = Field(
         default=dict(DEFAULT_REPLICAS), description="every order replica, as `id=host:port,…`"
@@ -43,17 +45,19 @@ class FrontendSettings(ServiceSettings):
     redis_timeout_s: Seconds = Field(default=0.2, description="one call to Redis")
     lookup_timeout_s: Seconds = Field(default=2.0, description="a lookup, with its repeats")
     trade_attempt_timeout_s: Seconds = Field(
-        default=0.75, description="wait for a trade's answer, before the leader is doubted"
+        default=0.75,
+        description="how long a trade waits before the leader is asked whether it still leads",
     )
-    # With a lease's 5 s on top, an answer is still safe within the 10 s that every request gets.
+    # A lease's 5 s can follow. Both fit into the 10 s in which each request is answered.
     decision_timeout_s: Annotated[float, Field(gt=0, le=4.5, allow_inf_nan=False)] = Field(
         default=4.5, description="a trade's decision, with its repeats and elections"
     )
     probe_timeout_s: Seconds = Field(
-        default=0.15, description="`IsAlive` and `GetLeader`, asked twice"
+        default=0.15, description="one round of `IsAlive` or `GetLeader` calls"
     )
     election_timeout_s: Seconds = Field(
-        default=0.75, description="one candidate's taking of office, before the next is asked"
+        default=0.75,
+        description="how long one candidate may take to become leader, before the next is asked",
     )
 
     @field_validator("web_threads")

@@ -17,13 +17,13 @@ from common.settings import (
     Seconds,
 )
 
-# Threads.
+# Threads for calls that are answered from memory.
 _ANSWERING_FROM_MEMORY = 8
 
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """How many calls of each kind there are at once; a call that waits keeps its thread."""
+    """How many calls of each kind run at once. A call keeps its thread while it waits."""
 
     trades: int
     lookups: int  # of an order
@@ -55,27 +55,25 @@ class OrderSettings(RpcServiceSettings):
     )
     redis_timeout_s: Seconds = Field(default=0.2, description="one call to Redis")
     commit_attempt_timeout_s: Seconds = Field(
-        default=0.5, description="one sending of a batch to the catalog"
+        default=0.5, description="one attempt to send a batch to the catalog"
     )
     commit_patience_s: Seconds = Field(
-        default=1.0, description="how long a leader goes without the catalog before it steps down"
+        default=1.0, description="how long a leader tries to reach the catalog before it steps down"
     )
     fence_timeout_s: Seconds = Field(
         default=0.65,
-        description="how long a candidate is waited for while it has its epoch registered",
+        description="how long the caller of a candidate waits for it to register its epoch",
     )
     replication_timeout_s: Seconds = Field(
         default=0.25, description="how long a trade waits for a follower"
     )
     peer_timeout_s: Seconds = Field(
-        default=0.5, description="a call to a peer off the path of trades"
+        default=0.5, description="a call to another replica that no trade waits for"
     )
     catch_up_interval_s: Seconds = Field(
         default=0.5, description="how often a leader looks for followers that are behind"
     )
-    pull_timeout_s: Seconds = Field(
-        default=1.0, description="each 1,000 rows of a pull of missing rows"
-    )
+    pull_timeout_s: Seconds = Field(default=1.0, description="each 1,000 rows that are pulled")
 
     @model_validator(mode="after")
     def _is_one_of_the_replicas(self) -> OrderSettings:
@@ -85,13 +83,13 @@ class OrderSettings(RpcServiceSettings):
 
     @property
     def stuck_after_s(self) -> float:
-        """More than a batch may take that is in doubt, pulls the journal and is replicated."""
+        """Longer than the slowest batch: one in doubt, that pulls the journal and is replicated."""
         in_doubt_s = self.commit_patience_s + self.commit_attempt_timeout_s
         return in_doubt_s + self.pull_timeout_s + self.replication_timeout_s + 0.25
 
     @property
     def call_limits(self) -> CallLimits:
-        """All of them together leave threads for what is answered from memory, as IsAlive is."""
+        """They leave some threads for calls that are answered from memory, like IsAlive."""
         others = CallLimits(
             trades=0, lookups=self.order_threadpool_size // 5, appends=4, saves=2, streams=8
         )
