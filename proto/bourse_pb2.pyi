@@ -3,9 +3,9 @@
 isort:skip_file
 The wire between the parts of Bourse. All integers are 64 bit.
 
-`status` says how a request was decided: 1 done; 0 not permitted (insufficient
-volume; for an order lookup: no such order); -1 unknown stock or invalid.
-What goes wrong inside a service is a gRPC error, never a status.
+`status` is the decision: 1 done; 0 not permitted (insufficient volume; for an
+order lookup: no such order); -1 unknown stock or invalid.
+A failure inside a service is a gRPC error, never a status.
 """
 
 from collections import abc as _abc
@@ -62,7 +62,7 @@ class LookupRequest(_message.Message):
     WILL_FILL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     will_fill: _builtins.bool
-    """The caller will fill the cache with the answer: grants a lease on the stock."""
+    """The caller will put the answer into the cache. Then the catalog grants a lease."""
     def __init__(
         self,
         *,
@@ -153,18 +153,18 @@ class UpdateResponse(_message.Message):
         MISMATCH: UpdateResponse._Failure.ValueType  # 1
         """the request id was decided for another trade"""
         INTERNAL: UpdateResponse._Failure.ValueType  # 2
-        """the trade failed by itself; nothing of it was kept"""
+        """this trade alone failed; nothing of it was kept"""
         FULL: UpdateResponse._Failure.ValueType  # 3
-        """it would be refused, but no more refusals can be recorded: it stays undecided"""
+        """not decided: a refusal is due, but no more can be recorded"""
 
     class Failure(_Failure, metaclass=_FailureEnumTypeWrapper): ...
     NONE: UpdateResponse.Failure.ValueType  # 0
     MISMATCH: UpdateResponse.Failure.ValueType  # 1
     """the request id was decided for another trade"""
     INTERNAL: UpdateResponse.Failure.ValueType  # 2
-    """the trade failed by itself; nothing of it was kept"""
+    """this trade alone failed; nothing of it was kept"""
     FULL: UpdateResponse.Failure.ValueType  # 3
-    """it would be refused, but no more refusals can be recorded: it stays undecided"""
+    """not decided: a refusal is due, but no more can be recorded"""
 
     STATUS_FIELD_NUMBER: _builtins.int
     TRANSACTION_NUMBER_FIELD_NUMBER: _builtins.int
@@ -176,9 +176,9 @@ class UpdateResponse(_message.Message):
     transaction_number: _builtins.int
     """-1 when not done"""
     lease_ms: _builtins.int
-    """what is left of the stock's cache lease"""
+    """how long the stock's cache lease still runs"""
     replayed: _builtins.bool
-    """decided by an earlier copy of the request"""
+    """an earlier copy of the request was decided"""
     failure: Global___UpdateResponse.Failure.ValueType
     """set when this trade was not decided here"""
     @_builtins.property
@@ -519,7 +519,7 @@ Global___TradeOutcome: _TypeAlias = TradeOutcome  # noqa: Y015
 
 @_typing.final
 class TradeFailure(_message.Message):
-    """What `Trade` would have ended with."""
+    """The status that `Trade` would have ended with."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -712,8 +712,9 @@ class OrderBatch(_message.Message):
     LEADER_ID_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     leader_id: _builtins.int
-    """who sends it, and in which office; 0 in a journal stream"""
+    """the leader that sends it; 0 in a journal stream"""
     epoch: _builtins.int
+    """in which it leads; 0 in a journal stream"""
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderDBItem]: ...
     def __init__(
@@ -765,7 +766,7 @@ class SyncResponse(_message.Message):
     last_number: _builtins.int
     """after the call: lower than sent means a gap"""
     catching_up: _builtins.bool
-    """it pulls what it lacks by itself: no need to send it"""
+    """it pulls the rows that it lacks: do not send them"""
     def __init__(
         self,
         *,
@@ -812,7 +813,7 @@ class SetLeaderResponse(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     replica_id: _builtins.int
     leader_id: _builtins.int
-    """whom this replica now takes for the leader, 0 nobody"""
+    """the leader that this replica knows now; 0: none"""
     epoch: _builtins.int
     def __init__(
         self,
@@ -877,7 +878,7 @@ class StatusResponse(_message.Message):
     digest: _builtins.bytes
     """read together with last_number"""
     ready: _builtins.bool
-    """caught up at start, and not at odds with the catalog"""
+    """caught up at start, and does not contradict the catalog"""
     first_digest: _builtins.bytes
     """of the log's first order; empty while there is none"""
     @_builtins.property

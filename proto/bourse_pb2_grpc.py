@@ -28,7 +28,7 @@ if _version_not_supported:
 class CatalogServiceStub:
     """---------------------------------------------------------------- catalog
 
-    The commit point: stocks, the trade journal, the leadership fence, the leases.
+    Decides every trade. Has the stocks, the trade journal, the fence, the leases.
     """
 
     def __init__(self, channel):
@@ -77,7 +77,7 @@ class CatalogServiceStub:
 class CatalogServiceServicer:
     """---------------------------------------------------------------- catalog
 
-    The commit point: stocks, the trade journal, the leadership fence, the leases.
+    Decides every trade. Has the stocks, the trade journal, the fence, the leases.
     """
 
     def Lookup(self, request, context):
@@ -181,7 +181,7 @@ def add_CatalogServiceServicer_to_server(servicer, server):
 class CatalogService:
     """---------------------------------------------------------------- catalog
 
-    The commit point: stocks, the trade journal, the leadership fence, the leases.
+    Decides every trade. Has the stocks, the trade journal, the fence, the leases.
     """
 
     @staticmethod
@@ -377,8 +377,8 @@ class CatalogService:
 class OrderServiceStub:
     """------------------------------------------------------------------ order
 
-    A replica of the order service. Every unary answer names the replica it
-    comes from, because containers can come back with each other's addresses.
+    A replica of the order service. Every unary answer names its replica, because
+    a restarted container can have the address that another one had before.
     """
 
     def __init__(self, channel):
@@ -457,13 +457,13 @@ class OrderServiceStub:
 class OrderServiceServicer:
     """------------------------------------------------------------------ order
 
-    A replica of the order service. Every unary answer names the replica it
-    comes from, because containers can come back with each other's addresses.
+    A replica of the order service. Every unary answer names its replica, because
+    a restarted container can have the address that another one had before.
     """
 
     def Trade(self, request, context):
         """FAILED_PRECONDITION: not the leader. RESOURCE_EXHAUSTED: too many at once.
-        Both: this copy was not executed. ABORTED, UNAVAILABLE, DEADLINE_EXCEEDED:
+        After both, this copy was not executed. ABORTED, UNAVAILABLE, DEADLINE_EXCEEDED:
         the outcome is unknown. ALREADY_EXISTS: the request id belongs to another trade.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -471,8 +471,8 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def TradeBatch(self, request, context):
-        """Trades that travel together and are otherwise on their own: each has its outcome, and a
-        status of the call itself is what it would be for `Trade`, for every one of them.
+        """Several trades in one call. Each has an outcome of its own. If the call itself fails, its
+        status means for each trade what it means for `Trade`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -492,8 +492,8 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StreamDBUpdates(self, request, context):
-        """Every invalidation from now on, to every subscriber; ends with
-        RESOURCE_EXHAUSTED when the subscriber is too slow to get every one.
+        """Every invalidation from now on, for every subscriber. Ends with
+        RESOURCE_EXHAUSTED when the subscriber is too slow to receive all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -526,14 +526,14 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SyncOrderDBBatch(self, request, context):
-        """The same in chunks, which is many times faster.
+        """The same rows in chunks: many times faster.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetLeader(self, request, context):
-        """To the replica it names: take office. To the others: news of the leader.
+        """Asks the replica that it names to become leader. Tells the others who leads.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -630,8 +630,8 @@ def add_OrderServiceServicer_to_server(servicer, server):
 class OrderService:
     """------------------------------------------------------------------ order
 
-    A replica of the order service. Every unary answer names the replica it
-    comes from, because containers can come back with each other's addresses.
+    A replica of the order service. Every unary answer names its replica, because
+    a restarted container can have the address that another one had before.
     """
 
     @staticmethod

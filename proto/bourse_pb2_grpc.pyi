@@ -3,9 +3,9 @@
 isort:skip_file
 The wire between the parts of Bourse. All integers are 64 bit.
 
-`status` says how a request was decided: 1 done; 0 not permitted (insufficient
-volume; for an order lookup: no such order); -1 unknown stock or invalid.
-What goes wrong inside a service is a gRPC error, never a status.
+`status` is the decision: 1 done; 0 not permitted (insufficient volume; for an
+order lookup: no such order); -1 unknown stock or invalid.
+A failure inside a service is a gRPC error, never a status.
 """
 
 from collections import abc as _abc
@@ -34,7 +34,7 @@ GRPC_VERSION: str
 class CatalogServiceStub:
     """---------------------------------------------------------------- catalog
 
-    The commit point: stocks, the trade journal, the leadership fence, the leases.
+    Decides every trade. Has the stocks, the trade journal, the fence, the leases.
     """
 
     @_typing.overload
@@ -67,7 +67,7 @@ class CatalogServiceStub:
 class CatalogServiceAsyncStub(CatalogServiceStub):
     """---------------------------------------------------------------- catalog
 
-    The commit point: stocks, the trade journal, the leadership fence, the leases.
+    Decides every trade. Has the stocks, the trade journal, the fence, the leases.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -96,7 +96,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     """---------------------------------------------------------------- catalog
 
-    The commit point: stocks, the trade journal, the leadership fence, the leases.
+    Decides every trade. Has the stocks, the trade journal, the fence, the leases.
     """
 
     @_abc_1.abstractmethod
@@ -167,8 +167,8 @@ def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, serve
 class OrderServiceStub:
     """------------------------------------------------------------------ order
 
-    A replica of the order service. Every unary answer names the replica it
-    comes from, because containers can come back with each other's addresses.
+    A replica of the order service. Every unary answer names its replica, because
+    a restarted container can have the address that another one had before.
     """
 
     @_typing.overload
@@ -177,19 +177,19 @@ class OrderServiceStub:
     def __new__(cls, channel: _aio.Channel) -> OrderServiceAsyncStub: ...
     Trade: _grpc.UnaryUnaryMultiCallable[_bourse_pb2.TradeRequest, _bourse_pb2.TradeResponse]
     """FAILED_PRECONDITION: not the leader. RESOURCE_EXHAUSTED: too many at once.
-    Both: this copy was not executed. ABORTED, UNAVAILABLE, DEADLINE_EXCEEDED:
+    After both, this copy was not executed. ABORTED, UNAVAILABLE, DEADLINE_EXCEEDED:
     the outcome is unknown. ALREADY_EXISTS: the request id belongs to another trade.
     """
     TradeBatch: _grpc.UnaryUnaryMultiCallable[_bourse_pb2.TradeBatchRequest, _bourse_pb2.TradeBatchResponse]
-    """Trades that travel together and are otherwise on their own: each has its outcome, and a
-    status of the call itself is what it would be for `Trade`, for every one of them.
+    """Several trades in one call. Each has an outcome of its own. If the call itself fails, its
+    status means for each trade what it means for `Trade`.
     """
     Save: _grpc.UnaryUnaryMultiCallable[_bourse_pb2.Empty, _bourse_pb2.SaveResponse]
     """Writes the log as stockOrderDB.txt beside the database, atomically."""
     OrderLookup: _grpc.UnaryUnaryMultiCallable[_bourse_pb2.OrderLookupRequest, _bourse_pb2.OrderLookupResponse]
     StreamDBUpdates: _grpc.UnaryStreamMultiCallable[_bourse_pb2.Empty, _bourse_pb2.CacheInvalidateRequest]
-    """Every invalidation from now on, to every subscriber; ends with
-    RESOURCE_EXHAUSTED when the subscriber is too slow to get every one.
+    """Every invalidation from now on, for every subscriber. Ends with
+    RESOURCE_EXHAUSTED when the subscriber is too slow to receive all.
     """
     IsAlive: _grpc.UnaryUnaryMultiCallable[_bourse_pb2.Empty, _bourse_pb2.AliveResponse]
     SyncOrderRequest: _grpc.UnaryUnaryMultiCallable[_bourse_pb2.OrderDBItem, _bourse_pb2.SyncResponse]
@@ -198,9 +198,9 @@ class OrderServiceStub:
     SyncOrderDB: _grpc.UnaryStreamMultiCallable[_bourse_pb2.SyncRequest, _bourse_pb2.OrderDBItem]
     """The rows of this replica's log above `last_number`; an empty request: all."""
     SyncOrderDBBatch: _grpc.UnaryStreamMultiCallable[_bourse_pb2.SyncRequest, _bourse_pb2.OrderBatch]
-    """The same in chunks, which is many times faster."""
+    """The same rows in chunks: many times faster."""
     SetLeader: _grpc.UnaryUnaryMultiCallable[_bourse_pb2.SetLeaderRequest, _bourse_pb2.SetLeaderResponse]
-    """To the replica it names: take office. To the others: news of the leader."""
+    """Asks the replica that it names to become leader. Tells the others who leads."""
     GetLeader: _grpc.UnaryUnaryMultiCallable[_bourse_pb2.Empty, _bourse_pb2.GetLeaderResponse]
     Status: _grpc.UnaryUnaryMultiCallable[_bourse_pb2.Empty, _bourse_pb2.StatusResponse]
 
@@ -208,26 +208,26 @@ class OrderServiceStub:
 class OrderServiceAsyncStub(OrderServiceStub):
     """------------------------------------------------------------------ order
 
-    A replica of the order service. Every unary answer names the replica it
-    comes from, because containers can come back with each other's addresses.
+    A replica of the order service. Every unary answer names its replica, because
+    a restarted container can have the address that another one had before.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Trade: _aio.UnaryUnaryMultiCallable[_bourse_pb2.TradeRequest, _bourse_pb2.TradeResponse]  # type: ignore[assignment]
     """FAILED_PRECONDITION: not the leader. RESOURCE_EXHAUSTED: too many at once.
-    Both: this copy was not executed. ABORTED, UNAVAILABLE, DEADLINE_EXCEEDED:
+    After both, this copy was not executed. ABORTED, UNAVAILABLE, DEADLINE_EXCEEDED:
     the outcome is unknown. ALREADY_EXISTS: the request id belongs to another trade.
     """
     TradeBatch: _aio.UnaryUnaryMultiCallable[_bourse_pb2.TradeBatchRequest, _bourse_pb2.TradeBatchResponse]  # type: ignore[assignment]
-    """Trades that travel together and are otherwise on their own: each has its outcome, and a
-    status of the call itself is what it would be for `Trade`, for every one of them.
+    """Several trades in one call. Each has an outcome of its own. If the call itself fails, its
+    status means for each trade what it means for `Trade`.
     """
     Save: _aio.UnaryUnaryMultiCallable[_bourse_pb2.Empty, _bourse_pb2.SaveResponse]  # type: ignore[assignment]
     """Writes the log as stockOrderDB.txt beside the database, atomically."""
     OrderLookup: _aio.UnaryUnaryMultiCallable[_bourse_pb2.OrderLookupRequest, _bourse_pb2.OrderLookupResponse]  # type: ignore[assignment]
     StreamDBUpdates: _aio.UnaryStreamMultiCallable[_bourse_pb2.Empty, _bourse_pb2.CacheInvalidateRequest]  # type: ignore[assignment]
-    """Every invalidation from now on, to every subscriber; ends with
-    RESOURCE_EXHAUSTED when the subscriber is too slow to get every one.
+    """Every invalidation from now on, for every subscriber. Ends with
+    RESOURCE_EXHAUSTED when the subscriber is too slow to receive all.
     """
     IsAlive: _aio.UnaryUnaryMultiCallable[_bourse_pb2.Empty, _bourse_pb2.AliveResponse]  # type: ignore[assignment]
     SyncOrderRequest: _aio.UnaryUnaryMultiCallable[_bourse_pb2.OrderDBItem, _bourse_pb2.SyncResponse]  # type: ignore[assignment]
@@ -236,17 +236,17 @@ class OrderServiceAsyncStub(OrderServiceStub):
     SyncOrderDB: _aio.UnaryStreamMultiCallable[_bourse_pb2.SyncRequest, _bourse_pb2.OrderDBItem]  # type: ignore[assignment]
     """The rows of this replica's log above `last_number`; an empty request: all."""
     SyncOrderDBBatch: _aio.UnaryStreamMultiCallable[_bourse_pb2.SyncRequest, _bourse_pb2.OrderBatch]  # type: ignore[assignment]
-    """The same in chunks, which is many times faster."""
+    """The same rows in chunks: many times faster."""
     SetLeader: _aio.UnaryUnaryMultiCallable[_bourse_pb2.SetLeaderRequest, _bourse_pb2.SetLeaderResponse]  # type: ignore[assignment]
-    """To the replica it names: take office. To the others: news of the leader."""
+    """Asks the replica that it names to become leader. Tells the others who leads."""
     GetLeader: _aio.UnaryUnaryMultiCallable[_bourse_pb2.Empty, _bourse_pb2.GetLeaderResponse]  # type: ignore[assignment]
     Status: _aio.UnaryUnaryMultiCallable[_bourse_pb2.Empty, _bourse_pb2.StatusResponse]  # type: ignore[assignment]
 
 class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
     """------------------------------------------------------------------ order
 
-    A replica of the order service. Every unary answer names the replica it
-    comes from, because containers can come back with each other's addresses.
+    A replica of the order service. Every unary answer names its replica, because
+    a restarted container can have the address that another one had before.
     """
 
     @_abc_1.abstractmethod
@@ -256,7 +256,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_bourse_pb2.TradeResponse, _abc.Awaitable[_bourse_pb2.TradeResponse]]:
         """FAILED_PRECONDITION: not the leader. RESOURCE_EXHAUSTED: too many at once.
-        Both: this copy was not executed. ABORTED, UNAVAILABLE, DEADLINE_EXCEEDED:
+        After both, this copy was not executed. ABORTED, UNAVAILABLE, DEADLINE_EXCEEDED:
         the outcome is unknown. ALREADY_EXISTS: the request id belongs to another trade.
         """
 
@@ -266,8 +266,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bourse_pb2.TradeBatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bourse_pb2.TradeBatchResponse, _abc.Awaitable[_bourse_pb2.TradeBatchResponse]]:
-        """Trades that travel together and are otherwise on their own: each has its outcome, and a
-        status of the call itself is what it would be for `Trade`, for every one of them.
+        """Several trades in one call. Each has an outcome of its own. If the call itself fails, its
+        status means for each trade what it means for `Trade`.
         """
 
     @_abc_1.abstractmethod
@@ -291,8 +291,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bourse_pb2.Empty,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_bourse_pb2.CacheInvalidateRequest], _abc.AsyncIterator[_bourse_pb2.CacheInvalidateRequest]]:
-        """Every invalidation from now on, to every subscriber; ends with
-        RESOURCE_EXHAUSTED when the subscriber is too slow to get every one.
+        """Every invalidation from now on, for every subscriber. Ends with
+        RESOURCE_EXHAUSTED when the subscriber is too slow to receive all.
         """
 
     @_abc_1.abstractmethod
@@ -331,7 +331,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bourse_pb2.SyncRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_bourse_pb2.OrderBatch], _abc.AsyncIterator[_bourse_pb2.OrderBatch]]:
-        """The same in chunks, which is many times faster."""
+        """The same rows in chunks: many times faster."""
 
     @_abc_1.abstractmethod
     def SetLeader(
@@ -339,7 +339,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bourse_pb2.SetLeaderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bourse_pb2.SetLeaderResponse, _abc.Awaitable[_bourse_pb2.SetLeaderResponse]]:
-        """To the replica it names: take office. To the others: news of the leader."""
+        """Asks the replica that it names to become leader. Tells the others who leads."""
 
     @_abc_1.abstractmethod
     def GetLeader(

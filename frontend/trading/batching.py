@@ -1,7 +1,7 @@
-"""A queue in front of a slow call: what comes while one call is out goes together in the next.
+"""A queue in front of a slow call: requests that come during one call share the next one.
 
-This is group commit (DeWitt et al., 1984) at the sender's end. The busier the other side, the more
-requests share a call, and a request that comes alone waits for nobody.
+This is group commit (DeWitt et al., 1984) at the sender's end. The slower the other side is, the
+more requests share a call. A request that is alone is sent at once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Answer = TypeVar("Answer")
 
 
 class NotSent(Exception):
-    """The request was in no call."""
+    """No call carried the request."""
 
     def __init__(self, cause: BourseError) -> None:
         super().__init__(cause.message)
@@ -42,14 +42,14 @@ class _Waiting(Generic[Request, Answer]):
 
 
 class BatchSender(Generic[Request, Answer]):
-    """A bounded queue and one thread that sends all that waits in it, one call after the other.
+    """A bounded queue, and one thread that sends the requests in it, one call after the other.
 
     Args:
-        name: of the thread.
-        send: makes one call, within so many seconds. It returns an answer or an error for each
-            request, in order, or raises BourseError when the call as a whole failed.
-        batch_limit: requests in one call.
-        queue_limit: requests that wait for a call.
+        name: the thread's name.
+        send: makes one call. Takes the requests and a time limit in seconds. Returns an answer or
+            an error for each request, in order. Raises BourseError if the whole call failed.
+        batch_limit: most requests in one call.
+        queue_limit: most requests that wait for a call.
         clock: seconds, monotonic.
     """
 
@@ -74,11 +74,11 @@ class BatchSender(Generic[Request, Answer]):
     def put(self, request: Request, give_up_at: float) -> Future[Answer]:
         """The answer that the request will get: an error, `NotSent`, or what `send` returns.
 
-        Whoever cancels it in time is not sent. The others share a call that lasts as long as the
-        most patient of them waits; who gives up earlier stops waiting, and does not end the call.
+        A request that is cancelled in time is not sent. The others share a call, which may last
+        until the latest of their `give_up_at`. A caller that gives up earlier does not end it.
 
         Raises:
-            Busy: too many wait.
+            Busy: too many requests wait.
         """
         waiting: _Waiting[Request, Answer] = _Waiting(request, give_up_at)
         with self._changed:
@@ -92,7 +92,7 @@ class BatchSender(Generic[Request, Answer]):
         return waiting.answer
 
     def dismiss(self, cause: BourseError) -> None:
-        """Everybody in the queue is told that no call took them."""
+        """Empties the queue: each waiting request ends with `NotSent`."""
         with self._changed:
             dismissed = list(self._waiting)
             self._waiting.clear()
@@ -100,7 +100,7 @@ class BatchSender(Generic[Request, Answer]):
             waiting.not_sent(cause)
 
     def close(self) -> None:
-        """Takes nothing more. The thread ends after the call that is out; nobody waits for it."""
+        """Takes no more requests. The thread ends after its current call; this does not wait."""
         with self._changed:
             self._is_closed = True
             self._changed.notify()
@@ -112,7 +112,7 @@ class BatchSender(Generic[Request, Answer]):
                 self._send_batch(batch)
 
     def _next_batch(self) -> list[_Waiting[Request, Answer]]:
-        """What waits, oldest first, without those that have given up."""
+        """The requests that wait, oldest first, without those that have given up."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._is_closed)
             size = min(len(self._waiting), self._batch_limit)
@@ -127,14 +127,14 @@ class BatchSender(Generic[Request, Answer]):
         ]
 
     def _send_batch(self, batch: Sequence[_Waiting[Request, Answer]]) -> None:
-        """One call. Whatever becomes of it, everybody gets an answer and the thread goes on."""
+        """Makes one call. Even if it fails, each request gets an answer and the thread goes on."""
         timeout_s = max(one.give_up_at for one in batch) - self._clock()
         answers: Sequence[tuple[_Waiting[Request, Answer], Answer | BourseError]]
         try:
             outcomes = self._send([one.request for one in batch], timeout_s)
             answers = list(zip(batch, outcomes, strict=True))
         except BourseError as failure:
-            # The other side is probably gone: who waits need not find out one after the other.
+            # Fail everyone queued behind this call: the other side is probably gone.
             self.dismiss(failure)
             answers = [(one, failure) for one in batch]
         except BaseException:

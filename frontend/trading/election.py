@@ -18,24 +18,23 @@ from proto import bourse_pb2
 
 logger = logging.getLogger(__name__)
 
-# A candidate further behind the best one than this is asked last: it would promote for long.
+# A candidate that lacks more rows than this is asked last: its promotion would take long.
 MAX_LAG = 1_000
-# While the catalog is away: from the end of one round to the next, and the longest wait for a
-# round that another thread runs. Rounds are slow then, and threads are wanted for what needs no
-# catalog.
+# While the catalog is away: the pause between two rounds, and the longest wait for another
+# thread's round. Rounds are slow then, and reads that need no catalog need the threads.
 _BETWEEN_ROUNDS_S = 0.5
-# An outage that nobody has met for so long is over, or is another one.
+# If nobody has seen the outage for so long, it is over. The next one is a new one.
 _FORGET_OUTAGE_AFTER_S = 5.0
 
 
 class NoLeader(Unavailable):
-    """Nobody leads, and no candidate could take office."""
+    """No replica leads, and no candidate could become leader."""
 
 
 class CatalogDown(NoLeader):
-    """Nobody can lead: the catalog cannot be reached.
+    """No replica can lead: the catalog cannot be reached.
 
-    `since` is when that was first seen, on the clock of the election.
+    `since` is when this was first seen, on the election's clock.
     """
 
     def __init__(self, since: float) -> None:
@@ -53,18 +52,18 @@ class _Outage:
 
 @dataclass(frozen=True, slots=True)
 class Leadership:
-    """A replica and the office it said it holds."""
+    """A replica and the epoch in which it says that it leads."""
 
     peer: ReplicaPeer
     epoch: int
 
 
 class Election:
-    """What one worker knows of the leadership. Threads that need a leader at once share a round.
+    """What one worker knows of the leadership. Threads that need a leader share a round.
 
-    A round asks everybody who leads; if nobody says it does itself, it has the live replica
-    with the highest id take office. Rounds of other workers may run at the same time: the
-    catalog's fence lets one office be the newest, and the others learn of it by a refusal.
+    A round asks every replica who leads. If none says that it leads itself, the round asks the
+    live replica with the highest id to lead. Other workers may run rounds at the same time. The
+    catalog's fence accepts one of the new leaders last; it refuses the trades of the others.
     """
 
     def __init__(
@@ -91,13 +90,13 @@ class Election:
         """A leadership other than the one that failed, or that one if it still holds.
 
         Args:
-            failed: the leadership the caller has just had no luck with.
-            give_up_at: when the caller has no more use for one, on this object's clock.
-            is_gone: its connection broke, so it is not asked a second time.
+            failed: the leadership under which the caller's trade has just failed.
+            give_up_at: when the caller stops waiting, on this object's clock.
+            is_gone: the failed leader's connection broke, so it is not asked a second time.
 
         Raises:
-            NoLeader: nobody leads and no candidate could take office, or not in time.
-            CatalogDown: nor can anyone, for the catalog cannot be reached from here either.
+            NoLeader: no replica leads and no candidate could become leader, or not in time.
+            CatalogDown: the same, and this worker cannot reach the catalog either.
         """
         now = self._clock()
         with self._sharing:
@@ -133,7 +132,7 @@ class Election:
         return found
 
     def _end_round(self, found: Leadership | None, error: BaseException | None = None) -> None:
-        """Before anyone hears of its result: who comes back at once begins another."""
+        """Called before the result is set, so that a caller who fails with it starts a new round."""
         with self._sharing:
             self._current, self._round = found, None
             self._outage = None
@@ -148,12 +147,12 @@ class Election:
             logger.info("replica %d leads epoch %d", newest.replica_id, newest.epoch)
             return Leadership(self._peers[newest.replica_id], newest.epoch)
         known_epoch = max((int(answer.epoch) for answer in answers.values()), default=0)
-        # The fence corrects whatever is suggested; it only has to fit into a message.
+        # The fence corrects any suggestion; the number only has to fit into a message.
         suggested = min(known_epoch, MAX_EPOCH - 1) + 1
         return self._elect(answers.keys() or self._peers.keys(), suggested, give_up_at)
 
     def _ask_who_leads(self, failed: Leadership | None, gone_id: int) -> dict[int, Any]:
-        """`GetLeader` of everybody; twice of those that do not answer, save the one just gone."""
+        """Calls `GetLeader` of all replicas; again of the silent ones, except the one gone."""
         answers = self._probe("GetLeader", self._peers.keys(), failed)
         if _newer_than(failed, answers):
             return answers
@@ -173,7 +172,7 @@ class Election:
                 self._broadcast(leadership)
                 return leadership
         if self._catalog_is_reachable():
-            raise NoLeader("no order replica can take office now")
+            raise NoLeader("no order replica can become leader now")
         now = self._clock()
         outage = self._recent_outage(now)
         raise CatalogDown(now if outage is None else outage.since)
@@ -190,24 +189,24 @@ class Election:
             logger.warning("%s passed over: %s", candidate, error.message)
             return None
         if answer.leader_id != candidate.replica_id:
-            logger.info("%s lost the office it had just taken", candidate)
+            logger.info("%s was elected, but another replica leads already", candidate)
             return None
         logger.info("%s elected, epoch %d", candidate, answer.epoch)
         return Leadership(candidate, answer.epoch)
 
     def _broadcast(self, leadership: Leadership) -> None:
-        """Tells the others; who does not hear of it learns it from the new leader."""
+        """Tells the other replicas. If one misses it, the new leader tells it later."""
         answers: queue.SimpleQueue[PendingAnswer] = queue.SimpleQueue()
         request = bourse_pb2.SetLeaderRequest(
             leader_id=leadership.peer.replica_id, epoch=leadership.epoch
         )
         for peer in self._peers.values():
             if peer is not leadership.peer:
-                # Nobody reads the answer, but a call that nobody holds is cancelled.
+                # Nobody reads the answer. But without a reference to it, the call is cancelled.
                 peer.start("SetLeader", request, self._probe_timeout_s).when_done(answers)
 
     def _probe(self, method: str, ids: Iterable[int], failed: Leadership | None) -> dict[int, Any]:
-        """The answers in time, by id; stops early at a leadership newer than the failed one."""
+        """The answers in time, by id. Stops at once when one names a newer leadership."""
         answers: dict[int, Any] = {}
         peers = [self._peers[replica_id] for replica_id in ids]
         for peer, answer in ask_all(peers, method, bourse_pb2.Empty(), self._probe_timeout_s):
@@ -235,7 +234,7 @@ def order_candidates(last_numbers: Mapping[int, int]) -> list[int]:
 
 
 def _newer_than(failed: Leadership | None, answers: Mapping[int, Any]) -> bool:
-    """Whether somebody names itself in an office newer than the failed one."""
+    """Whether a replica says that it leads in an epoch newer than the failed leadership's."""
     return failed is not None and any(
         answer.leader_id == answer.replica_id and answer.epoch > failed.epoch
         for answer in answers.values()

@@ -1,4 +1,4 @@
-"""Taking older quotes out of the cache, for many trades at once."""
+"""Removes older quotes from the cache, for many trades at once."""
 
 from __future__ import annotations
 
@@ -26,15 +26,14 @@ class SharedCache(Protocol):
 
 
 class CacheInvalidation:
-    """Invalidates stocks in Redis. What is asked for while a call is out goes in the next one.
+    """Invalidates stocks in Redis. Requests that come during one call share the next one.
 
-    No circuit breaker stands before it: a Redis that one frontend finds slow can still be serving
-    the others.
+    It uses no circuit breaker: a Redis that is slow for one frontend can still serve the others.
 
     Args:
-        cache: where to invalidate, also when this frontend does not read from it.
+        cache: where to invalidate, even if this frontend does not read from it.
         clock: seconds, monotonic.
-        sleep: between two tries, in seconds.
+        sleep: waits between two tries; takes seconds.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class CacheInvalidation:
         )
 
     def invalidate(self, name: str, version: int, until: float) -> bool:
-        """Tries until Redis confirms, or until this moment on its clock; whether it confirmed."""
+        """Tries until Redis confirms, or until `until` on its clock. True if Redis confirmed."""
         failures = 0
         while (left_s := until - self._clock()) > 0:
             try:

@@ -1,4 +1,4 @@
-"""The leader as the frontend sees it: one call that gets a trade decided, whoever dies."""
+"""The leader as the frontend sees it: one call that gets a trade decided, even if leaders die."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ logger = logging.getLogger(__name__)
 
 _BACKOFF = Backoff(first_s=0.02, longest_s=0.4)
 
-# Of one call. Over a connection that died without a word it would last as long as its trades, and
-# keep the next ones from a newer connection.
+# The time limit of one call. A connection can die silently. Without this limit a call over it would
+# last as long as its trades may, and later trades would wait for it.
 _LONGEST_CALL_S = 2.0
-# Of one sender. At most one trade waits for each thread, and some whose thread has given up.
+# Trades in one sender's queue: at most one for each thread, and some whose thread has given up.
 _QUEUE_LIMIT = 256
 
-# Who comes when the catalog has been away for longer than this is told at once. Whoever came
-# before may see it return; if all waited, no thread would be left for reads.
+# When the catalog has been away for this long, new trades fail at once. Trades that came earlier
+# wait, because it may return. If all trades waited, no thread would be left for reads.
 _RIDE_OUT_S = 1.0
 
-# What the leader says of one trade and no repeat can change. All else is sent again.
+# A repeat cannot change these answers for one trade. After any other error it is sent again.
 # Without it, a dead leader is an error ("repeat at the next leader": test_failure_table.py).
 _FINAL = (KeyReused, InvalidRequest, Internal)
-# What says that this copy was not executed. All else leaves the outcome unknown.
+# These errors say that this copy was not executed. All others leave the outcome unknown.
 _NOT_EXECUTED = (NotLeader, Busy)
 
 Sender = BatchSender[Trade, Decision]
@@ -55,18 +55,18 @@ Sender = BatchSender[Trade, Decision]
 class LeaderClient:
     """Sends a trade to the leader, and again under the same request id until it is decided.
 
-    That is safe whatever became of the earlier copies: the catalog decides each request id once.
+    A repeat is safe even if an earlier copy was executed: the catalog decides each request id once.
 
     Trades for one leader share its calls, one call at a time. A leader that is late is asked
-    whether it still leads, and if it does, the call goes on. So overload is not taken for death,
-    and does not multiply the copies that the leader has to decide.
+    whether it still leads, and if it does, the call goes on. So an overloaded leader is not taken
+    for dead, and does not get more copies to decide.
 
     Args:
-        patience_s: for an answer, before the leader is asked whether it still leads.
-        decision_timeout_s: of `decide`.
+        patience_s: how long to wait for an answer before asking whether the leader still leads.
+        decision_timeout_s: how long `decide` may take.
         clock: seconds, monotonic.
-        pause: between two attempts, in seconds.
-        longest_call_s: of one call.
+        pause: waits between two attempts; takes seconds.
+        longest_call_s: the time limit of one call.
     """
 
     def __init__(
@@ -96,9 +96,9 @@ class LeaderClient:
 
         Raises:
             KeyReused: the request id was decided for another trade.
-            Internal: the trade failed by itself and was not executed.
-            OutcomeUnknown: the time is over; a copy may have been executed, or may yet be.
-            Unavailable: the time is over; no copy from here was executed.
+            Internal: this trade alone failed, and was not executed.
+            OutcomeUnknown: the time is over. A copy may have executed, or may still execute.
+            Unavailable: the time is over. No copy from here was executed.
         """
         give_up_at = arrived_at + self._decision_timeout_s
         doubted: Leadership | None = None
@@ -117,7 +117,7 @@ class LeaderClient:
                 return self._ask(leader, trade, give_up_at)
             except _FINAL as error:
                 if in_doubt and isinstance(error, Internal):
-                    break  # this copy failed, an earlier one may yet be executed
+                    break  # this copy failed, but an earlier one may still be executed
                 raise
             except NotSent as not_sent:
                 failure = not_sent.cause
@@ -127,7 +127,7 @@ class LeaderClient:
             logger.info("%s, epoch %d: %s", leader.peer, leader.epoch, failure.message)
             is_gone = isinstance(failure, Unavailable)
             doubted = None if isinstance(failure, Busy) else leader
-            # After a first failure there is somebody else to ask, at once.
+            # After a first failure another replica can be asked at once.
             if failures > 1 or isinstance(failure, _NOT_EXECUTED):
                 self._back_off(failures, give_up_at)
         if in_doubt:
@@ -140,11 +140,11 @@ class LeaderClient:
                 sender.close()
 
     def _ask(self, leader: Leadership, trade: Trade, give_up_at: float) -> Decision:
-        """What this leader says of the trade, however slow it is, as long as it leads.
+        """This leader's decision. Waits for a slow leader as long as it leads.
 
         Raises:
-            NotSent: it got no copy from here.
-            BourseError: what its answer stands for; OutcomeUnknown if there was none in time, or
+            NotSent: the leader got no copy from here.
+            BourseError: the leader's answer. OutcomeUnknown: it did not answer in time, or
                 another replica leads.
         """
         sender = self._sender_to(leader)
@@ -166,7 +166,7 @@ class LeaderClient:
             raise OutcomeUnknown from None
 
     def _confirmed(self, leader: Leadership, give_up_at: float) -> Leadership | None:
-        """The same leadership, found again; None if there is another, or none."""
+        """The leadership if it still holds; None if another replica leads, or none."""
         if self._clock() >= give_up_at:
             return leader
         try:
@@ -176,8 +176,8 @@ class LeaderClient:
         return found if found == leader else None
 
     def _sender_to(self, leader: Leadership) -> Sender:
-        """One for each replica, and a new one when it takes office again: the last call of its
-        office before may still be out."""
+        """The replica's sender. It gets a new one when it leads in a newer epoch, because a call
+        of the epoch before may still be out."""
         replica_id = leader.peer.replica_id
         with self._changing:
             epoch, sender = self._senders.get(replica_id, (0, None))
@@ -210,7 +210,7 @@ def _send(
     try:
         outcomes = peer.call("TradeBatch", batch, min(longest_s, timeout_s)).outcomes
     except _FINAL as error:
-        # Said of the call as a whole, it is final for none of its trades.
+        # It is the error of the whole call, so it decides none of its trades.
         raise OutcomeUnknown from error
     return [_outcome(message) for message in outcomes]
 

@@ -10,14 +10,14 @@ from common.domain import Trade
 from common.errors import OutcomeUnknown
 from frontend.model import DONE, Decision
 
-# Counted from the request's arrival. A trade that is not safe by then is not answered as done,
-# so that every request is answered within 10 s.
+# Counted from the request's arrival. Every request is answered within 10 s. A trade that is not
+# safe by then is answered as unknown.
 _SAFE_WITHIN_S = 9.5
 
 
 class Leader(Protocol):
     def decide(self, trade: Trade, arrived_at: float) -> Decision:
-        """How the trade was decided; raises what `frontend.model.Trades` raises."""
+        """The decision on the trade. Raises the errors of `frontend.model.Trades`."""
 
 
 class Invalidation(Protocol):
@@ -28,13 +28,13 @@ class Invalidation(Protocol):
 class Trading:
     """Has a trade decided, and holds its answer back until no lookup can find an older quote.
 
-    An entry older than the trade was looked up under a lease that the catalog knew of when it
-    decided the trade. So it is gone when Redis has confirmed the invalidation, and it has expired
-    when the lease has run out, whatever state Redis is in.
+    An old entry in the cache was filled under a lease that the catalog knew when it decided the
+    trade. When Redis confirms the invalidation, the entry is gone. When the lease has run out, the
+    entry has expired, whatever happened to Redis.
 
     Args:
         clock: seconds, monotonic.
-        sleep: in seconds.
+        sleep: takes seconds.
     """
 
     def __init__(
@@ -50,8 +50,8 @@ class Trading:
         self._sleep = sleep
 
     def trade(self, trade: Trade, elapsed_s: float) -> Decision:
-        """As `frontend.model.Trades.trade`. A trade that was done before waits for the cache too:
-        nobody knows whether its first answer did."""
+        """As `frontend.model.Trades.trade`. A repeat of a done trade waits for the cache too,
+        because its first copy may not have waited."""
         arrived_at = self._clock() - elapsed_s
         decision = self._leader.decide(trade, arrived_at)
         if decision.status == DONE:

@@ -268,7 +268,7 @@ def test_an_epoch_suggested_fits_into_a_message(replicas: Replicas, election: El
 def test_no_candidate_can_take_office(replicas: Replicas, election: Election) -> None:
     for replica in replicas:
         replica.always("SetLeader", fails(Unavailable("cannot reach the catalog")))
-    with pytest.raises(Unavailable, match="no order replica can take office"):
+    with pytest.raises(Unavailable, match="no order replica can become leader"):
         election.find(None, LONG_S)
     assert asked_to_lead(replicas) == {3: [1], 2: [1], 1: [1]}
 
