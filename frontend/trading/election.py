@@ -132,7 +132,7 @@ class Election:
         return found
 
     def _end_round(self, found: Leadership | None, error: BaseException | None = None) -> None:
-        """Called before the result is set, so that a caller who fails with it starts a new round."""
+        """Called before the result is set: a caller who fails with it then starts a new round."""
         with self._sharing:
             self._current, self._round = found, None
             self._outage = None
