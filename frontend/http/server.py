@@ -16,6 +16,7 @@ from gunicorn.glogging import Logger
 
 from common.logs import logging_config
 from frontend.http.app import create_app
+from frontend.http.connection import flush_answer, send_whole_answers
 from frontend.model import Parts
 from frontend.settings import FrontendSettings
 
@@ -115,6 +116,8 @@ def _options(settings: FrontendSettings) -> dict[str, Any]:
         "forwarded_allow_ips": "",
         "forwarder_headers": "",
         "secure_scheme_headers": {},
+        "when_ready": send_whole_answers,
+        "post_request": flush_answer,
         "logger_class": _ServerLogger,
         "logconfig_dict": logging,
     }

@@ -6,6 +6,7 @@ tests next to each mechanism.
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -143,6 +144,10 @@ def take_for_confirmed(*_: object) -> bool:
     return True
 
 
+def send_at_once(connection: socket.socket, data: bytes, flags: int = 0) -> None:
+    socket.socket.sendall(connection, data, flags)
+
+
 def only_the_highest(last_numbers: Mapping[int, int]) -> list[int]:
     return [max(last_numbers)] if last_numbers else []
 
@@ -170,6 +175,7 @@ MECHANISMS: Mapping[str, Mechanism] = {
     "log verified at start": Mechanism("order.log.log:OrderLog._verify", believe_the_log),
     "repeat at the next leader": Mechanism("frontend.trading.leader:_FINAL", (BourseError,)),
     "the next candidate": Mechanism("frontend.trading.election:order_candidates", only_the_highest),
+    "whole answers": Mechanism("frontend.http.connection:Connection.sendall", send_at_once),
     "lease wait": Mechanism(
         "frontend.trading.invalidation:CacheInvalidation.invalidate", take_for_confirmed
     ),

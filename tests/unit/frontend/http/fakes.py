@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -12,6 +14,7 @@ from common.domain import Trade
 from common.settings import load_settings
 from frontend.model import CacheResult, Decision, OrderView, Parts, Quote
 from frontend.settings import FrontendSettings
+from tests.support.mechanisms import take_out
 
 DONE = Decision(status=1, number=3, version=7, lease_ms=0, replayed=False)
 STOCK1 = Quote("stock1", Decimal("25.78"), 10, 1)
@@ -101,7 +104,22 @@ def build_fake_parts(_settings: FrontendSettings, resources: ExitStack) -> Parts
     return fakes.parts
 
 
+def tell_what_leaves() -> None:
+    """Has the process say how many bytes it sends at once."""
+    send = socket.socket.sendall
+
+    def telling(connection: socket.socket, data: bytes, flags: int = 0) -> None:
+        print(f"sending {len(data)} bytes at once", flush=True)
+        send(connection, data, flags)
+
+    socket.socket.sendall = telling  # type: ignore[method-assign, assignment]
+
+
 if __name__ == "__main__":
     from frontend.http.server import HttpServer
 
+    if "TELL_WHAT_LEAVES" in os.environ:
+        tell_what_leaves()
+    if without := os.environ.get("WITHOUT"):
+        take_out(without)
     HttpServer(load_settings(FrontendSettings, "frontend"), build_fake_parts).run()

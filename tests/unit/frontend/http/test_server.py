@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from common.settings import load_settings
+from frontend.http.connection import Connection
 from frontend.http.server import HttpServer
 from frontend.http.validation import MAX_BODY_BYTES
 from frontend.settings import FrontendSettings
@@ -76,6 +78,50 @@ def test_one_connection_serves_a_session(ask: Ask, connection: http.client.HTTPC
     assert statuses == [200, 200, 404, 405, 400, 200] * 20
     assert len(sockets) == 1
     assert None not in sockets
+
+
+def sizes_sent(output: Path, **settings: str) -> tuple[int, list[int]]:
+    """How long an answer is, and how many bytes of it each call to the kernel gave."""
+    server = ServerProcess(output, TELL_WHAT_LEAVES="1", **settings)
+    try:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+            client.sendall(
+                b"GET /hello?name=user HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
+            )
+            answer = b"".join(iter(lambda: client.recv(65536), b""))
+    finally:
+        server.stop()
+    assert answer.endswith(b"Hello, user!")
+    return len(answer), [int(size) for size in re.findall(r"sending (\d+) bytes", server.output)]
+
+
+def test_an_answer_leaves_whole(tmp_path: Path) -> None:
+    length, sizes = sizes_sent(tmp_path / "output")
+    assert sizes == [length]
+
+
+def test_otherwise_its_head_leaves_before_its_body(tmp_path: Path) -> None:
+    length, sizes = sizes_sent(tmp_path / "output", WITHOUT="whole answers")
+    assert sizes == [length - len("Hello, user!"), len("Hello, user!")]
+
+
+def test_what_a_client_sends_is_not_read_before_it_has_the_answer() -> None:
+    one, other = socket.socketpair()
+    with Connection(fileno=one.detach()) as ours, other:
+        ours.sendall(b"an answer")
+        other.sendall(b"a request")
+        assert ours.recv(100) == b"a request"
+        assert other.recv(100) == b"an answer"
+
+
+@pytest.mark.parametrize("end", [Connection.close, lambda one: one.shutdown(socket.SHUT_WR)])
+def test_a_connection_ends_behind_its_last_answer(end: Callable[[Connection], None]) -> None:
+    one, other = socket.socketpair()
+    with Connection(fileno=one.detach()) as ours, other:
+        ours.sendall(b"an answer")
+        end(ours)
+        assert other.recv(100) == b"an answer"
+        assert other.recv(100) == b""
 
 
 def test_head_has_the_headers_of_get_and_no_body(ask: Ask) -> None:
@@ -195,6 +241,7 @@ def test_a_worker_told_to_stop_at_its_fork_ends(number: int) -> None:
     script = f"""
 import os, signal
 from common.settings import load_settings
+from frontend.http.connection import Connection
 from frontend.http.server import HttpServer
 from frontend.settings import FrontendSettings
 
