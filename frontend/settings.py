@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 
 from common.settings import (
     DEFAULT_REPLICAS,
@@ -16,11 +15,6 @@ from common.settings import (
     Seconds,
     ServiceSettings,
 )
-
-# What the kernel allows this container, in the two layouts of control groups.
-_PIDS_LIMITS = (Path("/sys/fs/cgroup/pids.max"), Path("/sys/fs/cgroup/pids/pids.max"))
-# A worker's threads that serve no request: gRPC's, the subscriber's, the senders'. Measured: 26.
-_OTHER_THREADS = 40
 
 
 class FrontendSettings(ServiceSettings):
@@ -59,27 +53,3 @@ class FrontendSettings(ServiceSettings):
         default=0.75,
         description="how long one candidate may take to become leader, before the next is asked",
     )
-
-    @field_validator("web_threads")
-    @classmethod
-    def _threads_can_start(cls, web_threads: int, info: ValidationInfo) -> int:
-        """A worker that cannot start its threads dies, and is started again, for ever."""
-        workers = info.data.get("web_concurrency", 1)
-        limit = _pids_limit()
-        if limit is not None and workers * (web_threads + _OTHER_THREADS) > limit:
-            raise ValueError(
-                f"{workers} workers of {web_threads} threads and {_OTHER_THREADS} others each are "
-                f"more than this container may have: {limit} (FRONTEND_PIDS)"
-            )
-        return web_threads
-
-
-def _pids_limit() -> int | None:
-    """How many processes and threads there may be; None if there is no limit to be found."""
-    for path in _PIDS_LIMITS:
-        try:
-            text = path.read_text("ascii").strip()
-        except OSError:
-            continue  # the other layout, or no container
-        return int(text) if text.isdecimal() else None
-    return None
