@@ -254,7 +254,7 @@ class _Probe:
 
     def wait_ready(self, timeout_s: float) -> None:
         """Raises NotInTime."""
-        wait_for(self.is_ready, timeout_s, "the stack is ready: docker compose ps", 0.2)
+        wait_for(self.is_ready, timeout_s, "the stack is ready: docker compose ps")
 
     def have_a_leader(self) -> None:
         """Has one elected, by a trade that changes nothing. Raises RunFailed."""

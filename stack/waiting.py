@@ -12,6 +12,9 @@ from stack.parts import StackError
 # How often the one that waits for threads looks how far they are.
 _WATCH_INTERVAL_S = 0.1
 
+# Between two questions of the one that waits for something.
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.05
+
 _Value = TypeVar("_Value")
 
 
@@ -23,9 +26,10 @@ def wait_for(
     condition: Callable[[], _Value],
     timeout_s: float,
     describe: str | Callable[[], object],
-    interval_s: float = 0.05,
 ) -> _Value:
     """Asks again and again until `condition` returns something true, and returns that.
+
+    It asks often at first, for what takes milliseconds, and then less and less often.
 
     Args:
         describe: what is waited for, or a function that tells the last state seen.
@@ -33,12 +37,13 @@ def wait_for(
     Raises:
         NotInTime: it was not so within `timeout_s`.
     """
-    give_up_at = time.monotonic() + timeout_s
+    give_up_at, pause_s = time.monotonic() + timeout_s, _SHORTEST_PAUSE_S
     while not (value := condition()):
         if time.monotonic() > give_up_at:
             state = describe() if callable(describe) else describe
             raise NotInTime(f"not within {timeout_s:g} s: {state}")
-        time.sleep(interval_s)
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
     return value
 
 

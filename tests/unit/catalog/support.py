@@ -14,16 +14,6 @@ from common.domain import Trade
 NOW_S = 1_700_000_000.0
 
 
-class Clock:
-    """A clock that stands still until it is set."""
-
-    def __init__(self) -> None:
-        self.now_s = NOW_S
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 def write_stocks(directory: Path) -> Path:
     path = directory / "stocks.txt"
     path.write_text(

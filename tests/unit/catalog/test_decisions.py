@@ -16,9 +16,9 @@ from catalog.sqlite.store import MAX_BATCH, REFUSALS_KEPT_S, CatalogStore
 from catalog.stock import DONE, INVALID, NOT_PERMITTED
 from common.domain import EMPTY_DIGEST, MAX_QUANTITY, Order, Trade, next_digest
 from common.errors import InvalidRequest, StaleEpoch
+from tests.support.clock import Clock
 from tests.unit.catalog.support import (
     NOW_S,
-    Clock,
     buy,
     decide,
     refusals_kept,
@@ -30,7 +30,7 @@ from tests.unit.catalog.support import (
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(NOW_S)
 
 
 @pytest.fixture

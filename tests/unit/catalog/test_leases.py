@@ -6,21 +6,14 @@ import pytest
 
 from catalog.leases import Leases
 from common.domain import LEASE_MS
+from tests.support.clock import Clock
 
 LEASE_S = LEASE_MS / 1000
 
 
-class Clock:
-    def __init__(self, now_s: float = 1_000.0) -> None:
-        self.now_s = now_s
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1_000.0)
 
 
 @pytest.fixture

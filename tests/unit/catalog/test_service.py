@@ -15,6 +15,7 @@ from catalog.sqlite.store import MAX_BATCH, CatalogStore
 from catalog.stock import Stock
 from common.domain import LEASE_MS
 from proto import bourse_pb2
+from tests.support.clock import Clock
 from tests.unit.catalog.calls import (
     Client,
     Result,
@@ -24,12 +25,12 @@ from tests.unit.catalog.calls import (
     serve,
     trade,
 )
-from tests.unit.catalog.support import Clock
+from tests.unit.catalog.support import NOW_S
 
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(NOW_S)
 
 
 @pytest.fixture

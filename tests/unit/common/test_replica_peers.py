@@ -15,13 +15,13 @@ from common import logs, rpc_client
 from common.errors import BourseError, Busy, OutcomeUnknown, Unavailable, WrongPeer
 from common.replicas import ReplicaPeer, ask_all
 from proto import bourse_pb2
+from stack.waiting import wait_for
 from tests.support.replica_fakes import (
     PATIENCE_S,
     Call,
     FakeReplica,
     Replicas,
     answers,
-    eventually,
     fails,
     serving,
 )
@@ -217,7 +217,7 @@ def test_a_replica_that_comes_back_is_found_again(tmp_path: Path) -> None:
     peer = ReplicaPeer(1, address)
     for _ in range(2):
         with serving(FakeReplica(1), address):
-            eventually(lambda: _answers(peer), "connected again")
+            wait_for(lambda: _answers(peer), PATIENCE_S, "connected again")
     peer.close()
 
 
@@ -278,7 +278,7 @@ def test_closing_ends_a_call_in_flight(replicas: Replicas) -> None:
     replicas[1].will("IsAlive", replicas[1].silent)
     with ThreadPoolExecutor(1) as executor:
         call = executor.submit(is_alive, replicas.peers[1])
-        eventually(lambda: replicas[1].seen("IsAlive"), "the call arrived")
+        wait_for(lambda: replicas[1].seen("IsAlive"), PATIENCE_S, "the call arrived")
         replicas.peers[1].close()
         with pytest.raises(Unavailable):
             call.result(PATIENCE_S)

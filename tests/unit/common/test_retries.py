@@ -8,21 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from common.retries import Backoff, Retries, always
-
-
-class Clock:
-    """Time passes by sleeping, and by what an attempt takes."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-        self.pauses: list[float] = []
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, pause_s: float) -> None:
-        self.pauses.append(pause_s)
-        self.now += pause_s
+from tests.support.clock import Clock
 
 
 class Away(Exception):
@@ -35,7 +21,7 @@ class AwayForGood(Away):
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(100.0)
 
 
 def failing(times: int, error: type[Exception] = Away) -> Callable[[float], list[float]]:
@@ -52,36 +38,36 @@ def failing(times: int, error: type[Exception] = Away) -> Callable[[float], list
 
 
 def test_no_pause_where_nothing_fails(clock: Clock) -> None:
-    retries = Retries(on=(Away,), for_s=1, backoff=always(0.1), clock=clock, sleep=clock.sleep)
+    retries = Retries(on=(Away,), for_s=1, backoff=always(0.1), clock=clock, sleep=clock.pause)
     assert retries.call(failing(0)) == [1]
     assert clock.pauses == []
 
 
 def test_each_attempt_is_told_what_is_left(clock: Clock) -> None:
-    retries = Retries(on=(Away,), for_s=1, backoff=always(0.25), clock=clock, sleep=clock.sleep)
+    retries = Retries(on=(Away,), for_s=1, backoff=always(0.25), clock=clock, sleep=clock.pause)
     assert retries.call(failing(3)) == [1, 0.75, 0.5, 0.25]
 
 
 def test_the_time_ends_them_with_the_last_error(clock: Clock) -> None:
-    retries = Retries(on=(Away,), for_s=1, backoff=always(0.3), clock=clock, sleep=clock.sleep)
+    retries = Retries(on=(Away,), for_s=1, backoff=always(0.3), clock=clock, sleep=clock.pause)
     with pytest.raises(Away, match="failure 4"):
         retries.call(failing(100))
-    assert clock.now == pytest.approx(100.9)  # a fifth attempt would have begun too late
+    assert clock.now_s == pytest.approx(100.9)  # a fifth attempt would have begun too late
 
 
 def test_what_an_attempt_takes_is_part_of_the_time(clock: Clock) -> None:
     def slow(_left_s: float) -> None:
-        clock.now += 0.6
+        clock.now_s += 0.6
         raise Away
 
-    retries = Retries(on=(Away,), for_s=1, backoff=always(0.1), clock=clock, sleep=clock.sleep)
+    retries = Retries(on=(Away,), for_s=1, backoff=always(0.1), clock=clock, sleep=clock.pause)
     with pytest.raises(Away):
         retries.call(slow)
-    assert clock.now == pytest.approx(101.3)
+    assert clock.now_s == pytest.approx(101.3)
 
 
 def test_the_number_ends_them_too(clock: Clock) -> None:
-    retries = Retries(on=(Away,), attempts=3, backoff=always(0.1), clock=clock, sleep=clock.sleep)
+    retries = Retries(on=(Away,), attempts=3, backoff=always(0.1), clock=clock, sleep=clock.pause)
     assert retries.call(failing(2)) == [math.inf] * 3
     with pytest.raises(Away, match="failure 3"):
         retries.call(failing(3))
@@ -95,7 +81,7 @@ def test_other_errors_end_them_at_once(clock: Clock, error: type[Exception]) -> 
         for_s=1,
         backoff=always(0.1),
         clock=clock,
-        sleep=clock.sleep,
+        sleep=clock.pause,
     )
     with pytest.raises(error):
         retries.call(failing(1, error))
@@ -103,7 +89,7 @@ def test_other_errors_end_them_at_once(clock: Clock, error: type[Exception]) -> 
 
 
 def test_every_error_that_is_retried_is_heard_of(clock: Clock) -> None:
-    retries = Retries(on=(Away,), attempts=3, backoff=always(0.1), clock=clock, sleep=clock.sleep)
+    retries = Retries(on=(Away,), attempts=3, backoff=always(0.1), clock=clock, sleep=clock.pause)
     heard: list[str] = []
     with pytest.raises(Away):
         retries.call(failing(3), lambda error: heard.append(str(error)))
@@ -114,7 +100,7 @@ def test_who_hears_of_an_error_can_end_them(clock: Clock) -> None:
     def give_up(error: Exception) -> None:
         raise LookupError from error
 
-    retries = Retries(on=(Away,), attempts=3, backoff=always(0.1), clock=clock, sleep=clock.sleep)
+    retries = Retries(on=(Away,), attempts=3, backoff=always(0.1), clock=clock, sleep=clock.pause)
     with pytest.raises(LookupError):
         retries.call(failing(3), give_up)
     assert clock.pauses == []

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
@@ -22,6 +21,8 @@ from common.replicas import ReplicaPeer
 from common.rpc_client import Peer
 from common.rpc_server import RpcServer
 from proto import bourse_pb2, bourse_pb2_grpc
+from stack.waiting import wait_for
+from tests.support.clock import Clock
 from tests.support.name_server import NameServer
 
 ROOT = Path(__file__).parents[3]
@@ -30,14 +31,6 @@ ORDER = "bourse.v1.OrderService"
 TIMEOUT_S = 10.0
 LOOKUP = bourse_pb2.LookupRequest(name="stock1")
 EMPTY = bourse_pb2.Empty()
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Catalog(bourse_pb2_grpc.CatalogServiceServicer):
@@ -137,7 +130,7 @@ def test_a_name_that_did_not_resolve_is_found_as_soon_as_it_does(
         fail(peer)
         names.address = "127.0.0.1"
         fail(peer)  # the pause
-        clock.now += 0.5
+        clock.pass_by(0.5)
         fail(peer)
         assert lookup(peer).name == "stock1"
 
@@ -152,7 +145,7 @@ def test_a_peer_that_comes_back_at_another_address_is_found_there(
             lookup(peer)
         names.address = None
         fail(peer)
-        clock.now += 0.5
+        clock.pass_by(0.5)
         names.address = "127.0.0.2"
         with serving(catalog, f"127.0.0.2:{port}"):
             fail(peer)
@@ -167,7 +160,7 @@ def test_a_name_server_that_is_silent_is_asked_again(
     with serving(catalog) as port, peer_at(names.target(port), clock) as peer:
         fail(peer, OutcomeUnknown, 0.05)
         names.is_silent = False
-        clock.now += 2
+        clock.pass_by(2)
         fail(peer, OutcomeUnknown, 0.05)
         assert lookup(peer, 1.0).name == "stock1"
 
@@ -179,7 +172,7 @@ def test_a_slow_name_server_is_waited_for(
     with peer_at(names.target(1), clock) as peer:
         for _ in range(5):
             fail(peer, OutcomeUnknown, 0.02)
-            clock.now += 0.4
+            clock.pass_by(0.4)
     assert len(opened) == 1
 
 
@@ -190,7 +183,7 @@ def test_a_channel_has_half_a_second_before_it_is_replaced(clock: Clock, opened:
     with peer_at("127.0.0.1:1", clock) as peer:
         for _ in range(100):
             fail(peer)
-            clock.now += 0.1
+            clock.pass_by(0.1)
     # Of 10 s; each fails for the first time when it is first used.
     assert 14 <= len(opened) <= 20
 
@@ -202,11 +195,11 @@ def test_a_peer_that_fails_now_and_then_keeps_its_channel(
         for _ in range(10):
             catalog.error = Unavailable()
             fail(peer)
-            clock.now += 0.4
+            clock.pass_by(0.4)
             fail(peer)
             catalog.error = None
             lookup(peer)
-            clock.now += 0.4
+            clock.pass_by(0.4)
     assert len(opened) == 1
 
 
@@ -218,7 +211,7 @@ def test_a_peer_that_refuses_keeps_its_channel(
             for error in (Unavailable(), Busy()):
                 catalog.error = error
                 fail(peer, type(error))
-                clock.now += 0.4
+                clock.pass_by(0.4)
     assert len(opened) == 1
 
 
@@ -233,7 +226,7 @@ def test_a_closed_peer_opens_no_channel(catalog: Catalog, clock: Clock, opened: 
         in_flight = callers.submit(fail, peer)
         for _ in range(2):
             assert catalog.waiting.acquire(timeout=TIMEOUT_S)
-        clock.now += 10
+        clock.pass_by(10)
         peer.close()
         in_flight.result(TIMEOUT_S)
         fail(peer)
@@ -247,9 +240,9 @@ def test_threads_that_fail_at_once_replace_the_channel_once(
     with peer_at("127.0.0.1:1", clock) as peer, ThreadPoolExecutor(100) as callers:
         for _ in range(5):
             list(callers.map(fail, [peer] * 200))
-            clock.now += 0.5
+            clock.pass_by(0.5)
             list(callers.map(fail, [peer] * 200))
-            clock.now += 0.5
+            clock.pass_by(0.5)
     assert 6 <= len(opened) <= 11
 
 
@@ -269,13 +262,6 @@ def _target(link: Path) -> str:
         return ""
 
 
-def eventually(condition: Any, what: str) -> None:
-    give_up_at = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < give_up_at, what
-        time.sleep(0.01)
-
-
 def test_calls_in_flight_end_over_the_channel_they_began_on(
     catalog: Catalog, clock: Clock, opened: list[str]
 ) -> None:
@@ -290,7 +276,7 @@ def test_calls_in_flight_end_over_the_channel_they_began_on(
             in_flight.append(callers.submit(lookup, peer))
             assert catalog.waiting.acquire(timeout=TIMEOUT_S)
             fail(peer, OutcomeUnknown, 0.05)
-            clock.now += 2
+            clock.pass_by(2)
             fail(peer, OutcomeUnknown, 0.05)
             while catalog.waiting.acquire(blocking=False):
                 pass
@@ -308,12 +294,16 @@ def test_replaced_channels_leave_no_sockets_and_no_threads(
         for _ in range(100):
             catalog.error = Unavailable()
             fail(peer)
-            clock.now += 0.5
+            clock.pass_by(0.5)
             fail(peer)
             catalog.error = None
             lookup(peer)
         assert len(opened) == 101
-        eventually(lambda: sockets() <= sockets_before, f"{sockets()} of {sockets_before} sockets")
+        wait_for(
+            lambda: sockets() <= sockets_before,
+            TIMEOUT_S,
+            f"{sockets()} of {sockets_before} sockets",
+        )
         # A server's pool of 16 grows to its size, one thread with each call that finds none idle.
         assert threading.active_count() <= threads_before + 16
 
@@ -393,7 +383,7 @@ def test_a_wrong_service_is_logged_once(
         addresses.swap()
         for _ in range(10):
             fail(peer, WrongPeer)
-            clock.now += 0.2
+            clock.pass_by(0.2)
         addresses.swap()
         lookup(peer)
     assert [record.message for record in caplog.records] == [

@@ -19,6 +19,7 @@ from frontend.catalog_client import CatalogClient
 from frontend.model import OrderView, Quote
 from frontend.readiness import ServiceReadiness
 from proto import bourse_pb2, bourse_pb2_grpc
+from tests.support.clock import Clock
 
 CATALOG = "bourse.v1.CatalogService"
 ROW = bourse_pb2.OrderDBItem(number=3, name="stock1", type=bourse_pb2.SELL, quantity=25)
@@ -48,18 +49,6 @@ class ScriptedCatalog(bourse_pb2_grpc.CatalogServiceServicer):
         self.silence.wait(10)
         if self.errors:
             raise self.errors.pop(0)
-
-
-class Clock:
-    """Time passes only by sleeping."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.pauses: list[float] = []
-
-    def sleep(self, pause_s: float) -> None:
-        self.pauses.append(pause_s)
-        self.now += pause_s
 
 
 def make_peer(address: str) -> Peer:
@@ -95,7 +84,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def client(peer: Peer, clock: Clock) -> CatalogClient:
-    return CatalogClient(peer, 2.0, lambda: clock.now, clock.sleep)
+    return CatalogClient(peer, 2.0, clock, clock.pause)
 
 
 @pytest.mark.parametrize("will_fill", [True, False])
@@ -170,7 +159,7 @@ def test_repeats_end_in_time(
     catalog.errors = [Unavailable("127.0.0.1 refused")] * 1000
     with pytest.raises(Unavailable, match=r"^the catalog is unavailable$"):
         read(client)
-    assert 1.9 <= clock.now < 2.0
+    assert 1.9 <= clock.now_s < 2.0
 
 
 @pytest.mark.parametrize("read", READS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,31 +22,6 @@ from order.trading.queue import PendingTrade, TradeAnswer
 TIMEOUT_S = 10.0
 LEASE_MS = 5_000
 NEVER = float("inf")
-
-
-def eventually(condition: Callable[[], bool], describe: Callable[[], object]) -> None:
-    """For what another thread does and nobody signals; raises with the last state seen."""
-    give_up_at = time.monotonic() + TIMEOUT_S
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < give_up_at, f"never came: {describe()}"
-        pause.wait(0.002)
-
-
-class Clock:
-    """Time that passes only while somebody pauses."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-        self.during_pause: Callable[[], None] = lambda: None
-
-    def __call__(self) -> float:
-        return self.now_s
-
-    def pause(self, duration_s: float) -> None:
-        assert duration_s > 0
-        self.now_s += duration_s
-        self.during_pause()
 
 
 # ------------------------------------------------------------ rows and trades

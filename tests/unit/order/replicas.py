@@ -24,9 +24,9 @@ from order.trading.pipeline import Pipeline
 from order.trading.publisher import Publisher, UpdateHub, UpdateStream
 from order.trading.queue import PendingTrade, TradeQueue
 from proto import bourse_pb2, bourse_pb2_grpc
+from tests.support.clock import Clock
 from tests.unit.order.fakes import (
     TIMEOUT_S,
-    Clock,
     FakeCatalog,
     FakeIdentity,
     Parts,

@@ -11,6 +11,7 @@ import pytest
 from common.errors import OutcomeUnknown
 from common.wire import order_to_item
 from proto import bourse_pb2
+from stack.waiting import wait_for
 from tests.unit.order.calls import (
     ROWS,
     Status,
@@ -20,7 +21,7 @@ from tests.unit.order.calls import (
     open_replica,
     refusal,
 )
-from tests.unit.order.fakes import TIMEOUT_S, eventually, refusing_rows
+from tests.unit.order.fakes import TIMEOUT_S, refusing_rows
 from tests.unit.order.replicas import STUCK_AFTER_S, RunningReplica, peer_of, running_replica
 
 
@@ -161,7 +162,7 @@ def test_the_status_of_a_leader_names_who_is_in_sync(tmp_path: Path) -> None:
         leader = stack.enter_context(running_replica(tmp_path / "leader", ROWS, peers=peers))
         leader.lead(epoch=4)
         leader.replicator.start()
-        eventually(lambda: list(leader.call("Status").in_sync) == [3], leader.node.view)
+        wait_for(lambda: list(leader.call("Status").in_sync) == [3], TIMEOUT_S, leader.node.view)
         status = leader.call("Status")
         assert (status.role, status.epoch, status.leader_id) == ("leader", 4, 1)
         leader.node.step(lambda machine: machine.step_down(4))

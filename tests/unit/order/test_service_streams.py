@@ -12,6 +12,7 @@ import pytest
 from common.wire import order_to_item
 from order.trading import publisher as publisher_module
 from proto import bourse_pb2
+from stack.waiting import wait_for
 from tests.unit.order.calls import (
     ROWS,
     Status,
@@ -22,7 +23,7 @@ from tests.unit.order.calls import (
     synced,
     trade,
 )
-from tests.unit.order.fakes import TIMEOUT_S, eventually, make_rows
+from tests.unit.order.fakes import TIMEOUT_S, make_rows
 from tests.unit.order.replicas import LIMITS, RunningReplica, running_replica
 
 
@@ -132,7 +133,7 @@ def test_places_of_trades_that_failed_are_free_again(replica: RunningReplica) ->
         refusal(lambda: replica.call("Trade", trade(), timeout_s=0.05))
     replica.start_pipeline()
 
-    eventually(lambda: has_place(lambda: replica.call("Trade", trade())), lambda: "busy")
+    wait_for(lambda: has_place(lambda: replica.call("Trade", trade())), TIMEOUT_S, lambda: "busy")
 
 
 def test_subscribers_are_bounded(leader: RunningReplica) -> None:
@@ -148,7 +149,7 @@ def test_subscribers_are_bounded(leader: RunningReplica) -> None:
         streams.append(leader.stream("StreamDBUpdates"))
         return leader.hub.subscriptions.acquire(timeout=0.05)
 
-    eventually(is_subscribed, lambda: "busy")
+    wait_for(is_subscribed, TIMEOUT_S, lambda: "busy")
     leader.call("Trade", trade("b"))
     assert taken(streams[-1], 1) == [("stock1", 12)]
     for stream in streams:
@@ -168,7 +169,7 @@ def test_streams_of_rows_are_bounded(tmp_path: Path) -> None:
         assert_still_there(replica)
         streams.pop().cancel()
 
-        eventually(lambda: has_place(lambda: synced(replica, limit=3)), lambda: "busy")
+        wait_for(lambda: has_place(lambda: synced(replica, limit=3)), TIMEOUT_S, lambda: "busy")
         streams.pop().cancel()
 
 
@@ -186,7 +187,9 @@ def test_a_disk_that_hangs_keeps_nobody_from_asking_who_leads(replica: RunningRe
             for _ in range(calls_of_a_kind)
         ]
         waiting = LIMITS.lookups + LIMITS.saves + LIMITS.appends
-        eventually(lambda: sum(not call.done() for call in calls) <= waiting, lambda: calls)
+        wait_for(
+            lambda: sum(not call.done() for call in calls) <= waiting, TIMEOUT_S, lambda: calls
+        )
         assert_still_there(replica)
     codes = [call.code() for call in calls]
     assert codes.count(Status.OK) == waiting

@@ -11,7 +11,7 @@ from stack.waiting import NotInTime, in_parallel, wait_for
 
 def test_what_becomes_true_is_returned() -> None:
     values = iter([0, "", "here"])
-    assert wait_for(lambda: next(values), 10, "something", interval_s=0.001) == "here"
+    assert wait_for(lambda: next(values), 10, "something") == "here"
 
 
 def test_what_does_not_is_told_with_the_last_state() -> None:

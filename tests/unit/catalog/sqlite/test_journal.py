@@ -14,6 +14,7 @@ from catalog.leases import Leases
 from catalog.sqlite import schema
 from catalog.sqlite.store import MAX_BATCH, MAX_CHUNK, CatalogStore
 from proto import bourse_pb2
+from tests.support.clock import Clock
 from tests.unit.catalog.calls import (
     MAX_STREAMS,
     TIMEOUT_S,
@@ -24,7 +25,7 @@ from tests.unit.catalog.calls import (
     open_store,
     serve,
 )
-from tests.unit.catalog.support import Clock
+from tests.unit.catalog.support import NOW_S
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def store(tmp_path: Path) -> Iterator[CatalogStore]:
 
 @pytest.fixture
 def client(store: CatalogStore) -> Iterator[Client]:
-    with serve(store, Leases(Clock())) as client:
+    with serve(store, Leases(Clock(NOW_S))) as client:
         yield client
 
 

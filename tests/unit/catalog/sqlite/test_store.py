@@ -18,12 +18,13 @@ from catalog.sqlite.transactions import transaction
 from catalog.stock import DONE
 from common.domain import LEASE_MS, next_digest
 from common.errors import StaleEpoch
-from tests.unit.catalog.support import Clock, buy, decide, refusals_kept, sell, volume, write_stocks
+from tests.support.clock import Clock
+from tests.unit.catalog.support import NOW_S, buy, decide, refusals_kept, sell, volume, write_stocks
 
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(NOW_S)
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+from stack.waiting import wait_for
 
 ROOT = Path(__file__).parents[4]
 
@@ -34,12 +35,12 @@ class ServerProcess:
         return self._output.read_text()
 
     def wait_for(self, pattern: str, count: int = 1) -> list[str]:
-        deadline = time.monotonic() + 30
-        while len(found := re.findall(pattern, self.output)) < count:
+        def find() -> list[str]:
             assert self.process.poll() is None, self.output
-            assert time.monotonic() < deadline, self.output
-            time.sleep(0.02)
-        return found
+            found = re.findall(pattern, self.output)
+            return found if len(found) >= count else []
+
+        return wait_for(find, 30, lambda: f"{pattern}: {self.output}")
 
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)

@@ -18,17 +18,10 @@ from frontend.quotes.quotes import (
     decode_quote,
     encode_quote,
 )
+from tests.support.clock import Clock
 
 QUOTE = Quote("stock1", Decimal("25.78"), quantity=100, version=7)
 TOKEN = Token("generation", 1_000)
-
-
-class FakeClock:
-    def __init__(self) -> None:
-        self.now_s = 50.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 class FakeParts:
@@ -65,12 +58,12 @@ class FakeParts:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
-def breaker(clock: FakeClock) -> CircuitBreaker:
+def breaker(clock: Clock) -> CircuitBreaker:
     return CircuitBreaker("Redis", failures_to_open=3, retry_after_s=1.0, clock=clock)
 
 
@@ -130,7 +123,7 @@ def test_a_fill_that_fails_changes_nothing(
 
 
 def test_a_cache_that_keeps_failing_is_not_asked_for_a_while(
-    parts: FakeParts, quotes: CachedQuotes, clock: FakeClock
+    parts: FakeParts, quotes: CachedQuotes, clock: Clock
 ) -> None:
     parts.cache_error = redis.ConnectionError("gone")
     for _ in range(10):
@@ -215,7 +208,7 @@ def test_the_breaker_opens_after_failures_in_a_row_only(breaker: CircuitBreaker)
         breaker.call(lambda: "answer")
 
 
-def test_an_open_breaker_lets_one_probe_through(breaker: CircuitBreaker, clock: FakeClock) -> None:
+def test_an_open_breaker_lets_one_probe_through(breaker: CircuitBreaker, clock: Clock) -> None:
     fail(breaker, 3)
     clock.now_s += 1.0
 
@@ -228,7 +221,7 @@ def test_an_open_breaker_lets_one_probe_through(breaker: CircuitBreaker, clock: 
     assert breaker.call(lambda: "closed") == "closed"
 
 
-def test_a_probe_that_fails_keeps_it_open(breaker: CircuitBreaker, clock: FakeClock) -> None:
+def test_a_probe_that_fails_keeps_it_open(breaker: CircuitBreaker, clock: Clock) -> None:
     fail(breaker, 3)
     for _ in range(5):
         clock.now_s += 1.0
@@ -239,7 +232,7 @@ def test_a_probe_that_fails_keeps_it_open(breaker: CircuitBreaker, clock: FakeCl
 
 
 def test_the_breaker_logs_once_when_it_opens_and_once_when_it_closes(
-    breaker: CircuitBreaker, clock: FakeClock, caplog: pytest.LogCaptureFixture
+    breaker: CircuitBreaker, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     fail(breaker, 3)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from frontend.trading.election import Election, Leadership
-from tests.support.replica_fakes import PATIENCE_S, Clock, Replicas
+from tests.support.clock import Clock
+from tests.support.replica_fakes import PATIENCE_S, Replicas
 
 # Long where nobody is silent: then nothing waits for it, on a busy machine neither.
 LONG_S = PATIENCE_S

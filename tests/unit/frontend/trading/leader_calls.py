@@ -19,7 +19,8 @@ from common.errors import (
 from frontend.model import Decision
 from frontend.trading.leader import LeaderClient
 from proto import bourse_pb2
-from tests.support.replica_fakes import Act, Call, Clock, Replicas, answers
+from tests.support.clock import Clock
+from tests.support.replica_fakes import Act, Call, Replicas, answers
 
 # On the client's clock, which the tests move. The calls themselves are real and get as long:
 # long enough that no stall of the machine makes one fail.

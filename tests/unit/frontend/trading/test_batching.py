@@ -12,7 +12,9 @@ import pytest
 
 from common.errors import BourseError, Busy, KeyReused, OutcomeUnknown, Unavailable
 from frontend.trading.batching import BatchSender, NotSent
-from tests.support.replica_fakes import PATIENCE_S, Clock, eventually
+from stack.waiting import wait_for
+from tests.support.clock import Clock
+from tests.support.replica_fakes import PATIENCE_S
 
 BATCH_LIMIT = 4
 QUEUE_LIMIT = 10
@@ -51,7 +53,7 @@ class World:
         return first
 
     def out(self, *calls: list[str]) -> None:
-        eventually(lambda: len(self.calls) == len(calls), f"{len(calls)} calls are out")
+        wait_for(lambda: len(self.calls) == len(calls), PATIENCE_S, f"{len(calls)} calls are out")
         assert self.calls == [*calls]
 
     def answers(self, calls: int = 1) -> None:
@@ -246,8 +248,9 @@ def test_when_it_closes_only_the_call_that_is_out_is_answered(world: World) -> N
         assert isinstance(cause(one), Unavailable)
     world.answers()
     assert told(first) == answer_to("first")
-    eventually(
+    wait_for(
         lambda: all(thread.name != "sender" for thread in threading.enumerate()),
+        PATIENCE_S,
         "its thread has ended",
     )
 

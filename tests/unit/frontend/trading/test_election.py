@@ -12,7 +12,9 @@ from common.domain import MAX_EPOCH
 from common.errors import Internal, NotLeader, Unavailable
 from frontend.trading.election import MAX_LAG, Election, Leadership, order_candidates
 from proto import bourse_pb2
-from tests.support.replica_fakes import Call, Clock, Replicas, answers, eventually, fails
+from stack.waiting import wait_for
+from tests.support.clock import Clock
+from tests.support.replica_fakes import PATIENCE_S, Call, Replicas, answers, fails
 from tests.unit.frontend.trading.election_calls import (
     LONG_S,
     SHORT_S,
@@ -104,7 +106,7 @@ def test_an_office_no_newer_than_the_failed_one_does_not_end_the_asking(
     replicas[3].leads(5)
 
     def once_the_other_has_answered(call: Call) -> Any:
-        eventually(lambda: replicas[3].seen("GetLeader"), "the old leader was asked")
+        wait_for(lambda: replicas[3].seen("GetLeader"), PATIENCE_S, "the old leader was asked")
         return replicas[2].usual(call)
 
     replicas[2].leads(6)
@@ -304,9 +306,7 @@ def wait_until_told(replicas: Replicas, epoch: int) -> None:
     def knowledge() -> list[tuple[int, int]]:
         return [(replicas[one].leader_id, replicas[one].epoch) for one in (1, 2)]
 
-    eventually(
-        lambda: knowledge() == [(3, epoch)] * 2, f"both know of epoch {epoch}", timeout_s=1.0
-    )
+    wait_for(lambda: knowledge() == [(3, epoch)] * 2, 1.0, f"both know of epoch {epoch}")
 
 
 def test_one_that_cannot_be_told_changes_nothing(replicas: Replicas, election: Election) -> None:

@@ -13,7 +13,9 @@ import pytest
 from common.errors import Unavailable
 from frontend.trading import election as election_module
 from frontend.trading.election import CatalogDown, Election, Leadership
-from tests.support.replica_fakes import PATIENCE_S, Clock, Replicas, eventually, fails
+from stack.waiting import wait_for
+from tests.support.clock import Clock
+from tests.support.replica_fakes import PATIENCE_S, Replicas, fails
 from tests.unit.frontend.trading.election_calls import (
     LONG_S,
     SHORT_S,
@@ -172,7 +174,7 @@ class Crowd:
     def look(self, count: int) -> list[Future[Leadership]]:
         """One of them asks, the others have joined it when this returns."""
         looking = [self._executor.submit(self._election.find, None, LONG_S) for _ in range(count)]
-        eventually(lambda: len(self._joined) == count - 1, "all but one have joined")
+        wait_for(lambda: len(self._joined) == count - 1, PATIENCE_S, "all but one have joined")
         return looking
 
     def close(self) -> None:

@@ -10,7 +10,9 @@ import pytest
 import redis
 
 from frontend.trading.invalidation import CacheInvalidation
-from tests.support.replica_fakes import PATIENCE_S, Clock, eventually
+from stack.waiting import wait_for
+from tests.support.clock import Clock
+from tests.support.replica_fakes import PATIENCE_S
 
 UNTIL = 5.0
 
@@ -25,7 +27,7 @@ class World:
         self.invalidation = CacheInvalidation(self, self.clock, self.clock.pause)
 
     def invalidate(self, versions: Sequence[tuple[str, int]]) -> None:
-        self.tries.append((self.clock.now, list(versions)))
+        self.tries.append((self.clock.now_s, list(versions)))
         self.answer()
 
 
@@ -60,7 +62,7 @@ def test_it_tries_until_redis_confirms(world: World) -> None:
     world.answer = time_out_twice
     assert world.invalidation.invalidate("stock1", 7, UNTIL)
     assert len(world.tries) == 3
-    assert world.clock.now < 1.0
+    assert world.clock.now_s < 1.0
 
 
 @pytest.mark.parametrize("error", [redis.TimeoutError("slow"), ZeroDivisionError("a defect")])
@@ -70,7 +72,7 @@ def test_it_tries_until_the_time_is_over(world: World, error: Exception) -> None
 
     world.answer = fail
     assert not world.invalidation.invalidate("stock1", 7, UNTIL)
-    assert world.clock.now == pytest.approx(UNTIL)
+    assert world.clock.now_s == pytest.approx(UNTIL)
     assert world.clock.pauses[0] < 0.1
     assert max(world.clock.pauses) <= 0.25
     assert 20 <= len(world.tries) <= 60
@@ -99,10 +101,14 @@ def test_what_comes_while_a_call_is_out_goes_together_in_the_next(world: World) 
     world.answer = lambda: None if may_answer.wait(PATIENCE_S) else pytest.fail("never let go")
     with ThreadPoolExecutor(3) as executor:
         confirming = [executor.submit(world.invalidation.invalidate, "stock1", 7, UNTIL)]
-        eventually(lambda: len(world.tries) == 1, "the first call is out")
+        wait_for(lambda: len(world.tries) == 1, PATIENCE_S, "the first call is out")
         for count, name in enumerate(("stock2", "stock3"), start=1):
             confirming.append(executor.submit(world.invalidation.invalidate, name, 1, UNTIL))
-            eventually(lambda n=count: len(world.invalidation._sender._waiting) == n, "it waits")
+            wait_for(
+                lambda n=count: len(world.invalidation._sender._waiting) == n,
+                PATIENCE_S,
+                "it waits",
+            )
         may_answer.set()
         assert all(one.result(PATIENCE_S) for one in confirming)
     assert [versions for _, versions in world.tries] == [

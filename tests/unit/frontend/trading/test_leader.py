@@ -25,13 +25,13 @@ from frontend.model import Decision
 from frontend.trading.election import Election
 from frontend.trading.leader import LeaderClient
 from proto import bourse_pb2
+from stack.waiting import wait_for
+from tests.support.clock import Clock
 from tests.support.replica_fakes import (
     PATIENCE_S,
     Call,
-    Clock,
     Replicas,
     answers,
-    eventually,
     fails,
 )
 from tests.unit.frontend.trading.leader_calls import (
@@ -316,7 +316,7 @@ def test_closed_channels_are_unavailable(
         peer.close()
     with pytest.raises(BourseError):
         decide(hasty)
-    assert clock.now == pytest.approx(HASTY_DECISION_S, abs=0.5)
+    assert clock.now_s == pytest.approx(HASTY_DECISION_S, abs=0.5)
 
 
 def test_threads_share_the_finding_of_the_next_leader(
@@ -326,7 +326,7 @@ def test_threads_share_the_finding_of_the_next_leader(
     replicas[3].always("TradeBatch", replicas[3].silent)
     with ThreadPoolExecutor(16) as executor:
         deciding = [executor.submit(decide, client) for _ in range(16)]
-        eventually(lambda: trades(replicas)[3] == 2, "a call is with the leader")
+        wait_for(lambda: trades(replicas)[3] == 2, PATIENCE_S, "a call is with the leader")
         replicas.kill(3)
         decided = [one.result(2 * PATIENCE_S) for one in deciding]
     assert decided == [DONE] * 16
@@ -342,7 +342,7 @@ def test_a_leader_that_is_slow_and_still_leads_is_waited_for(replicas: Replicas)
     replicas[3].will("TradeBatch", replicas[3].silent)
     with ThreadPoolExecutor(1) as executor:
         deciding = executor.submit(decide, client)
-        eventually(lambda: len(replicas[3].seen("GetLeader")) > 3, "it was doubted")
+        wait_for(lambda: len(replicas[3].seen("GetLeader")) > 3, PATIENCE_S, "it was doubted")
         replicas[3].release()
         assert deciding.result(PATIENCE_S) == DONE
     assert trades(replicas) == {3: 1}
@@ -355,7 +355,7 @@ def test_who_waits_behind_a_slow_leader_learns_of_the_next(replicas: Replicas) -
     replicas[3].always("TradeBatch", replicas[3].silent)
     with ThreadPoolExecutor(3) as executor:
         deciding = [executor.submit(decide, client) for _ in range(3)]
-        eventually(lambda: len(replicas[3].seen("GetLeader")) > 3, "it was doubted")
+        wait_for(lambda: len(replicas[3].seen("GetLeader")) > 3, PATIENCE_S, "it was doubted")
         replicas[2].leads(2)
         assert [one.result(PATIENCE_S) for one in deciding] == [DONE] * 3
     assert trades(replicas)[3] == 1
@@ -369,7 +369,7 @@ def test_an_office_taken_again_does_not_wait_for_a_call_of_the_one_before(
     replicas[3].will("TradeBatch", replicas[3].silent)
     with ThreadPoolExecutor(1) as executor:
         deciding = executor.submit(decide, client)
-        eventually(lambda: trades(replicas) == {3: 1}, "the call is out")
+        wait_for(lambda: trades(replicas) == {3: 1}, PATIENCE_S, "the call is out")
         replicas[3].leads(2)
         assert deciding.result(PATIENCE_S) == DONE
     assert trades(replicas) == {3: 2}

@@ -13,7 +13,8 @@ from common.retries import always
 from frontend.trading.election import Election, Leadership
 from frontend.trading.leader import LeaderClient
 from proto import bourse_pb2
-from tests.support.replica_fakes import PATIENCE_S, Call, Clock, Replicas, answers, fails
+from tests.support.clock import Clock
+from tests.support.replica_fakes import PATIENCE_S, Call, Replicas, answers, fails
 from tests.unit.frontend.trading.election_calls import Catalog
 from tests.unit.frontend.trading.leader_calls import (
     A_WHILE_S,
@@ -84,7 +85,7 @@ def test_attempts_end_with_the_budget(
     attempts: list[tuple[float, float]] = []
 
     def never_decide(call: Call) -> Any:
-        attempts.append((call.timeout_s, DECISION_S - clock.now))
+        attempts.append((call.timeout_s, DECISION_S - clock.now_s))
         clock.pass_by(A_WHILE_S)
         raise OutcomeUnknown
 
@@ -105,7 +106,7 @@ def test_pauses_end_with_the_budget(
     with pytest.raises(Unavailable):
         decide(client)
     assert clock.pauses == [25.0, 25.0, 10.0]
-    assert clock.now == DECISION_S
+    assert clock.now_s == DECISION_S
 
 
 class LongElection:
@@ -250,7 +251,7 @@ def test_a_trade_that_an_outage_surprises_rides_it_out(
     """As long as its time lasts."""
 
     def come_back() -> bool:
-        if clock.now > 3.0:
+        if clock.now_s > 3.0:
             outage.is_up = True
             for replica in replicas:
                 replica.always("SetLeader", replica.usual)
@@ -261,7 +262,7 @@ def test_a_trade_that_an_outage_surprises_rides_it_out(
         election, PATIENCE_S, DECISION_S, clock, clock.pause, longest_call_s=ATTEMPT_S
     )
     assert decide(client) == DONE
-    assert 3.0 < clock.now < DECISION_S
+    assert 3.0 < clock.now_s < DECISION_S
 
 
 def test_an_outage_longer_than_the_budget_outlasts_the_trade(
@@ -269,7 +270,7 @@ def test_an_outage_longer_than_the_budget_outlasts_the_trade(
 ) -> None:
     with pytest.raises(Unavailable, match="no order replica"):
         decide(hasty)
-    assert clock.now == pytest.approx(HASTY_DECISION_S, abs=0.01)
+    assert clock.now_s == pytest.approx(HASTY_DECISION_S, abs=0.01)
 
 
 def test_a_later_trade_is_told_of_an_outage_at_once(
@@ -278,10 +279,10 @@ def test_a_later_trade_is_told_of_an_outage_at_once(
     for _ in range(2):
         with pytest.raises(Unavailable):
             decide(hasty)
-    before = clock.now
+    before = clock.now_s
     with pytest.raises(Unavailable, match="no order replica"):
         decide(hasty)
-    assert clock.now == before
+    assert clock.now_s == before
 
 
 def test_a_trade_that_had_waited_since_before_the_outage_rides_it_out_too(
@@ -290,11 +291,11 @@ def test_a_trade_that_had_waited_since_before_the_outage_rides_it_out_too(
     clock.pass_by(2.0)
     with pytest.raises(Unavailable):
         decide(hasty)  # the first to see the outage, at 2.0
-    assert clock.now == pytest.approx(2.0 + HASTY_DECISION_S, abs=0.01)
-    started = clock.now
+    assert clock.now_s == pytest.approx(2.0 + HASTY_DECISION_S, abs=0.01)
+    started = clock.now_s
     with pytest.raises(Unavailable):
         decide(hasty, started - 2.9)
-    assert clock.now == pytest.approx(2.9 + HASTY_DECISION_S, abs=0.01)
+    assert clock.now_s == pytest.approx(2.9 + HASTY_DECISION_S, abs=0.01)
 
 
 def test_a_trade_in_doubt_stays_so_in_an_outage(

@@ -15,14 +15,14 @@ from frontend.model import Decision
 from frontend.trading.election import Election
 from frontend.trading.leader import LeaderClient
 from proto import bourse_pb2
+from stack.waiting import wait_for
+from tests.support.clock import Clock
 from tests.support.replica_fakes import (
     PATIENCE_S,
     Act,
     Call,
-    Clock,
     Replicas,
     answers,
-    eventually,
     fails,
 )
 from tests.unit.frontend.trading.leader_calls import (
@@ -76,7 +76,7 @@ def decide_together(
         deciding = []
         for number, key in enumerate(keys, start=1):
             deciding.append(executor.submit(client.decide, replace(TRADE, request_id=key), 0.0))
-            eventually(lambda n=number: waiting(client) == n, "it waits for the call")
+            wait_for(lambda n=number: waiting(client) == n, PATIENCE_S, "it waits for the call")
         may_go_on.set()
         return [one.exception(PATIENCE_S) or one.result() for one in deciding]
 
@@ -145,7 +145,7 @@ def test_who_never_left_is_not_in_doubt(replicas: Replicas) -> None:
         sent = executor.submit(decide, hasty)
         assert first_is_here.wait(PATIENCE_S)
         waits = executor.submit(hasty.decide, replace(TRADE, request_id="a"), 0.0)
-        eventually(lambda: waiting(hasty) == 1, "it waits for the call")
+        wait_for(lambda: waiting(hasty) == 1, PATIENCE_S, "it waits for the call")
         may_go_on.set()
         assert isinstance(sent.exception(PATIENCE_S), OutcomeUnknown)
         assert isinstance(waits.exception(PATIENCE_S), Unavailable)

@@ -10,7 +10,7 @@ from common.domain import BUY, Trade
 from common.errors import OutcomeUnknown
 from frontend.model import DONE, Decision
 from frontend.trading.trading import Trading
-from tests.support.replica_fakes import Clock
+from tests.support.clock import Clock
 
 TRADE = Trade("key-1", "stock1", BUY, 1)
 DECISION = Decision(DONE, number=3, version=7, lease_ms=5_000, replayed=False)
@@ -39,7 +39,7 @@ class World:
     def invalidate(self, name: str, version: int, until: float) -> bool:
         self.invalidated.append((name, version, until))
         if not self.confirms and not self.gives_up_early:
-            self.clock.pass_by(until - self.clock.now)
+            self.clock.pass_by(until - self.clock.now_s)
         return self.confirms
 
 
@@ -51,7 +51,7 @@ def world() -> World:
 def test_a_done_trade_is_answered_when_redis_has_confirmed(world: World) -> None:
     assert world.trading.trade(TRADE, 0.0) == DECISION
     assert world.invalidated == [("stock1", 7, 105.0)]
-    assert world.clock.now == 100.0
+    assert world.clock.now_s == 100.0
 
 
 def test_a_repeat_waits_for_the_cache_too(world: World) -> None:
@@ -75,7 +75,7 @@ def test_without_a_confirmation_the_lease_runs_out_first(
     world.confirms, world.gives_up_early = False, gives_up_early
     world.deciding_takes_s = 2.0
     assert world.trading.trade(TRADE, 0.0) == DECISION
-    assert world.clock.now == pytest.approx(107.0)
+    assert world.clock.now_s == pytest.approx(107.0)
 
 
 def test_a_sleep_that_ends_early_is_continued(world: World) -> None:
@@ -86,7 +86,7 @@ def test_a_sleep_that_ends_early_is_continued(world: World) -> None:
 
     Trading(world, world, world.clock, wake_early).trade(TRADE, 0.0)
     assert len(world.clock.pauses) > 1
-    assert world.clock.now >= 105.0
+    assert world.clock.now_s >= 105.0
 
 
 def test_budgets_count_from_the_requests_arrival(world: World) -> None:
@@ -99,11 +99,11 @@ def test_who_has_no_time_for_the_lease_is_told_that_the_outcome_is_unknown(world
     with pytest.raises(OutcomeUnknown):
         world.trading.trade(TRADE, 6.0)
     assert world.invalidated == [("stock1", 7, pytest.approx(103.5))]
-    assert world.clock.now == pytest.approx(103.5)
+    assert world.clock.now_s == pytest.approx(103.5)
 
 
 def test_a_lease_that_ends_in_time_is_waited_for(world: World) -> None:
     world.confirms = False
     world.decision = replace(DECISION, lease_ms=3_000)
     assert world.trading.trade(TRADE, 6.0) == world.decision
-    assert world.clock.now == pytest.approx(103.0)
+    assert world.clock.now_s == pytest.approx(103.0)

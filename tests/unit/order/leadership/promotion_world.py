@@ -14,9 +14,9 @@ from common.errors import Unavailable
 from order.leadership.promotion import Promotion
 from order.leadership.replica import Role
 from order.leadership.watchdog import Progress, Watchdog
+from tests.support.clock import Clock
 from tests.unit.order.fakes import (
     TIMEOUT_S,
-    Clock,
     FakeCatalog,
     FakeIdentity,
     Parts,

@@ -14,7 +14,8 @@ from order.leadership.identity import LogIdentity
 from order.leadership.node import Node
 from order.leadership.promotion import WrongCatalog
 from order.leadership.replica import Replica
-from tests.support.replica_fakes import Replicas, eventually, fails
+from stack.waiting import wait_for
+from tests.support.replica_fakes import PATIENCE_S, Replicas, fails
 from tests.unit.order.fakes import chained, make_rows
 
 ROWS = make_rows(10)
@@ -240,5 +241,5 @@ def test_it_looks_again_and_again(replicas: Replicas, monkeypatch: pytest.Monkey
     world = World(replicas, ROWS)
     world.journal.error = ZeroDivisionError("a defect")  # type: ignore[assignment]
     world.identity.start()
-    eventually(lambda: len(world.journal.asked) > 3, "it looks")
+    wait_for(lambda: len(world.journal.asked) > 3, PATIENCE_S, "it looks")
     world.identity.stop()

@@ -14,11 +14,11 @@ from common.domain import Order
 from common.errors import BourseError, Contradiction, Internal, OutcomeUnknown, Unavailable
 from order.leadership.promotion import WrongCatalog, _in_a_thread
 from order.leadership.replica import Role
+from stack.waiting import wait_for
 from tests.unit.order.fakes import (
     TIMEOUT_S,
     Misfortune,
     answer_lost,
-    eventually,
     lead,
     lost,
     meanwhile,
@@ -252,7 +252,7 @@ def test_an_attempt_goes_on_without_its_callers(world: World) -> None:
         with pytest.raises(Unavailable, match="the promotion takes too long"):
             promotion.lead(suggested)
     may_answer.set()
-    eventually(lambda: world.state() == (Role.LEADER, 5, 1), world.state)
+    wait_for(lambda: world.state() == (Role.LEADER, 5, 1), TIMEOUT_S, world.state)
     assert promotion.lead(7) == 5
     assert world.asked_epochs() == [5]
 

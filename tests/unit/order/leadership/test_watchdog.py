@@ -13,7 +13,8 @@ from common.errors import Unavailable
 from order.leadership import watchdog as watchdog_module
 from order.leadership.replica import Role
 from order.leadership.watchdog import Progress, Watchdog
-from tests.unit.order.fakes import TIMEOUT_S, Clock
+from tests.support.clock import Clock
+from tests.unit.order.fakes import TIMEOUT_S
 from tests.unit.order.leadership.promotion_world import (
     REST_S,
     STUCK_AFTER_S,

@@ -13,7 +13,8 @@ from common.replicas import ReplicaPeer
 from order.leadership.node import Node
 from order.log.ledger import Ledger
 from order.log.replication import Replicator
-from tests.unit.order.fakes import TIMEOUT_S, Parts, eventually, lead, make_rows, open_parts
+from stack.waiting import wait_for
+from tests.unit.order.fakes import TIMEOUT_S, Parts, lead, make_rows, open_parts
 from tests.unit.order.replicas import RunningReplica, peer_of, running_replica
 
 EPOCH = 3
@@ -85,7 +86,11 @@ class World:
         return replicator
 
     def wait_in_sync(self, *replica_ids: int) -> None:
-        eventually(lambda: self.replicator.in_sync() == list(replica_ids), self.replicator.in_sync)
+        wait_for(
+            lambda: self.replicator.in_sync() == list(replica_ids),
+            TIMEOUT_S,
+            self.replicator.in_sync,
+        )
 
     def settle(self) -> None:
         """Both followers are in sync; nobody brings them up again by itself."""

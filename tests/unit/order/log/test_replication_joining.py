@@ -15,7 +15,8 @@ from common.domain import EMPTY_DIGEST, Order
 from common.errors import Unavailable
 from common.replicas import ReplicaPeer
 from order.leadership.replica import Replica
-from tests.unit.order.fakes import eventually, lead, make_rows, open_parts, refusing_rows
+from stack.waiting import wait_for
+from tests.unit.order.fakes import TIMEOUT_S, lead, make_rows, open_parts, refusing_rows
 from tests.unit.order.log.replication_world import EPOCH, ROWS, World, open_world
 from tests.unit.order.replicas import RunningReplica, peer_of, running_replica
 
@@ -80,7 +81,7 @@ def test_it_rejoins_only_when_an_append_off_the_path_succeeded(world: World) -> 
     with refusing_rows(world.followers[2].log):
         world.replicate(world.append())
         tries = len(world.asked[2])
-        eventually(lambda: len(world.asked[2]) > tries + 6, lambda: world.asked)
+        wait_for(lambda: len(world.asked[2]) > tries + 6, TIMEOUT_S, lambda: world.asked)
         assert world.replicator.in_sync() == [3]  # it answers, but takes nothing
         world.replicate(world.append(2))
     world.wait_in_sync(2, 3)
@@ -203,7 +204,7 @@ def test_one_that_is_away_does_not_hold_up_the_other(
         world.replicator = world.make_replicator([away, world.peers[0]])
         world.replicator.start()
         world.wait_in_sync(2)
-        eventually(lambda: len(looks) >= 3, lambda: looks)
+        wait_for(lambda: len(looks) >= 3, TIMEOUT_S, lambda: looks)
         world.replicator.stop()
         away.close()
     assert caplog.text.count("cannot be brought up") == 1

@@ -18,8 +18,8 @@ from order.log.log import OrderLog
 from order.trading.catalog_client import Result
 from order.trading.pipeline import Pipeline
 from order.trading.queue import PendingTrade, TradeAnswer, TradeQueue
+from tests.support.clock import Clock
 from tests.unit.order.fakes import (
-    Clock,
     FakeCatalog,
     FakeIdentity,
     lead,

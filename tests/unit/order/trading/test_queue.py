@@ -10,7 +10,8 @@ import pytest
 
 from common.errors import Busy, OutcomeUnknown
 from order.trading.queue import PendingTrade, TradeQueue
-from tests.unit.order.fakes import NEVER, Clock, make_pending, make_trade, outcome
+from tests.support.clock import Clock
+from tests.unit.order.fakes import NEVER, make_pending, make_trade, outcome
 
 LONG_S = 30.0
 
