@@ -26,7 +26,7 @@ class Clock:
             self.now_s += duration_s
 
     def pause(self, duration_s: float) -> None:
-        assert duration_s > 0
+        assert duration_s >= 0
         self.pauses.append(duration_s)
         self.pass_by(duration_s)
         self.during_pause()

@@ -12,8 +12,14 @@ from tests.support.mechanisms import MECHANISMS
 from tests.support.points import POINTS, find
 
 
-@pytest.mark.parametrize("service", ["catalog", "order", "frontend"])
-@pytest.mark.parametrize("name", ["BOURSE_RIG_POINTS", "BOURSE_RIG_WITHOUT"])
+@pytest.mark.parametrize(
+    ("service", "name"),
+    [
+        ("catalog", "BOURSE_RIG_WITHOUT"),
+        ("order", "BOURSE_RIG_POINTS"),
+        ("frontend", "BOURSE_RIG_WITHOUT"),
+    ],
+)
 def test_a_normal_start_refuses_to_be_rigged(service: str, name: str) -> None:
     started = subprocess.run(
         [sys.executable, "-m", service],

@@ -218,7 +218,6 @@ def test_a_replica_is_one_of_the_replicas(
     ("module", "variable", "value"),
     [
         ("frontend", "WEB_CONCURRENCY", "two"),
-        ("frontend", "CACHE_SIZE", "0"),
         ("catalog", "LOG_LEVEL", "LOUD"),
         ("order", "ORDER_ID", "first"),
     ],

@@ -126,7 +126,7 @@ def test_any_flipped_bit_is_noticed_or_changes_nothing(tmp_path: Path, data: Pat
     raw = (data / "catalog.db").read_bytes()
     chance = random.Random(5)  # noqa: S311 - repeatable on purpose
     noticed = 0
-    places = [*range(100), *(chance.randrange(100, len(raw)) for _ in range(300))]
+    places = [*range(100), *(chance.randrange(100, len(raw)) for _ in range(100))]
     for place in places:
         copy = tmp_path / "copy"
         shutil.copytree(data, copy)
@@ -143,7 +143,7 @@ def test_any_flipped_bit_is_noticed_or_changes_nothing(tmp_path: Path, data: Pat
             assert (stocks, journal) == whole[:2], place
             assert registered[0] >= whole[2][0], place
         shutil.rmtree(copy)
-    assert noticed > 100
+    assert noticed > 50
 
 
 def test_a_file_cut_off_anywhere_is_noticed(data: Path) -> None:
@@ -151,6 +151,11 @@ def test_a_file_cut_off_anywhere_is_noticed(data: Path) -> None:
     for length in range(0, len(raw), 1501):
         (data / "catalog.db").write_bytes(raw[:length])
         assert_refused(data, "are left of it|malformed|not follow|no such table|orders|found|Tree")
+
+
+def test_a_file_of_text_is_no_catalog(data: Path) -> None:
+    (data / "catalog.db").write_text("stockname,price,currvol" * 100)
+    assert_refused(data, "not a database")
 
 
 def test_an_empty_file_is_not_filled_anew(data: Path) -> None:

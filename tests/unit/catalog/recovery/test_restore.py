@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import replace
+from contextlib import closing, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from catalog.__main__ import parse_arguments
 from catalog.recovery import restore
 from catalog.settings import CatalogSettings
 from catalog.sqlite.database import Database
@@ -43,17 +45,24 @@ def write_log(directory: Path, name: str, orders: Sequence[Order]) -> Path:
     return path
 
 
-def run(tmp_path: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """The command, as a person runs it; into `data`."""
-    environment = {"DATA_DIR": str(tmp_path / "data"), "STOCKS_FILE": str(tmp_path / "stocks.txt")}
-    return subprocess.run(
-        [sys.executable, "-m", "catalog", "restore", *map(str, arguments)],
-        cwd=ROOT,
-        env={"PATH": "", **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(tmp_path: Path, *arguments: str | Path) -> Done:
+    """The command, run in this process; into `data`."""
+    parsed = parse_arguments(["restore", *map(str, arguments)])
+    with redirect_stdout(io.StringIO()) as output, redirect_stderr(io.StringIO()) as errors:
+        code = restore.run(settings_of(tmp_path), parsed.logs, parsed.expect_digest)
+    return Done(code, output.getvalue(), errors.getvalue())
+
+
+def settings_of(tmp_path: Path) -> CatalogSettings:
+    return CatalogSettings(
+        data_dir=tmp_path / "data", stocks_file=tmp_path / "stocks.txt", _env_file=None
     )
 
 
@@ -245,7 +254,6 @@ def test_a_run_that_was_killed_leaves_nothing_behind(tmp_path: Path, lost: list[
 def test_a_failure_half_way_leaves_no_catalog(
     tmp_path: Path, lost: list[Order], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = CatalogSettings(data_dir=tmp_path / "data", stocks_file=tmp_path / "stocks.txt")
     replay = restore._replay
 
     def fail_at_order_100(*arguments: object) -> None:
@@ -256,12 +264,31 @@ def test_a_failure_half_way_leaves_no_catalog(
     monkeypatch.setattr(restore, "_replay", fail_at_order_100)
     log = write_log(tmp_path, "log", lost)
     with pytest.raises(OSError, match="no space left"):
-        restore.restore(settings, [log], None, lambda _line: None)
+        restore.restore(settings_of(tmp_path), [log], None, lambda _line: None)
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["catalog.lock"]
 
 
-def test_help_and_usage(tmp_path: Path) -> None:
-    done = run(tmp_path, "--help")
-    assert done.returncode == 0
-    assert "--log PATH" in done.stdout
-    assert run(tmp_path).returncode == 2
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"), [(["--help"], 0, "--log PATH"), ([], 2, "required: --log")]
+)
+def test_help_and_usage(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, says: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments(["restore", *arguments])
+    assert ended.value.code == code
+    assert says in "".join(capsys.readouterr())
+
+
+def test_the_command_restores(tmp_path: Path, lost: list[Order]) -> None:
+    """As a person runs it."""
+    command = [sys.executable, "-m", "catalog", "restore", "--log"]
+    environment = {"DATA_DIR": str(tmp_path / "data"), "STOCKS_FILE": str(tmp_path / "stocks.txt")}
+    subprocess.run(
+        [*command, write_log(tmp_path, "log", lost)],
+        cwd=ROOT,
+        env={"PATH": "", **environment},
+        timeout=60,
+        check=True,
+    )
+    assert content(tmp_path / "data")[1] == lost

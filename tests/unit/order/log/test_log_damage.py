@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import re
 import sqlite3
@@ -179,7 +178,8 @@ def test_a_flipped_bit_in_the_header_is_noticed_or_does_not_matter(
 ) -> None:
     """Also by appending: a header can let a log be read and forbid that it grows."""
     content = written.read_bytes()
-    for position, bit in itertools.product(range(100), range(8)):
+    for flipped in range(0, 8 * 100, 3):  # some bits of every byte
+        position, bit = divmod(flipped, 8)
         copy = tmp_path / f"{position} {bit}" / "orders.db"
         copy.parent.mkdir()
         copy.write_bytes(flip(content, position, bit))

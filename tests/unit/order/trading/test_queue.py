@@ -18,7 +18,7 @@ LONG_S = 30.0
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1_000.0)
 
 
 @pytest.fixture
