@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 # How long an example takes is the machine's affair.
 settings.register_profile("bourse", deadline=None)
@@ -29,21 +30,29 @@ _E2E_TIMEOUT_S = 900
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what lies in tests/e2e, so that `-m` sees it and no test has to say it.
 
-    Each group runs in one process: the tests of a file share what they set up, and those with
-    containers share a stack. They come first, for they take longest.
+    These tests come first, for together they take longest.
     """
     items.sort(key=lambda item: E2E not in item.path.parents)
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group_of(item.path)))
         if E2E in item.path.parents:
             item.add_marker(pytest.mark.containers)
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(_E2E_TIMEOUT_S))
 
 
-def _group_of(path: Path) -> str:
-    folder, *_ = path.relative_to(TESTS).parts
-    return folder if folder in ("e2e", "terraform") else path.relative_to(TESTS).as_posix()
+class Groups(LoadScopeScheduling):
+    """Runs each group of tests in one process: those with containers share a stack, those of
+    Terraform a cloud, and the tests of another file what that file sets up.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        folder = path.split("/")[1]
+        return folder if folder in ("e2e", "terraform") else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    return Groups(config, log)
 
 
 class _Gate:
