@@ -15,8 +15,8 @@ from frontend.model import OrderView, Quote
 from frontend.quotes.breaker import CircuitBreaker, CircuitOpen
 from proto import bourse_pb2
 
-# A catalog that has just restarted is back within a second, so a read is repeated until its
-# time is up. The pauses are spread so that repeats do not arrive in step.
+# A catalog that restarts is back within a second, so a read is repeated until its time is
+# over. The pauses are random, so that many readers do not come back at the same moment.
 _BACKOFF = Backoff(first_s=0.1, longest_s=0.1, at_least=0.2)
 
 _PROBE_TIMEOUT_S = 1.0
@@ -28,7 +28,7 @@ Answer = TypeVar("Answer")
 
 
 class CatalogClient:
-    """Reads. Nothing here changes the catalog, so all may be repeated.
+    """Reads of the catalog. They change nothing, so each may be repeated.
 
     Args:
         peer: the catalog.
@@ -61,7 +61,7 @@ class CatalogClient:
         answer = self._repeated(lambda left_s: self._peer.call("Lookup", request, left_s))
         if answer.volume < 0:
             return None
-        # The wire has a double; printed to two places it is the catalog's price again.
+        # The message has a double. Rounded to two places it is the catalog's price.
         price = Decimal(f"{answer.price:.2f}")
         return Quote(answer.name, price, answer.volume, answer.version)
 
@@ -87,10 +87,10 @@ class CatalogClient:
         return self._peer.is_serving(_SERVICE, _PROBE_TIMEOUT_S)
 
     def _repeated(self, read: Callable[[float], Answer]) -> Answer:
-        """A read with its repeats, if the catalog has not been away for longer than that.
+        """A read with its repeats.
 
-        After that, one read at a time tries. The others fail at once, and leave their threads to
-        requests that need no catalog.
+        When the catalog has been away for longer than one read may take, only one read at a time
+        tries. The others fail at once, so their threads can serve requests that need no catalog.
         """
         try:
             return self._breaker.call(lambda: self._retries.call(read))

@@ -1,4 +1,4 @@
-"""What the parts of the frontend hand each other, and what the routes ask of them."""
+"""What the parts of the frontend give each other, and what the routes ask of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DONE = 1
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """A stock as the catalog had it committed at one moment."""
+    """A stock as it was committed in the catalog at one moment."""
 
     name: str
     price: Decimal  # two places
@@ -32,13 +32,13 @@ class CacheResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the leader answered: how a trade was decided, once and for ever."""
+    """The leader's answer: the decision on a trade, which never changes."""
 
     status: int  # DONE, 0 not permitted, -1 unknown stock
     number: int  # -1 when not done
     version: int  # of the stock, after the trade
-    lease_ms: int  # for so long from now on an older quote may still be cached
-    replayed: bool  # decided by an earlier copy of the request
+    lease_ms: int  # how long from now an older quote may still be cached
+    replayed: bool  # an earlier copy of the request was decided
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,12 @@ class Trades(Protocol):
         """Has the trade decided and the cache made safe for the answer.
 
         Args:
-            elapsed_s: how much of the request's time is gone already.
+            elapsed_s: seconds since the request arrived.
 
         Raises:
             KeyReused: the request id was decided for another trade.
-            OutcomeUnknown: it may have been executed, or may yet be.
-            Unavailable: nobody can take it now. No copy sent from here was executed.
+            OutcomeUnknown: it may have executed, or may still execute.
+            Unavailable: no replica can take it now. No copy sent from here was executed.
         """
 
 
@@ -79,7 +79,7 @@ class Orders(Protocol):
         """The order, or None if there is no such order.
 
         Raises:
-            Unavailable: no log has it and the catalog cannot be asked.
+            Unavailable: no log has it, and the catalog does not answer.
         """
 
 

@@ -1,4 +1,4 @@
-"""Reads of orders: any replica's log, and the catalog's journal before saying there is none."""
+"""Reads of orders: from any replica's log, or from the catalog's journal if no log has it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ logger = logging.getLogger(__name__)
 
 class Journal(Protocol):
     def journal_row(self, number: int) -> OrderView | None:
-        """Raises Unavailable when the catalog cannot be asked."""
+        """Raises Unavailable if the catalog does not answer."""
 
 
 class OrderReads:
-    """An order never changes, so whoever has it is right. That there is none, only the journal
-    can say.
+    """Looks up orders.
 
-    The replica that answered last is asked first; a silent one costs each reader one timeout.
+    An order never changes, so a replica that has it is right. Logs can lag behind, so only the
+    journal can say that an order does not exist.
+
+    The replica that answered last is asked first. A silent one costs each reader one timeout.
     """
 
     def __init__(
@@ -38,7 +40,7 @@ class OrderReads:
         """The order, or None if there is no such order.
 
         Raises:
-            Unavailable: no log that can be reached has it, and neither can the journal be asked.
+            Unavailable: no replica that answers has it, and the catalog does not answer.
         """
         asked, order = self._ask_replicas(self._in_turn(), until_answered=True, number=number)
         if order is not None:
@@ -59,7 +61,7 @@ class OrderReads:
     def _ask_replicas(
         self, peers: Sequence[ReplicaPeer], *, until_answered: bool, number: int
     ) -> tuple[list[ReplicaPeer], OrderView | None]:
-        """Asks in turn until one has the order, or only until one answers at all."""
+        """Asks one after the other until one has the order, or only until one answers."""
         asked: list[ReplicaPeer] = []
         request = bourse_pb2.OrderLookupRequest(number=number)
         for peer in peers:

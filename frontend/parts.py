@@ -1,4 +1,4 @@
-"""What each worker of the frontend is made of. Here alone are its objects put together."""
+"""Builds the parts of a frontend's worker. No other module builds them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def build_parts(settings: FrontendSettings, resources: ExitStack) -> Parts:
     """The parts of one worker, with its own connections and threads.
 
     Args:
-        resources: gets what has to be closed when the worker ends.
+        resources: gets everything that must be closed when the worker ends.
     """
     catalog = _open_catalog(settings, resources)
     peers = _open_replicas(settings, resources)
@@ -63,8 +63,7 @@ def _open_replicas(settings: FrontendSettings, resources: ExitStack) -> dict[int
 
 
 def _open_cache(settings: FrontendSettings, resources: ExitStack) -> LRUCache:
-    # Each thread that serves requests keeps one, and so do the invalidation and the subscriber,
-    # which asks about the server over another.
+    # One for each thread that serves requests, one for the invalidation, two for the subscriber.
     client = connect_redis(
         settings.redis_url,
         settings.redis_timeout_s,
@@ -75,7 +74,7 @@ def _open_cache(settings: FrontendSettings, resources: ExitStack) -> LRUCache:
     cache = LRUCache(OwnConnections(client), settings.cache_size)
     if settings.enable_cache:
         subscriber = InvalidationSubscriber(client, cache)
-        # In this order: a worker can be told to quit at any moment, in the middle of a start too.
+        # The order matters: a worker can be told to quit at any moment, even during its start.
         resources.callback(subscriber.stop)
         subscriber.start()
     return cache

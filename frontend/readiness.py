@@ -1,4 +1,4 @@
-"""Whether requests can be served: the catalog and one order replica are all it takes."""
+"""Whether requests can be served. That needs only the catalog and one order replica."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PROBE_TIMEOUT_S = 1.0
 
 
 class ServiceReadiness:
-    """Asks the parts behind the frontend, each time anew. Redis is not among them.
+    """Asks the catalog and the replicas, each time anew. It does not ask Redis.
 
     Args:
         catalog_is_reachable: asks the catalog.

@@ -1,8 +1,8 @@
-"""Whether this process may have as many threads as its workers will need.
+"""Whether this process can start as many threads as its workers will need.
 
-gunicorn starts a thread when a request finds none idle. Where there is a limit (a container's
-`pids_limit`, `ulimit -u`), a worker that cannot start one dies, under load, without naming it.
-No file tells the limit everywhere, so it is tried.
+gunicorn starts a thread when no idle one is left for a request. If a limit forbids that (a
+container's `pids_limit`, `ulimit -u`), the worker dies under load, and no message names the limit.
+No single file has the limit on every system, so the threads are started to find out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 
 from frontend.settings import FrontendSettings
 
-# Of a worker beside those that serve requests: gRPC's, the subscriber's, the trades'.
+# A worker's threads that serve no request: gRPC's, the subscriber's, the trades'.
 _OTHER_THREADS = 24
 
 
@@ -29,7 +29,7 @@ def too_few_threads(settings: FrontendSettings) -> str | None:
 
 
 def _startable(wanted: int) -> int:
-    """How many threads can be started beside each other, at most so many."""
+    """How many threads can run at the same time, `wanted` at most."""
     done = threading.Event()
     started: list[threading.Thread] = []
     try:

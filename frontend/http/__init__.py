@@ -1,1 +1,1 @@
-"""The HTTP side: gunicorn, the Flask application, what is asked and how it is answered."""
+"""The HTTP side: gunicorn, the Flask application, requests and answers."""

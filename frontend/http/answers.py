@@ -26,7 +26,7 @@ Headers = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer without what all have: length, id, `Cache-Control`."""
+    """An answer, without the headers that all answers have: length, id, `Cache-Control`."""
 
     status: HTTPStatus
     body: str
@@ -42,7 +42,7 @@ def data_answer(data: Mapping[str, object], *headers: tuple[str, str]) -> Answer
     return Answer(HTTPStatus.OK, _json({"data": data}), headers)
 
 
-@lru_cache(256)  # as with what is decoded: the same few again and again
+@lru_cache(256)  # the same few values are encoded again and again
 def quote_answer(quote: Quote | None, cache_result: CacheResult) -> Answer:
     cached = ("X-Cache", cache_result.value)
     if quote is None:
@@ -53,9 +53,9 @@ def quote_answer(quote: Quote | None, cache_result: CacheResult) -> Answer:
 
 
 def error_answer(error: Exception, *headers: tuple[str, str]) -> Answer:
-    """The answer to any error: by the error table, by HTTP itself, or as a defect.
+    """The answer to any error: from the error table, from HTTP itself, or for a defect.
 
-    What a defect says is for the log, not for the caller.
+    A defect's message goes to the log and not to the caller.
     """
     if isinstance(error, HTTPException):
         return _http_error(error)

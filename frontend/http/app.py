@@ -1,4 +1,4 @@
-"""The Flask application: which route serves which request, and what all of them have."""
+"""The Flask application: which route serves which request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every request and its answer have, whoever answers: an id, an age, a line in the log."""
+"""What every request has, with Flask or without: an id, an age, a line in the log."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ class Exchange:
         logs.request_id.set(str(uuid4()))
 
     def refuse_if_too_old(self) -> None:
-        """Raises an error for a request that cannot be answered in time any more.
+        """Raises an error if the request can no longer be answered in time.
 
-        The edge may have sent an earlier copy of it to another frontend, which executed it.
+        For a trade it says that the outcome is unknown: the edge may have sent an earlier copy to
+        another frontend, which executed it.
         """
         if is_too_old(self._environ):
             if self._environ["REQUEST_METHOD"] == "POST":
@@ -39,7 +40,7 @@ class Exchange:
     def finish(self, status: int) -> Headers:
         """Logs the request; returns the headers that every answer has."""
         method = self._environ["REQUEST_METHOD"]
-        # What was only read, and found, is of interest to nobody but who looks for a defect.
+        # Successful reads matter only to somebody who looks for a defect.
         is_found = method == "GET" and status == HTTPStatus.OK
         level = logging.DEBUG if is_found else logging.INFO
         if logger.isEnabledFor(level):

@@ -1,7 +1,7 @@
-"""The two most frequent requests, served without Flask, which would add half to their time.
+"""Serves the two most frequent requests without Flask, which would add half to their time.
 
-They run the same route, the same errors and the same `Exchange` as under Flask: nothing is
-decided here but who calls the route.
+They use the same route, the same errors and the same `Exchange` as under Flask. Only the caller of
+the route is another one.
 """
 
 from __future__ import annotations
@@ -62,5 +62,5 @@ def _answer(route: Route, exchange: Exchange, environ: Environ) -> Answer:
     try:
         exchange.refuse_if_too_old()
         return route(environ)
-    except Exception as error:  # noqa: BLE001 - it is answered, and logged where it is a defect
+    except Exception as error:  # noqa: BLE001 - answered; a defect is also logged
         return error_answer(error)

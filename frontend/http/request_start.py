@@ -1,8 +1,8 @@
-"""How old a request is: the edge writes into a header, once, when the request came in.
+"""How old a request is. The edge writes the time of its arrival into a header, once.
 
-Every time budget counts from there, so a request that the edge sends again has only what is left.
-The header has a wall clock's time, so the clocks of edge and frontend must agree: they are
-containers of one machine. Without an edge there is no header, and each request counts as new.
+Every time limit counts from then. So a request that the edge repeats has only the rest of its time.
+The header has the wall clock's time, so edge and frontend must have the same clock: they are
+containers on one machine. Without an edge there is no header, and each request counts as new.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import time
 
 from frontend.http.validation import Environ
 
-# A request that is older when a thread takes it could not be answered within 10 s any more.
+# If a request is older than this when a thread takes it, it cannot be answered within 10 s.
 LONGEST_WAIT_S = 5.0
 
 _STAMP = re.compile(r"t=([0-9]{1,15})")
 
 
 def elapsed_s(environ: Environ, now: float | None = None) -> float:
-    """How many seconds of the request's time are gone; 0 where no header tells.
+    """Seconds since the request arrived; 0 if it has no header.
 
     Args:
-        environ: the request's, with `X-Request-Start: t=<milliseconds since the epoch>`.
-        now: seconds since the epoch; the wall clock's, if None.
+        environ: the WSGI environment, with `X-Request-Start: t=<milliseconds since 1970>`.
+        now: seconds since 1970; None means the wall clock's time.
     """
     header = environ.get("HTTP_X_REQUEST_START")
     stamp = _STAMP.fullmatch(header) if header else None

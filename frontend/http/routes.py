@@ -1,7 +1,7 @@
-"""The HTTP interface: what is asked of which part, and how its answer is shown.
+"""The HTTP interface: each route asks one part, and makes an HTTP answer of what it says.
 
-Each route takes the WSGI environment of a request and returns the answer, or raises an error for
-which `frontend.http.answers.error_answer` has the answer. Flask calls them, and so does the
+A route takes the WSGI environment of a request. It returns the answer, or raises an error that
+`frontend.http.answers.error_answer` turns into one. Flask calls the routes, and so does the
 fast path in front of it.
 """
 
@@ -88,7 +88,7 @@ class Routes:
 
 
 def _trade_answer(decision: Decision) -> Answer:
-    """The same answer for every copy of a request, save for the header that says so."""
+    """The same answer for each copy of a request, except for the header of a repeat."""
     replayed = (_REPLAYED,) if decision.replayed else ()
     if decision.status != DONE:
         return error_answer(NotFound(_REFUSALS[decision.status]), *replayed)

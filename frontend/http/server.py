@@ -20,18 +20,18 @@ from frontend.http.connection import flush_answer, send_whole_answers
 from frontend.model import Parts
 from frontend.settings import FrontendSettings
 
-# An idle connection stays open this long: longer than the edge keeps one, and long enough for a
-# client without an edge that holds one for a whole session.
+# How long an idle connection stays open: longer than the edge keeps one. Without an edge, it is
+# long enough for a client that keeps one connection for a whole session.
 _KEEP_ALIVE_S = 90
 
-# Idle connections a worker keeps beside those being served. With a worker's own files they
-# stay below 1,024, the usual limit of a process.
+# How many idle connections a worker keeps. Together with its other files they stay below 1,024,
+# the usual limit of a process.
 _IDLE_CONNECTIONS = 700
 
-# The most gunicorn takes, so that long queries are answered by the application's own rules.
+# The most that gunicorn allows. So the application itself answers long queries.
 _MAX_REQUEST_LINE_BYTES = 8190
 
-# The master's patience includes what a worker does after its last request.
+# A worker still closes its parts after its last request. The master waits for that too.
 _STOP_MARGIN_S = 3
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -46,8 +46,8 @@ class HttpServer(BaseApplication):  # type: ignore[misc] # gunicorn is not typed
 
     Args:
         settings: read and checked before the first fork.
-        build_parts: makes the parts of one worker; what it puts on the stack is closed, last
-            first, when the worker ends.
+        build_parts: makes the parts of one worker. Things that it puts on the stack are closed
+            when the worker ends, the last one first.
     """
 
     def __init__(self, settings: FrontendSettings, build_parts: BuildParts) -> None:
@@ -70,12 +70,12 @@ class HttpServer(BaseApplication):  # type: ignore[misc] # gunicorn is not typed
 
 
 def _keep_stop_signals(_server: Any) -> None:
-    """Lets a worker be told to stop from the instant of its fork on.
+    """Makes a worker obey a stop signal from the moment of its fork.
 
-    A new worker has copies of the master's handlers, which note a signal where nobody in the
-    worker looks. Before gunicorn sets the worker's own, a signal is lost: the worker goes on,
-    and the master kills it when its patience is over. So no signal reaches a worker before it
-    has this handler. A worker told to stop so early has nothing to finish.
+    A new worker first has copies of the master's handlers. They only put a signal into a queue that
+    the worker never reads. So a signal would be lost until gunicorn sets the worker's own handlers:
+    the worker would go on, and the master would kill it later. Therefore signals are blocked until
+    the worker has this handler. A worker that is stopped so early has nothing to finish.
     """
     os.register_at_fork(
         before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS),
@@ -97,7 +97,7 @@ class _ServerLogger(Logger):  # type: ignore[misc] # gunicorn is not typed
 
 def _options(settings: FrontendSettings) -> dict[str, Any]:
     logging = logging_config("frontend", settings)
-    # gunicorn brings handlers of its own; these lines let its messages pass to ours instead.
+    # gunicorn has handlers of its own. These lines send its messages to ours instead.
     logging["loggers"] = {
         "gunicorn.error": {"level": "NOTSET", "handlers": [], "propagate": True},
     }
@@ -112,7 +112,7 @@ def _options(settings: FrontendSettings) -> dict[str, Any]:
         "graceful_timeout": math.ceil(settings.shutdown_grace_s) + _STOP_MARGIN_S,
         "worker_tmp_dir": str(_SHARED_MEMORY) if _SHARED_MEMORY.is_dir() else None,
         "control_socket_disable": True,
-        # No proxy is trusted with more than any client: its headers are not read.
+        # No proxy is trusted more than a client: gunicorn does not read its headers.
         "forwarded_allow_ips": "",
         "forwarder_headers": "",
         "secure_scheme_headers": {},

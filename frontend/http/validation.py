@@ -1,4 +1,4 @@
-"""What clients send, checked before anything is done with it. Every input is hostile."""
+"""Checks everything that clients send, before it is used. Every input may be hostile."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def name_parameter(environ: Environ, parameter: str) -> str:
 
 
 def order_number_parameter(environ: Environ, parameter: str) -> int | None:
-    """The parameter as an order number; None for an integer that can be no order.
+    """The parameter as an order number; None for an integer that cannot be one.
 
-    An integer may have any number of digits, so it is converted only when it is short:
-    `int` refuses thousands of them.
+    An integer may have any number of digits. It is converted only if it is short, because
+    `int` refuses thousands of digits.
     """
     integer = _INTEGER.fullmatch(_parameter(environ, parameter))
     if integer is None:
@@ -104,9 +104,9 @@ def read_json_body(environ: Environ) -> bytes:
     """The whole body of a request that says it is JSON.
 
     Raises:
-        UnsupportedMediaType: it says something else.
-        RequestEntityTooLarge: it is longer than MAX_BODY_BYTES, announced or not.
-        InvalidRequest: it ends early, or its chunks are malformed.
+        UnsupportedMediaType: the request says that it is something else.
+        RequestEntityTooLarge: the body is longer than MAX_BODY_BYTES, with or without a length.
+        InvalidRequest: the body ends early, or its chunks are malformed.
     """
     if parse_options_header(environ.get("CONTENT_TYPE"))[0].lower() != _JSON:
         raise UnsupportedMediaType(f"Content-Type must be {_JSON}")
@@ -114,8 +114,8 @@ def read_json_body(environ: Environ) -> bytes:
     if announced is not None and announced > MAX_BODY_BYTES:
         raise _too_large()
     try:
-        # One byte more than allowed tells a body that is too long. Werkzeug's own limit would
-        # cut a chunked one off in silence.
+        # Reading one byte more than allowed shows that a body is too long. Werkzeug's own limit
+        # would cut a chunked body off without an error.
         body = get_input_stream(environ).read(MAX_BODY_BYTES + 1)
     except Exception as error:
         raise InvalidRequest("the body is incomplete or malformed") from error

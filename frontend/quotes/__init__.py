@@ -1,1 +1,1 @@
-"""Quotes: the LRU cache in Redis under leases, and what keeps it right."""
+"""Quotes: the LRU cache in Redis, whose entries have leases, and how it is kept fresh."""

@@ -1,4 +1,4 @@
-"""A circuit breaker: it stops calling what keeps failing, for a while."""
+"""A circuit breaker: when calls keep failing, it makes none for a while."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Answer = TypeVar("Answer")
 
 
 class CircuitOpen(Exception):
-    """The call was not made: too many before it failed."""
+    """The call was not made, because too many calls before it failed."""
 
 
 class CircuitBreaker:
     """Opens after consecutive failures; then lets one call in each interval try again.
 
     Args:
-        name: of what is called, for the log.
-        failures_to_open: in a row.
-        retry_after_s: between two tries while open.
+        name: the name in the log of what is called.
+        failures_to_open: so many failures in a row open it.
+        retry_after_s: seconds between two tries while it is open.
         clock: seconds, monotonic.
     """
 
@@ -49,11 +49,11 @@ class CircuitBreaker:
         return self._failures
 
     def call(self, operation: Callable[[], Answer]) -> Answer:
-        """Runs the operation and learns from how it ends.
+        """Runs the operation, and counts a failure if it raises.
 
         Raises:
-            CircuitOpen: it was not run.
-            Exception: whatever the operation raises; each counts as a failure.
+            CircuitOpen: the operation was not run.
+            Exception: any exception of the operation.
         """
         self._enter()
         try:

@@ -3,13 +3,13 @@
 A looked-up value may be older than a trade by the time it reaches the cache. Five rules keep
 such a value from being served after the trade was acknowledged:
 
-- An entry dies before the lease ends that it was looked up under (Gray and Cheriton, "Leases",
-  1989). Its life counts from before the lookup.
-- An invalidation leaves a floor. Nothing below it can be stored.
-- A fill counts only in the generation of the cache in which it began.
-- A generation ends with the process that holds it, and with that process's time as primary. What
-  a snapshot or a primary hands on is of another generation, and is dropped.
-- A fill that comes later than an entry may live is refused.
+- A lookup takes a lease (Gray and Cheriton, "Leases", 1989). Its entry dies before that lease
+  ends. The entry's life counts from before the lookup.
+- An invalidation leaves a floor. No version below it can be stored.
+- A fill is valid only in the generation of the cache in which it began.
+- A generation ends when its Redis process ends, or is no longer the primary. Entries from a
+  snapshot or from another primary are of another generation, and are dropped.
+- A fill is refused if it comes later than its entry could live.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SCRIPTS = Path(__file__).parent / "scripts"
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """When a lookup began, and in which generation of the cache. It entitles to one fill."""
+    """When a lookup began, and in which generation of the cache. It allows one fill."""
 
     generation: str
     time_ms: int  # on Redis's clock
@@ -48,7 +48,7 @@ class Miss:
 
 class PutOutcome(StrEnum):
     STORED = "stored"
-    EXPIRED = "expired"  # an entry of this token would be dead already
+    EXPIRED = "expired"  # an entry with this token would already be too old
     GENERATION = "generation"  # Redis was restarted, promoted or emptied after the token
     FLOOR = "floor"  # a newer version was invalidated
     NEWER = "newer"  # a live entry is at least as new
@@ -62,14 +62,15 @@ class Commands(Protocol):
 class LRUCache:
     """At most `size` values; each operation is one script, which Redis runs atomically.
 
-    Every operation raises `redis.RedisError` when Redis does not answer: it may have been
-    carried out then, or may yet be. A replica refuses each with `redis.ReadOnlyError`. Versions
+    Every operation raises `redis.RedisError` if Redis does not answer. Redis may have executed it
+    then, or may still execute it. A replica refuses each one with `redis.ReadOnlyError`. Versions
     are below 2**53.
 
     Args:
-        commands: how Redis is reached: a client that decodes its answers, or what sends its
-            commands another way (see `frontend.quotes.redis_client`).
-        size: entries at most. Workers may differ in it: each shrinks to its own as it stores.
+        commands: sends commands to Redis: a client that decodes its answers, or
+            `frontend.quotes.redis_client`.
+        size: most entries. Workers may have different sizes: each shrinks the cache to its own
+            size when it stores.
         lease_ms: how long a floor lives. An entry lives a little shorter: see `ENTRY_MS`.
     """
 
@@ -86,9 +87,9 @@ class LRUCache:
         self._names = _Script(commands, "names")
 
     def get(self, name: str) -> Hit | Miss:
-        """The value, which becomes the most recently used, or the token for a fill.
+        """The value, or a token for a fill. A value becomes the most recently used.
 
-        The lookup that fills must start after this returned.
+        The lookup for the fill must start after this has returned.
         """
         answer = self._get(name)
         if len(answer) == 1:
@@ -96,34 +97,34 @@ class LRUCache:
         return Miss(Token(generation=answer[0], time_ms=answer[1]))
 
     def put(self, name: str, value: str, version: int, token: Token) -> PutOutcome:
-        """Stores a looked-up value, whose life counts from the token; a hit never extends it."""
+        """Stores a looked-up value. Its life counts from the token, and no hit extends it."""
         answer = self._put(
             name, value, version, token.generation, token.time_ms, self._entry_ms, self._size
         )
         return PutOutcome(answer)
 
     def invalidate(self, versions: Sequence[tuple[str, int]]) -> None:
-        """Drops entries older than the versions given and keeps older fills out.
+        """Drops entries older than the given versions, and refuses older fills.
 
-        Once this returned, `get` yields no older version. Repeats and stale news do no harm.
+        After this has returned, `get` gives no older version. Repeats and old versions do no harm.
         """
         self._invalidate(self._floor_ms, *(part for pair in versions for part in pair))
 
     def remove(self, name: str) -> None:
-        """Drops one entry. A fill under way may bring it back."""
+        """Drops one entry. A fill that has begun may bring it back."""
         self._remove(name)
 
     def flush(self) -> None:
-        """Drops every entry; fills under way are refused."""
+        """Drops every entry. Fills that have begun are refused."""
         self._flush()
 
     def names(self) -> list[str]:
-        """What is cached, the least recently used first. Uses nothing."""
+        """The cached names, least recently used first. Their order does not change."""
         return list(self._names())
 
 
 class _Script:
-    """One operation; Redis forgets scripts when it restarts, so they travel again on demand."""
+    """One operation. Redis forgets scripts when it restarts, so they are sent again if needed."""
 
     def __init__(self, commands: Commands, name: str) -> None:
         self._redis = commands
@@ -138,5 +139,5 @@ class _Script:
 
 
 def script_text(name: str) -> str:
-    """A script as Redis gets it: what all of them share, then its own file."""
+    """A script as Redis gets it: the part that all scripts share, then its own file."""
     return "".join((_SCRIPTS / f"{part}.lua").read_text("utf-8") for part in ("shared", name))

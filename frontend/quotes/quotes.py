@@ -33,7 +33,7 @@ class CatalogLookup(Protocol):
 
 
 class QuoteCache(Protocol):
-    """What is asked of the cache; each may raise `redis.RedisError`."""
+    """The cache's operations; each may raise `redis.RedisError`."""
 
     def get(self, name: str) -> Hit | Miss: ...
 
@@ -53,10 +53,11 @@ class UncachedQuotes:
 
 
 class CachedQuotes:
-    """Cache, else catalog, then fill. A cache that fails costs time, never an answer.
+    """Asks the cache. If it has no quote, asks the catalog and fills the cache. A cache that fails
+    makes lookups slower, but never makes them fail.
 
-    Lookups of one stock are not coalesced: one that joined a lookup already under way could
-    get a quote from before a trade acknowledged before it started.
+    Lookups of one stock do not share a call. If a lookup joined an earlier one, it could get one
+    from before a trade that was already acknowledged.
     """
 
     def __init__(self, catalog: CatalogLookup, cache: QuoteCache, breaker: CircuitBreaker) -> None:
@@ -76,7 +77,7 @@ class CachedQuotes:
         return quote, CacheResult.MISS
 
     def _cached(self, name: str) -> Quote | Token | CacheResult:
-        """What is cached; else the right to fill the cache, or how the cache took part."""
+        """The cached quote, or a token to fill the cache, or how the cache took part."""
         try:
             found = self._breaker.call(lambda: self._cache.get(name))
         except (redis.RedisError, CircuitOpen):
@@ -95,7 +96,7 @@ class CachedQuotes:
         self._attempt(lambda: self._cache.put(quote.name, value, quote.version, token))
 
     def _attempt(self, operation: Callable[[], object]) -> None:
-        """Does what the answer does not depend on. The breaker counts a failure."""
+        """Runs an operation that the answer does not need. The breaker counts a failure."""
         try:
             self._breaker.call(operation)
         except (redis.RedisError, CircuitOpen) as error:

@@ -1,4 +1,4 @@
-"""Commands to Redis on a request's path, over connections that cost little to use."""
+"""Sends commands to Redis for requests, over connections that cost little to use."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import redis
 class OwnConnections:
     """Commands to Redis over a connection that each thread keeps to itself.
 
-    A pool hands connections out and takes them back, and looks before each use whether they
-    still live: half of what a command costs. Here a dead one is noticed when it is used; like
-    the client's own commands, the command is then sent once more, over a new one.
+    A pool lends connections, and checks before each use whether they still live. That is half the
+    cost of a command. Here a dead connection is noticed when it is used. Then the command is sent
+    once more over a new one, as the client itself would do.
 
-    A server that was a primary keeps its connections when it becomes a replica. So a connection
-    is closed when the server says that it is one: the name may lead to the new primary already.
+    A primary that becomes a replica keeps its connections. So a connection is closed when the
+    server says that it is a replica: the name may already lead to the new primary.
 
     Args:
-        client: from `connect_redis`; its pool bounds the connections, and closes them.
+        client: from `connect_redis`. Its pool limits the number of connections, and closes them.
     """
 
     def __init__(self, client: redis.Redis) -> None:
@@ -38,7 +38,7 @@ class OwnConnections:
 
 
 def _ask(connection: Any, arguments: tuple[str | int, ...]) -> Any:
-    """A connection that failed in between has closed itself, and connects when it is used next."""
+    """Sends a command and reads the answer. A connection that has failed connects again."""
     connection.send_command(*arguments)
     try:
         return connection.read_response()

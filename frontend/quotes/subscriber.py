@@ -1,7 +1,7 @@
 """Applies the invalidations that the order leader publishes.
 
-Nothing depends on a message arriving. Without it an outdated entry would go a little later, at the
-end of its life: the entry of a trade whose frontend died, or of a writer that is no frontend.
+Nothing depends on a message arriving. It only removes an old entry a little earlier than the
+entry's end, when the trade's frontend died or the trade came from no frontend.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from frontend.quotes.fitness import unfit_because
 
 logger = logging.getLogger(__name__)
 
-# Not all workers at once.
+# Random, so that not all workers connect at once.
 _BACKOFF = Backoff(first_s=0.1, longest_s=2.0, at_least=0.5)
 _MAX_VERSION = 2**53 - 1
 
@@ -32,12 +32,12 @@ class InvalidatedCache(Protocol):
 
 
 class InvalidationSubscriber:
-    """A daemon thread that listens for as long as it is not stopped.
+    """A daemon thread that listens until it is stopped.
 
-    Whenever it connects, it also says whether this Redis can be the cache at all.
+    Whenever it connects, it also checks whether this Redis can be the cache at all.
 
-    A connection is taken for dead when Redis is silent for `silence_s` and then does not
-    answer a ping for as long again: a half-open socket shows no other sign.
+    If Redis is silent for `silence_s`, it sends a ping. If Redis is silent for as long again, it
+    takes the connection for dead: a half-open socket shows no other sign.
     """
 
     def __init__(
