@@ -18,7 +18,7 @@ from common.sqlite import open_to_read
 
 _CHUNK = 2_000
 _READERS = 2
-# No valid row holds this character, so it tells where one frame ends and the next begins.
+# No valid row has this character, so it separates the frames.
 _SEPARATOR = b"\0"
 
 
@@ -50,12 +50,12 @@ def _nothing() -> None:
 def verify_chain(path: Path, table: str, check: Callable[[], None] = _nothing) -> tuple[int, bytes]:
     """Verifies that the rows of a table are numbered from 1 and that each continues the chain.
 
-    SQLite frames the rows, in threads of its own, and Python hashes them. What seems wrong that
-    way is looked at again row by row, which gives the verdict.
+    SQLite frames the rows, in threads of its own, and Python hashes them. If something seems wrong,
+    the rows are checked again one by one. Only that decides.
 
     Args:
         table: has a column for each field of an `Order`; `number` is its primary key.
-        check: called again and again; what it raises ends the verifying.
+        check: called again and again. If it raises, the verifying ends.
 
     Returns:
         The last row's number and digest.
@@ -81,10 +81,10 @@ def verify_chain(path: Path, table: str, check: Callable[[], None] = _nothing) -
 
 
 def _chunks(path: Path, table: str) -> Iterator[_Chunk]:
-    """The rows from number 1 on, up to the first range without any; some are read ahead.
+    """The rows from number 1 on, up to the first range that has none. Some are read ahead.
 
-    In what order SQLite concatenates is not promised, though it is the one it reads them in:
-    another order would only cost the time of looking again.
+    SQLite concatenates the rows in the order in which it reads them, but does not promise that.
+    Another order would only make it check the rows again, one by one.
     """
     sql = (
         f"SELECT CAST(group_concat({FRAME_SQL}, char(0)) AS BLOB),"  # noqa: S608 - constants

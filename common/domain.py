@@ -1,4 +1,4 @@
-"""Trades and orders as every service means them: their limits, and the hash chain of orders."""
+"""Trades and orders, the same for all services: their limits, and the hash chain of orders."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_QUANTITY = 1_000_000_000
 MAX_NAME_LENGTH = 64
 MAX_REQUEST_ID_LENGTH = 255
 MAX_ORDER_NUMBER = 2**63 - 1
-MAX_EPOCH = 2**62  # leaves room to count on from any epoch that a message can name
+MAX_EPOCH = 2**62  # far below the largest int64, so there is always a next epoch
 
 # Of one `TradeBatch`.
 MAX_TRADES_PER_CALL = 64
@@ -63,9 +63,9 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Trade:
-    """A trade as somebody asks for it: nothing in it has been checked.
+    """A trade that somebody asks for. Nothing in it has been checked.
 
-    The request id is its idempotency key: under it the trade is decided once, for ever.
+    The request id is its idempotency key: the catalog decides each id once, for ever.
     """
 
     request_id: str

@@ -3,13 +3,13 @@
 No other module names a status of either protocol. An exception outside the family is a
 defect: the caller gets a generic INTERNAL or 500, the log gets the traceback.
 
-The errors are in the order of what a caller may conclude:
+The errors are in three groups. Each tells the caller what it may do:
 
-- no repeat changes it: the request itself is at fault;
-- this copy of the request did nothing: send it again, elsewhere or later;
-- unknown: it may have been executed, or may yet be. Repeat it under the same request id only. All
-  that is in neither of the other two groups is here, defects of the other side as well: INTERNAL
-  says that something broke, not when.
+- No repeat changes it: the request itself is wrong.
+- This copy of the request did nothing: send it again, elsewhere or later.
+- Unknown: it may have executed, or may still execute. Repeat it only with the same request id. All
+  other errors are here, defects of the other side too: INTERNAL says that something broke, but not
+  whether that was before or after the request was executed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class BourseError(Exception):
-    """Something the caller is told about. The message is for the caller's eyes."""
+    """An error that the caller is told about. The caller sees its message."""
 
     grpc_status: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
     http_status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
@@ -102,13 +102,13 @@ class Unavailable(BourseError):
 
 
 class WrongPeer(Unavailable):
-    """Somebody else answered at this address. Raised by callers; no service answers it."""
+    """Another service answered at this address. Callers raise it; no service answers with it."""
 
     default_message = "another service answered"
 
 
 class OutcomeUnknown(BourseError):
-    """The request may have been executed or may yet be; repeat it under the same key."""
+    """The request may have executed, or may still execute. Repeat it with the same key."""
 
     grpc_status = grpc.StatusCode.DEADLINE_EXCEEDED
     http_status = HTTPStatus.SERVICE_UNAVAILABLE
@@ -116,11 +116,11 @@ class OutcomeUnknown(BourseError):
 
 
 class Internal(BourseError):
-    """A defect on the other side, whose log has the traceback: met before or after the deed."""
+    """A defect on the other side, before or after it executed. Its log has the traceback."""
 
 
 class Damaged(BourseError):
-    """Stored data contradicts itself; serving it would be worse than not serving."""
+    """Stored data contradicts itself. It must not be served."""
 
     grpc_status = grpc.StatusCode.DATA_LOSS
     http_status = HTTPStatus.INTERNAL_SERVER_ERROR
@@ -128,7 +128,7 @@ class Damaged(BourseError):
 
 
 class Contradiction(Damaged):
-    """A log and a journal, each whole in itself, do not belong together."""
+    """A log and a journal do not belong together, though neither is damaged."""
 
     grpc_status = grpc.StatusCode.OUT_OF_RANGE
     http_status = HTTPStatus.SERVICE_UNAVAILABLE
@@ -139,7 +139,7 @@ class Contradiction(Damaged):
 
 
 def damage_elsewhere(error: Damaged) -> Unavailable:
-    """What the damage that another part reports is here: it says nothing of this part's data."""
+    """The error to raise when another part reports damage: this part's own data may be fine."""
     return Unavailable(error.message)
 
 
@@ -159,14 +159,14 @@ _BY_GRPC_STATUS: dict[grpc.StatusCode, type[BourseError]] = {
         Contradiction,
     )
 }
-# A call cancelled from this side (its channel was closed) reached nobody who would answer.
+# This side cancelled the call by closing its channel, so no answer will come.
 _BY_GRPC_STATUS[grpc.StatusCode.CANCELLED] = Unavailable
-# gRPC's own answer where a service does not exist: a container has got another one's address.
+# gRPC answers this when the service does not exist there: a container has another one's address.
 _BY_GRPC_STATUS[grpc.StatusCode.UNIMPLEMENTED] = WrongPeer
 
 
 def number_of(status: grpc.StatusCode) -> int:
-    """The status as it travels inside a message."""
+    """The status as a number inside a message."""
     return int(status.value[0])
 
 
@@ -187,7 +187,7 @@ def _error(status: grpc.StatusCode, details: str | None) -> BourseError:
     """A status that no service of ours sends (a proxy's, or gRPC's own UNKNOWN) is Internal."""
     kind = _BY_GRPC_STATUS.get(status, Internal)
     if kind is Internal:
-        # What went wrong over there is for the logs, not for whoever is told of it.
+        # The details are for the log, not for the caller.
         logger.error("%s from the other side: %s", status, details)
         return Internal()
     return kind(None if kind is WrongPeer else details)

@@ -14,7 +14,7 @@ _TIMEOUT_S = 2.0
 
 def is_serving(address: str, timeout_s: float = _TIMEOUT_S) -> bool:
     """True when the service at `address` answers SERVING in time."""
-    # With the options of every channel: one that asked a proxy would never find its own service.
+    # With the options of every channel. Without them it could ask a proxy instead of the service.
     with open_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:

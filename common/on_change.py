@@ -1,4 +1,4 @@
-"""Logging a condition when it begins, when it becomes another, and when it is over."""
+"""Logs a condition when it begins, when its cause changes, and when it ends."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Hashable
 
 
 class OnChange:
-    """One condition of one part. What is met again and again is logged once.
+    """One condition of one part. It is logged once, even if it is reported again and again.
 
-    Threads may share it: at worst one line comes twice.
+    Threads may share it: at worst one line is logged twice.
     """
 
     def __init__(self, logger: logging.Logger) -> None:
@@ -27,17 +27,17 @@ class OnChange:
         cause: Hashable = "",
         level: int = logging.WARNING,
     ) -> None:
-        """The condition is met.
+        """Reports that the condition holds.
 
         Args:
-            cause: it is logged again when this is another one than the last time.
+            cause: when it differs from the last one, the condition is logged again.
         """
         if self._present != (cause,):
             self._present = (cause,)
             self._logger.log(level, message, *arguments)
 
     def over(self, message: str, *arguments: object) -> None:
-        """The condition is not met, or no longer; only the latter is logged."""
+        """Reports that the condition does not hold. Logged only if it held before."""
         if self._present is not None:
             self._present = None
             self._logger.info(message, *arguments)

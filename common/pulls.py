@@ -1,4 +1,4 @@
-"""Pulling the rows of a log or of the journal from the part that has them."""
+"""Pulls rows of a log or of the journal from the part that has them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from common.rpc_client import Peer
 from common.wire import orders_from_items
 from proto import bourse_pb2
 
-# Rows of one call: few enough that a pull moves on visibly, and each has a deadline to itself.
+# Rows of one call. Each call has its own deadline, so a long pull needs no long deadline.
 CHUNK = 1_000
 
 
 def pull(peer: Peer, method: str, after: int, timeout_s: float) -> Iterator[list[Order]]:
-    """The rows above `after`, in order, in chunks, up to where they end when that is reached:
-    of a leader that trades there would always be one more.
+    """The rows above `after`, in order, in chunks, until a call returns fewer than it asked for. A
+    leader that trades always has new rows, so this does not wait for the very last one.
 
     Args:
         method: a stream of `OrderBatch`.
         timeout_s: for each chunk.
 
     Raises:
-        BourseError: what a call ended with; never Damaged.
+        BourseError: the error of a call; never Damaged.
     """
     while rows := read_rows(peer, method, after, CHUNK, timeout_s):
         yield rows

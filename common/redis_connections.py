@@ -1,4 +1,4 @@
-"""How a service connects to Redis: fit for a request's path, it answers soon or fails soon."""
+"""How a service connects to Redis. Each command answers soon or fails soon."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from redis.retry import Retry
 
-# Connections made at once; one that is stuck in name resolution holds a place.
+# How many connections are made at once. One that hangs in name resolution holds a place.
 _CONNECTING_AT_ONCE = 4
 
 
 def connect_redis(
     url: str, timeout_s: float, max_connections: int, password_file: str = ""
 ) -> redis.Redis:
-    """A client that connects when first used; what it reads from Redis is text.
+    """A client that connects when it is first used. It reads answers as text.
 
     Args:
-        url: `redis://host:port/db`, `rediss://…` or `unix://…`, without a query, which would
-            override what is set here.
-        timeout_s: of connecting, of authenticating and of each command, each for itself.
-        max_connections: of this client; a call beyond them fails at once.
-        password_file: read at each connection, for the URL's user; empty: the URL says it all.
+        url: `redis://host:port/db`, `rediss://…` or `unix://…`. It has no query, which could
+            override the options here.
+        timeout_s: the time limit of connecting, of authenticating and of each command.
+        max_connections: of this client. A command that needs another one fails at once.
+        password_file: has the password of the URL's user, and is read at each connection. Empty:
+            the URL has the password, or there is none.
 
     Raises:
         ValueError: the URL is none of these.
@@ -39,13 +40,13 @@ def connect_redis(
         "socket_connect_timeout": timeout_s,
         "max_connections": max_connections,
         "decode_responses": True,
-        # Bytes that are not text must not raise in the client: the reader finds the value bad.
+        # Bytes that are not text must not raise in the client. The reader refuses the value.
         "encoding_errors": "replace",
-        # Once more, at once: after a restart every pooled connection is dead. A timeout is not
-        # repeated, it has cost enough.
+        # One repeat, at once: after a restart every pooled connection is dead. There is no repeat
+        # after a timeout, because the time is over.
         "retry": Retry(NoBackoff(), 1, (redis.ConnectionError,)),
-        # Connecting is TCP, and AUTH where there is a password, and nothing else: no HELLO, which
-        # RESP 3 needs and which switches on maintenance notifications, and no CLIENT SETINFO.
+        # A new connection sends only AUTH, and that only with a password. It sends no HELLO, which
+        # RESP 3 needs and which turns maintenance notifications on, and no CLIENT SETINFO.
         "protocol": 2,
         "driver_info": None,
     }
@@ -57,9 +58,9 @@ def connect_redis(
 
 
 class PasswordFile(CredentialProvider):
-    """The password that a file holds when a connection is made.
+    """Reads the password from a file at each connection.
 
-    It may come later than this process, and change.
+    The file may be made after this process starts, and may change.
     """
 
     def __init__(self, user: str, path: str) -> None:
@@ -67,7 +68,7 @@ class PasswordFile(CredentialProvider):
         self._path = path
 
     def get_credentials(self) -> tuple[str, str]:
-        """Raises `redis.ConnectionError`: without its password Redis cannot be had."""
+        """Raises `redis.ConnectionError` if the file has no password."""
         try:
             with open(self._path, encoding="ascii") as file:
                 password = file.read().strip()
@@ -94,8 +95,8 @@ def with_password_file(url: str, path: str) -> tuple[str, Mapping[str, Any]]:
 class _BoundedConnection(redis.Connection):
     """Connects within the connect timeout, the resolution of the name included.
 
-    `getaddrinfo()` knows no timeout, and the name of a container that is gone can take the
-    resolver many seconds. Only connecting pays for the other thread, commands do not.
+    `getaddrinfo()` has no timeout, and the name of a container that is gone can take many seconds
+    to resolve. So another thread connects. Commands do not need that thread.
     """
 
     def __init__(self, *, connector: Executor, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""The order replicas: a peer for each that believes only that replica, and asking all of them."""
+"""The order replicas: a peer for each, which accepts only that replica's answers; asking all."""
 
 from __future__ import annotations
 

@@ -16,12 +16,13 @@ Answer = TypeVar("Answer")
 class Backoff:
     """Pauses that double with each failure in a row, up to the longest.
 
-    Each is drawn at random, so that many callers do not come back at the same moment.
+    Each pause is random, so that many callers do not come back at the same moment.
 
     Args:
-        first_s: the pause after the first failure, at most.
+        first_s: the longest pause after the first failure.
         longest_s: no pause is longer.
-        at_least: the smallest part of a pause that is drawn, from 0 to 1. 1 draws nothing.
+        at_least: a random pause is at least this part of the full one, from 0 to 1. With 1, pauses
+            are not random.
     """
 
     first_s: float

@@ -1,4 +1,4 @@
-"""gRPC calls to a peer: it is found again, every call has a deadline, errors are of one family."""
+"""gRPC calls to a peer. It is found again after a restart, and every call has a deadline."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ _CHANNEL_OPTIONS = [
     ("grpc.min_reconnect_backoff_ms", 500),  # also the limit of one attempt to connect
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.dns_min_time_between_resolutions_ms", 500),
-    # A peer that is gone without a word (host lost, cable cut) keeps its connection otherwise.
+    # A peer can vanish silently (host lost, cable cut). Without pings its connection would stay.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 2_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # Repeats are the protocol's business, under request ids; gRPC makes none of its own.
+    # Our own code repeats calls, with request ids. gRPC must not.
     ("grpc.enable_retries", 0),
     ("grpc.enable_http_proxy", 0),
     # A channel made anew resolves and connects anew.
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
-# When calls have failed for so long, the channel is replaced. Between two replacements passes as
-# much at least. One attempt to connect takes no longer than this.
+# When calls have failed for so long, the channel is replaced. At least as much time passes between
+# two replacements. One attempt to connect takes no longer than this.
 _AWAY_S = 0.5
 # The same where no call is answered in time: a slow name server may need as much.
 _SILENT_S = 2.0
@@ -61,7 +61,7 @@ def open_channel(address: str) -> grpc.Channel:
 class Connection:
     """A channel of a peer, and since when its calls fail.
 
-    Calls in flight hold on to it. gRPC closes a channel that nobody holds any more.
+    Calls in flight keep a reference to it. gRPC closes a channel when the last reference is gone.
     """
 
     def __init__(self, address: str, make_stub: Callable[[grpc.Channel], Any]) -> None:
@@ -71,7 +71,7 @@ class Connection:
 
 
 class Peer:
-    """Another service, wherever its name leads now.
+    """Another service, found by its name.
 
     After a failed name resolution gRPC pauses. The pause grows to two minutes, and no option of a
     channel bounds it. Containers can also come back with each other's addresses, and a connection
@@ -136,7 +136,7 @@ class Peer:
         self._answered(connection)
 
     def is_serving(self, service: str, timeout_s: float) -> bool:
-        """Whether a server of this very service says, in time, that it serves."""
+        """Whether a server of this service, and of no other, says in time that it serves."""
         connection = self._connection
         check = health_pb2_grpc.HealthStub(connection.channel).Check
         try:
@@ -192,7 +192,7 @@ class Peer:
             patience_s = _AWAY_S
         elif isinstance(error, OutcomeUnknown):
             patience_s = _SILENT_S
-        else:  # it answered, whoever it is: an error names nobody
+        else:  # some server answered; an error does not say which
             connection.failing_since = None
             return error
         now = self._clock()

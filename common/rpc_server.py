@@ -20,7 +20,7 @@ from common.rpc_client import REQUEST_ID_KEY
 
 logger = logging.getLogger(__name__)
 
-# The health and reflection services answer by their own rules. None of ours streams requests.
+# The health and reflection services have their own errors. None of ours streams requests.
 _OUR_METHODS = "/bourse."
 
 # How long streams may go on when a server stops. A chunk of a pull takes less.
@@ -41,8 +41,8 @@ class Slots:
     """Keeps long calls from taking every thread of a server.
 
     Args:
-        limit: how many are taken at most.
-        refusal: the message for whoever finds none free.
+        limit: how many there are.
+        refusal: the message of the error when none is free.
     """
 
     def __init__(self, limit: int, refusal: str) -> None:
@@ -73,7 +73,7 @@ class _Wrapped(grpc.ServerInterceptor):
             return wrapped
         handler = continuation(details)
         if handler is None:
-            return None  # and nothing is kept: a caller can make up any number of methods
+            return None  # nothing is stored: a caller can invent any number of methods
         for wrap in self._wraps:
             handler = wrap(details.method, handler)
         self._wrapped[details.method] = handler
@@ -81,7 +81,7 @@ class _Wrapped(grpc.ServerInterceptor):
 
 
 def _bounding_reflection() -> Callable[[str, Any], Any]:
-    """Bounds the reflection streams: each keeps a thread for as long as its caller likes."""
+    """Bounds the reflection streams: each keeps a thread until its caller ends it."""
     slots = Slots(_REFLECTION_STREAMS, "too many reflection streams at once")
 
     def wrap(method: str, handler: Any) -> Any:
@@ -101,7 +101,7 @@ def _bounding_reflection() -> Callable[[str, Any], Any]:
 
 
 class _OpenStreams:
-    """Knows the streams of answers, so that no reader of one holds up a stop."""
+    """Knows the streams of answers, so that it can end them when the server stops."""
 
     def __init__(self) -> None:
         self._open: set[grpc.ServicerContext] = set()
@@ -121,7 +121,7 @@ class _OpenStreams:
             context.cancel()
 
     def _noting(self, handler: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(handler)  # what grpc reads off the handler of `Watch` must not be lost
+        @wraps(handler)  # grpc reads attributes of the handler of `Watch`
         def noting(request: Any, context: grpc.ServicerContext, *more: Any) -> Any:
             with self._changing:
                 self._open.add(context)
@@ -137,7 +137,7 @@ class _OpenStreams:
 
 
 def _guarded(method: str, handler: Any) -> Any:
-    """Runs a handler under the caller's request id and turns what it raises into a status."""
+    """Runs a handler with the caller's request id, and turns its exceptions into a status."""
     if not method.startswith(_OUR_METHODS):
         return handler
     if handler.response_streaming:
@@ -237,8 +237,8 @@ class RpcServer:
     def stop(self, grace_s: float) -> None:
         """Refuses new calls, lets those in flight finish for at most `grace_s`, then returns.
 
-        Streams get only the first moment of it: some never end by themselves, and their readers
-        go on at another server.
+        Streams get only the first second of it: some never end by themselves, and their readers
+        can continue at another server.
         """
         self._health.enter_graceful_shutdown()
         stopped = self._server.stop(grace_s)

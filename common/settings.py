@@ -64,7 +64,7 @@ def _check_redis_url(value: Any) -> Any:
 
 
 def _wrong_in_redis_url(text: str) -> str:
-    """Empty if nothing is. No part of the text is in it: any part can be of the password."""
+    """What is wrong, or an empty string. It quotes nothing: any part can belong to the password."""
     try:
         parts = urlsplit(text)
         # Reading the port checks it.
@@ -77,7 +77,7 @@ def _wrong_in_redis_url(text: str) -> str:
         "it begins with neither redis:// nor rediss:// nor unix://": (
             parts.scheme not in ("redis", "rediss", "unix")
         ),
-        # A query could undo the timeouts that keep answers in time.
+        # A query could change the timeouts.
         "it may have no query (?…) and no #; a password writes them as %3F and %23": bool(
             parts.query or parts.fragment
         ),
@@ -89,7 +89,7 @@ def _wrong_in_redis_url(text: str) -> str:
 
 
 Address = Annotated[str, BeforeValidator(_check_address)]
-# It may hold a password, so it is not for showing: see `_is_secret`.
+# It may have a password, so it is never shown: see `_is_secret`.
 RedisUrl = Annotated[str, BeforeValidator(_check_redis_url), Field(repr=False)]
 Replicas = Annotated[dict[int, str], NoDecode, BeforeValidator(_parse_replicas)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
@@ -103,7 +103,7 @@ DEFAULT_REPLICAS: Mapping[int, str] = {
 
 
 class ServiceSettings(BaseSettings):
-    """What every service is set by. The variable's name is the field's, in capitals."""
+    """The settings of every service. The variable's name is the field's, in capitals."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
@@ -142,9 +142,9 @@ def load_settings(kind: type[AnySettings], service: str) -> AnySettings:
 
 
 def _unset_empty(kind: type[ServiceSettings]) -> None:
-    """A setting that is empty has its default.
+    """Removes empty variables, so that these settings have their defaults.
 
-    The variable goes, because gunicorn reads WEB_CONCURRENCY too, and fails if it is empty.
+    gunicorn reads WEB_CONCURRENCY itself, and fails if it is empty.
     """
     for variable in [name for name, value in os.environ.items() if not value]:
         if variable.lower() in kind.model_fields:
@@ -161,7 +161,7 @@ def describe(error: ValidationError, kind: type[ServiceSettings]) -> str:
 
 def _describe_one(detail: ErrorDetails, kind: type[ServiceSettings]) -> str:
     message = detail["msg"].removeprefix("Value error, ")
-    if not detail["loc"]:  # of several settings together: the input is all of them
+    if not detail["loc"]:  # several settings together are wrong: the input is all of them
         return f"settings: {message}"
     name = str(detail["loc"][0])
     if detail["type"] == "missing":  # here, too, the input is all settings
@@ -171,5 +171,5 @@ def _describe_one(detail: ErrorDetails, kind: type[ServiceSettings]) -> str:
 
 
 def _is_secret(name: str, kind: type[ServiceSettings]) -> bool:
-    """What is no part of the settings' own `repr` is shown nowhere else either."""
+    """A setting that is not in the settings' own `repr` is never shown."""
     return not kind.model_fields[name].repr

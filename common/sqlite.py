@@ -9,10 +9,10 @@ from typing import Literal
 
 from common.errors import Damaged, Unavailable
 
-# The first version with STRICT tables. An older one takes ours for damaged.
+# The first version with STRICT tables. An older one calls our databases damaged.
 NEEDED_VERSION = (3, 37, 0)
 
-# A write-ahead log that readers made longer is cut to this when it is begun anew.
+# Readers can make a write-ahead log grow. It is cut to this when SQLite starts it anew.
 LOG_LIMIT_BYTES = 8 * 2**20
 
 # Each database has one writing process. Only SQLite's own recovery and checkpoints make one wait.
@@ -20,7 +20,7 @@ WAIT_S = 1.0
 
 _FULL_BELOW_BYTES = 1 << 20
 
-# Everything else is trouble that can pass. A file is given up only where SQLite says it is wrong.
+# All other errors can pass. A file counts as damaged only when SQLite says so.
 _DAMAGE = frozenset(
     (
         sqlite3.SQLITE_CORRUPT,
@@ -39,7 +39,7 @@ class TooOld(Unavailable):
 def open_to_write(path: Path, synchronous: Literal["FULL", "NORMAL"]) -> sqlite3.Connection:
     """Opens a database with a write-ahead log; makes it when missing.
 
-    Transactions begin where the code says so. Threads may share the connection, one at a time.
+    Transactions begin only where our code begins them. Threads may share it, one at a time.
 
     Args:
         synchronous: FULL flushes each commit to the disk. NORMAL may lose the last ones in a
@@ -64,7 +64,7 @@ def open_to_write(path: Path, synchronous: Literal["FULL", "NORMAL"]) -> sqlite3
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
-    """Opens a database that this connection cannot change, nor move its write-ahead log into it.
+    """Opens a database to read. The connection cannot change it, and makes no checkpoint.
 
     Raises:
         TooOld
@@ -74,12 +74,12 @@ def open_to_read(path: Path) -> sqlite3.Connection:
 
 
 def open_to_build(path: Path, cache_kib: int) -> sqlite3.Connection:
-    """Opens a database that is thrown away as a whole if building it breaks off.
+    """Opens a new database to fill it. If that fails, the whole file is deleted.
 
     Nothing is flushed, and nothing can be rolled back.
 
     Args:
-        cache_kib: how much of it to hold in memory: request ids go all over their index.
+        cache_kib: how much of it to keep in memory: request ids are written all over their index.
 
     Raises:
         TooOld
@@ -104,16 +104,16 @@ def _open(uri: str) -> sqlite3.Connection:
 
 
 def meaning(error: sqlite3.Error) -> type[Unavailable] | type[Damaged] | None:
-    """What the caller is to be told.
+    """The error to raise for it.
 
     Returns:
-        Unavailable: the disk fails, is full or is busy. Nothing is said of the data on it.
-        Damaged: what is in the file is wrong.
+        Unavailable: the disk fails, is full or is busy. The data may be fine.
+        Damaged: the file's content is wrong.
         None: a defect of ours, such as a broken constraint or a misuse.
     """
     if isinstance(error, _DEFECTS):
         return None
-    # Python's own errors have no code: they are about values that it cannot decode.
+    # Python's own errors have no code. They mean that it cannot decode a value.
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
     return Damaged if code in _DAMAGE else Unavailable
 

@@ -1,4 +1,4 @@
-"""Trades and orders as they travel: to and from the messages of `proto/bourse.proto`."""
+"""Converts trades and orders to and from the messages of `proto/bourse.proto`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from common.domain import BUY, SELL, Order, Trade
 from proto import bourse_pb2
 
-# Looked up for every row that travels: the generated enum's own methods take three times as long.
+# Used for every row in a message: the generated enum's own methods take three times as long.
 TYPE_NUMBERS = {BUY: bourse_pb2.BUY, SELL: bourse_pb2.SELL}
 TYPE_NAMES: dict[int, str] = {number: name for name, number in TYPE_NUMBERS.items()}
 
