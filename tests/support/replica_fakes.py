@@ -165,7 +165,7 @@ class FakeReplica(bourse_pb2_grpc.OrderServiceServicer):
         return answer
 
     def _set_leader(self, request: Any) -> Any:
-        """Takes office, or hears of it, unless it knows of one as new."""
+        """Takes this leader, itself or another, unless it knows one of a newer epoch."""
         if request.epoch > self.epoch:
             self.says(request.leader_id, request.epoch)
         return bourse_pb2.SetLeaderResponse(

@@ -12,7 +12,7 @@ SHORT_S = 0.5
 
 
 class Catalog:
-    """What an election asks of it when no candidate could take office."""
+    """What an election asks of it when no candidate could become leader."""
 
     def __init__(self) -> None:
         self.is_up = True
@@ -30,7 +30,7 @@ def impatient(
     return Election(replicas.peers, probe_timeout_s, candidate_timeout_s, lambda: True, Clock())
 
 
-def office(leadership: Leadership) -> tuple[int, int]:
+def leader_and_epoch(leadership: Leadership) -> tuple[int, int]:
     return leadership.peer.replica_id, leadership.epoch
 
 
@@ -39,7 +39,7 @@ def leadership(replicas: Replicas, replica_id: int, epoch: int) -> Leadership:
 
 
 def asked_to_lead(replicas: Replicas) -> dict[int, list[int]]:
-    """The epochs with which each replica was asked to take office itself."""
+    """The epochs with which each replica was asked to lead itself."""
     requests = replicas.seen("SetLeader")
     own = {
         replica_id: [one.epoch for one in seen if one.leader_id == replica_id]

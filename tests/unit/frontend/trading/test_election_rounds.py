@@ -22,7 +22,7 @@ from tests.unit.frontend.trading.election_calls import (
     Catalog,
     asked_to_lead,
     impatient,
-    office,
+    leader_and_epoch,
 )
 
 
@@ -54,7 +54,7 @@ def election(replicas: Replicas, catalog: Catalog, clock: Clock) -> Election:
 
 @pytest.fixture
 def outage(replicas: Replicas, catalog: Catalog) -> Catalog:
-    """Nobody can take office, for the catalog cannot be reached."""
+    """No replica can lead: the catalog cannot be reached."""
     catalog.is_up = False
     for replica in replicas:
         replica.always("SetLeader", fails(Unavailable("cannot reach the catalog")))
@@ -120,7 +120,7 @@ def test_the_end_of_an_outage_is_noticed(
     if leads_already:
         replicas[2].leads(7)
     clock.pass_by(0.6)
-    assert office(election.find(None, LONG_S)) == ((2, 7) if leads_already else (3, 1))
+    assert leader_and_epoch(election.find(None, LONG_S)) == ((2, 7) if leads_already else (3, 1))
 
 
 def test_the_next_outage_has_a_date_of_its_own(
@@ -214,7 +214,7 @@ def test_the_error_of_a_round_reaches_all_and_the_next_starts_afresh(
     errors = [one.exception(PATIENCE_S) for one in looking]
     assert all(isinstance(error, Unavailable) for error in errors)
     assert election._current is None
-    assert office(election.find(None, LONG_S)) == (3, 1)
+    assert leader_and_epoch(election.find(None, LONG_S)) == (3, 1)
 
 
 @pytest.mark.parametrize("outcome", ["found", "failed"])
@@ -282,7 +282,7 @@ def test_workers_that_elect_at_once_agree(replicas: Replicas) -> None:
 
     def look(worker: Election) -> tuple[int, int]:
         everybody.wait(PATIENCE_S)
-        return office(worker.find(None, LONG_S))
+        return leader_and_epoch(worker.find(None, LONG_S))
 
     with ThreadPoolExecutor(len(workers)) as executor:
         found = list(executor.map(look, workers))
@@ -299,4 +299,4 @@ def test_what_is_no_error_of_the_family_ends_a_round_too(
     with pytest.raises(ZeroDivisionError):
         election.find(None, LONG_S)
     monkeypatch.undo()
-    assert office(election.find(None, LONG_S)) == (3, 1)
+    assert leader_and_epoch(election.find(None, LONG_S)) == (3, 1)

@@ -167,7 +167,7 @@ def test_what_is_undecided_is_sent_again(
 def test_the_next_leader_gets_it_under_the_same_request_id(
     replicas: Replicas, client: LeaderClient, kind: type[BourseError]
 ) -> None:
-    def lose_office(_call: Call) -> Any:
+    def step_down(_call: Call) -> Any:
         replicas[3].says(0, 1)
         replicas[3].always("SetLeader", fails(Unavailable("cannot reach the catalog")))
         replicas[2].will("TradeBatch", lose_it_too)
@@ -178,7 +178,7 @@ def test_the_next_leader_gets_it_under_the_same_request_id(
         replicas[1].leads(3)
         raise kind
 
-    replicas[3].will("TradeBatch", lose_office)
+    replicas[3].will("TradeBatch", step_down)
     assert decide(client) == DONE
     copies = [request for seen in replicas.seen("TradeBatch").values() for request in seen]
     assert trades(replicas) == {3: 1, 2: 1, 1: 1}
@@ -337,7 +337,7 @@ def test_threads_share_the_finding_of_the_next_leader(
 
 
 def test_a_leader_that_is_slow_and_still_leads_is_waited_for(replicas: Replicas) -> None:
-    """It gets no second copy to decide, and nobody is asked to take its office."""
+    """It gets no second copy to decide, and no other replica is asked to lead."""
     client = impatient(replicas)
     replicas[3].will("TradeBatch", replicas[3].silent)
     with ThreadPoolExecutor(1) as executor:
@@ -362,7 +362,7 @@ def test_who_waits_behind_a_slow_leader_learns_of_the_next(replicas: Replicas) -
     assert replicas.seen("SetLeader") == {}
 
 
-def test_an_office_taken_again_does_not_wait_for_a_call_of_the_one_before(
+def test_a_leader_elected_again_does_not_wait_for_a_call_of_its_epoch_before(
     replicas: Replicas,
 ) -> None:
     client = impatient(replicas)

@@ -237,7 +237,7 @@ def test_a_trade_that_another_replica_took_in_may_have_been_executed(
 
 @pytest.fixture
 def outage(replicas: Replicas, catalog: Catalog) -> Catalog:
-    """Nobody can take office, for the catalog cannot be reached."""
+    """No replica can lead: the catalog cannot be reached."""
     catalog.is_up = False
     for replica in replicas:
         replica.says(0, 1)
