@@ -149,6 +149,7 @@ def test_the_edge_comes_back_when_it_crashes(stack: Stack) -> None:
     assert seen.errors  # in flight when it crashed, and refused until it was back
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mechanism", ["the edge's repeat", "the edge's key"])
 def test_the_mechanism_is_needed(mechanism: str, tmp_path: Path) -> None:
     config = tmp_path / "haproxy.cfg"

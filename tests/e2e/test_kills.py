@@ -1,4 +1,7 @@
-"""Containers killed and paused under sessions that verify every answer: nobody notices."""
+"""Containers killed and paused under sessions that verify every answer: nobody notices.
+
+The slow ones do in containers what tests/integration/test_faults.py does with processes.
+"""
 
 from __future__ import annotations
 
@@ -76,6 +79,7 @@ def test_the_leader_then_the_next_are_killed(stack: Stack) -> None:
     digests(stack)
 
 
+@pytest.mark.slow
 def test_two_replicas_are_killed(stack: Stack) -> None:
     first_trade(stack)
 
@@ -91,6 +95,7 @@ def test_two_replicas_are_killed(stack: Stack) -> None:
     digests(stack)
 
 
+@pytest.mark.slow
 def test_the_leader_is_paused(stack: Stack) -> None:
     first_trade(stack)
     victim = leader(stack)
@@ -106,6 +111,7 @@ def test_the_leader_is_paused(stack: Stack) -> None:
     digests(stack)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["kill", "pause"])
 def test_redis_fails(stack: Stack, fault: str) -> None:
     def disturb() -> None:
@@ -116,6 +122,7 @@ def test_redis_fails(stack: Stack, fault: str) -> None:
     session(stack, disturb)
 
 
+@pytest.mark.slow
 def test_everything_is_killed_and_comes_back(stack: Stack) -> None:
     key = {"Idempotency-Key": str(uuid.uuid4())}
     trade = {"name": "stock4", "quantity": 3, "type": "SELL"}

@@ -190,6 +190,7 @@ def test_nobody_holds_up_a_stop(stack: Stack, service: str) -> None:
     assert_stopped_in_good_order(stack, service, since_s)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", SERVICES)
 def test_ctrl_c_is_a_stop(stack: Stack, service: str) -> None:
     since_s = time.time()

@@ -1,4 +1,7 @@
-"""The README's tour, pasted line by line into a fresh stack, gives what is printed there."""
+"""The README's tour, pasted line by line into a fresh stack, gives what is printed there.
+
+It runs before every other test of the stack: tests/conftest.py.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,6 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
-
-import pytest
 
 from stack.parts import ROOT
 from tests.e2e.stack import Stack
@@ -24,21 +25,11 @@ def tour() -> Iterator[tuple[str, str]]:
             yield command, printed
 
 
-@pytest.fixture(scope="module")
-def fresh_stack() -> Iterator[Stack]:
-    stack = Stack()
-    try:
-        stack.up()
-        yield stack
-    finally:
-        stack.down()
-
-
-def test_the_tour_gives_what_it_prints(fresh_stack: Stack) -> None:
+def test_the_tour_gives_what_it_prints(stack: Stack) -> None:
     steps = list(tour())
     assert len(steps) >= 9
     for command, printed in steps:
         assert f"localhost:{PORT}" in command
-        words = shlex.split(command.replace(f"localhost:{PORT}", f"127.0.0.1:{fresh_stack.port}"))
+        words = shlex.split(command.replace(f"localhost:{PORT}", f"127.0.0.1:{stack.port}"))
         done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=True)
         assert done.stdout == printed, command

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
+import pytest
+
 from tests.e2e.stack import Stack
 
 SLOW_CLIENTS = 300
@@ -141,6 +143,7 @@ def trade_s(stack: Stack, found: list[tuple[int, float, dict[str, str]]]) -> Non
     found.append((status, time.monotonic() - began_s, headers))
 
 
+@pytest.mark.slow
 def test_more_than_can_be_served_is_answered_in_time() -> None:
     """A short queue at the edge, then 503: nobody waits for longer than every request may take."""
     stack = Stack({"WEB_THREADS": "4"})
