@@ -6,7 +6,7 @@ STUBS := bourse_pb2.py bourse_pb2.pyi bourse_pb2_grpc.py bourse_pb2_grpc.pyi
 # Processes that run tests. Most tests wait more than they compute.
 JOBS := 3
 
-# The environment is always .venv, of a Python that this machine has.
+# The environment is always .venv, with a Python that this machine already has.
 export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
 
@@ -34,13 +34,13 @@ local: venv ## start everything as processes of this machine, without containers
 test: venv ## run the tests, SLOW=1 the longest too; ARGS="-k name" goes to pytest
 	$(BIN)/python -m pytest -n $(JOBS) $(if $(SLOW),,-m "not slow") $(ARGS)
 
-faults: venv ## break the running stack for two minutes and judge its promises; ARGS="--seed 7"
+faults: venv ## break the running stack for two minutes and check its promises; ARGS="--seed 7"
 	$(BIN)/python -m faults run $(ARGS)
 
-bench: venv ## measure every request beside its floor; ARGS="--only trade --rounds 2"
+bench: venv ## measure each kind of request, and the least that it could cost; ARGS="--only trade --rounds 2"
 	$(BIN)/python -m bench requests $(ARGS)
 
-scale: venv ## measure what becomes of it as it grows; ARGS="--only workers"
+scale: venv ## measure with more orders, stocks, replicas, workers; ARGS="--only workers"
 	$(BIN)/python -m bench scale $(ARGS)
 
 failover: venv ## measure how long trades wait when the leader dies; ARGS="--kills 5"
@@ -60,11 +60,11 @@ proto-check: venv ## fail if the stubs are not those that proto/bourse.proto gen
 		diff -u "proto/$$stub" "$$fresh/proto/$$stub" || { echo "stale: run make proto" >&2; exit 1; }; \
 	done
 
-# In an environment of its own: what it needs is no part of uv.lock, and is held by its date.
+# It has an environment of its own: its packages are not in uv.lock; the date fixes their versions.
 checkov: ## look for weak settings in terraform/
 	@stack/uv.sh tool run --exclude-newer 2026-11-20 --from checkov==3.3.30 checkov \
 		--directory terraform --framework terraform --skip-download --compact --quiet $(ARGS)
 
-# Every start of a target checks the environment against uv.lock; nothing to do takes milliseconds.
+# Every target first compares the environment with uv.lock. If nothing changed, it takes milliseconds.
 venv: ## make the Python environment in .venv as uv.lock has it
 	@stack/uv.sh sync --frozen --group dev

@@ -17,7 +17,7 @@ class Breakage:
 
     strike: Callable[[str], str | None]
     heal: Callable[[str], None]
-    impairs: bool = True  # what it hits does not count as living
+    impairs: bool = True  # the parts that it hits do not count as living
 
 
 def breakages(containers: Containers, network: Network) -> dict[str, Breakage]:
@@ -41,7 +41,7 @@ def breakages(containers: Containers, network: Network) -> dict[str, Breakage]:
         return network.lose(service, _LOST_SHARE)
 
     def stays(_service: str) -> None:
-        """It was over as soon as it was done."""
+        """There is nothing to heal: the fault is over at once."""
 
     return {
         "kill": Breakage(containers.kill, containers.start),

@@ -1,4 +1,4 @@
-"""The command line: reads the arguments, puts the parts together, tells how it ended."""
+"""The command line: reads the arguments, builds the parts, says how the run ended."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _again(arguments: argparse.Namespace) -> str:
-    """The command that plays the same faults under the same load again."""
+    """The command that repeats the same faults under the same load."""
     words = [".venv/bin/python", "-m", "faults", "run", "--seed", str(arguments.seed)]
     for fault in arguments.fault:
         words += ["--fault", fault]

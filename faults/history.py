@@ -22,12 +22,12 @@ FORMAT = 2
 
 
 class BadHistory(Exception):
-    """The file is no history; the message says where and why."""
+    """The file is not a history. The message says where and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How a run began: what was asked of it, and what the catalog held while nobody traded."""
+    """How a run began: its settings, and the catalog's content before anybody traded."""
 
     at_ns: int
     url: str
@@ -67,7 +67,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What came of a call, whether an answer or not. `status` None: no whole HTTP answer came.
+    """How a call ended. `status` is None if no complete HTTP answer came.
 
     `sent` is False only if the request certainly never left. Of a 200: `number` for a trade;
     `quantity` for a lookup; `order` (number, name, type, quantity) for an order lookup.

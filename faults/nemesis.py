@@ -1,4 +1,4 @@
-"""Carries a schedule of faults out, writes down what was broken when, and heals it."""
+"""Carries out a schedule of faults, records what was broken when, and heals it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from stack.observations import Observation, Position, in_sync, leader_of
 from stack.parts import ORDER_SERVICES, StackError
 from stack.waiting import in_parallel
 
-# What is healed serves again within this, or the run says that it did not.
+# A healed part must serve again within this time. If it does not, the run reports it.
 _RECOVERED_WITHIN_S = 60.0
-# The frontends' workers each reconnect in their own time, half a second at the most: what they
-# all need serves again when it was found ready, over new connections, for this long.
+# Each frontend's worker reconnects within half a second, but not all at the same time. A part that
+# they all need counts as serving when it was ready for this long, over new connections.
 _READY_FOR_S = 1.0
 # The edge learns of a frontend that is back from the engine's name server, and then checks it.
 _KNOWN_AFTER_S = 3.0
 _ANSWERS_FOR_ITSELF = frozenset({*ORDER_SERVICES, "redis"})
-# A paused leader waits so long for another to commit.
+# A paused leader stays paused until another one commits, at most for this long.
 _SUCCESSOR_WITHIN_S = 15.0
 _POLL_S = 0.1
 
@@ -39,7 +39,7 @@ class Eyes:
     is_running: Callable[[str], bool]  # a container, and not paused
     passes_its_check: Callable[[str], bool]  # a frontend's own container
     pings: Callable[[str], bool]  # redis
-    # Gives what sends trades to a leader that stands still, which nobody sends to another one.
+    # Gives functions that send trades to a paused leader. Nobody sends these trades to another one.
     orphans: Callable[[str], AbstractContextManager[Callable[[], None]]]
 
 
@@ -77,13 +77,13 @@ class Nemesis:
         self._giving_up = threading.Event()
 
     def give_up(self) -> None:
-        """What is healed is not waited for any more."""
+        """From now on it does not wait for healed parts to recover."""
         self._giving_up.set()
 
     def run(self, strikes: Sequence[Strike], stopping: threading.Event) -> tuple[str, ...]:
-        """Each strike in its time, in a thread of its own; returns when all is healed.
+        """Runs each strike at its time, in a thread of its own. Returns when all is healed.
 
-        `stopping` ends it early. What it could not do is returned, in words.
+        `stopping` ends it early. Returns what it could not do, in words.
         """
         began_s = time.monotonic()
         threads: list[threading.Thread] = []
@@ -162,7 +162,7 @@ class Nemesis:
     def _orphans(
         self, fault: Fault, before: Observation | None, closing: ExitStack
     ) -> Callable[[], None]:
-        """What sends a leader that will stand still the trades that it has when it wakes up."""
+        """Functions that send trades to a paused leader. It has them when it wakes up."""
         leader = leader_of(before)
         if fault.fault == "pause" and leader is not None and leader in fault.hits:
             try:
@@ -181,7 +181,7 @@ class Nemesis:
     def _await_successor(
         self, hits: tuple[str, ...], before: Observation | None, stopping: threading.Event
     ) -> str:
-        """A zombie is one only if the others went on: until another leader has committed."""
+        """Waits until another leader has committed. Before that, a paused leader is not deposed."""
         leader = leader_of(before)
         if before is None or leader not in hits or not set(ORDER_SERVICES) - set(hits):
             return ""
@@ -195,7 +195,7 @@ class Nemesis:
         return "no other leader committed meanwhile"
 
     def _await_recovery(self, hits: tuple[str, ...]) -> str:
-        """What has not recovered in time, in words; empty if everything has."""
+        """The parts that have not recovered in time, in words. Empty if all have."""
         since_ns = self._clock()
         give_up_at = time.monotonic() + _RECOVERED_WITHIN_S
         served_since: dict[str, float] = {}
@@ -219,7 +219,7 @@ class Nemesis:
     def _serves(self, service: str, since_ns: int) -> bool:
         if service in ORDER_SERVICES:
             seen = self._eyes.observe()
-            # What was seen before it was healed may tell of the time before it was broken.
+            # An observation from before the healing can be older than the fault.
             return seen is not None and seen.at_ns > since_ns and in_sync(seen, service)
         if not self._eyes.is_running(service):
             return False
@@ -241,14 +241,14 @@ class Nemesis:
 
 
 def _steady_s(service: str) -> float:
-    """How long it must be seen to serve until it counts as recovered."""
+    """How long a part must serve before it counts as recovered."""
     if service in _ANSWERS_FOR_ITSELF:
         return 0.0
     return _KNOWN_AFTER_S if service.startswith("frontend") else _READY_FOR_S
 
 
 def _struck(breakage: Breakage, hits: Sequence[str]) -> str:
-    """All at one time; returns what the strikes said. Raises StackError when all have ended."""
+    """Strikes all at the same time; returns what they said. Raises StackError at the end."""
     details: set[str] = set()
 
     def strike(service: str) -> None:
@@ -269,7 +269,7 @@ def _committed_since(seen: Observation, old: Position) -> bool:
 def heal_all(
     actions: Sequence[tuple[str, Callable[[], None]]], progress: Callable[[str], None]
 ) -> tuple[str, ...]:
-    """Does each, whatever becomes of the others; returns what failed, in words."""
+    """Does each action, even if others fail. Returns what failed, in words."""
     problems: list[str] = []
     for what, action in actions:
         try:

@@ -1,4 +1,4 @@
-"""Sends requests exactly once each, and records when each was sent and what came of it."""
+"""Sends each request exactly once, and records when it was sent and how it ended."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from faults.history import Call, Completion
 
 @dataclass(slots=True)
 class Trade:
-    key: str | None  # None: it is sent once, whatever comes of it
+    key: str | None  # None: it is sent only once
     name: str
     type: str
     quantity: int

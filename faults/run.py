@@ -29,7 +29,7 @@ from stack.waiting import wait_for
 
 _READY_WITHIN_S = 90.0
 _PROBE_TIMEOUT_S = 10.0
-# A strike under way when a run is given up ends within this: a stop takes the longest.
+# When a run is given up, a strike that has begun ends within this time. A stop takes longest.
 _LAST_STRIKE_WITHIN_S = 30.0
 # Sent to each leader that is paused; numbered downwards, out of the way of the clients' calls.
 _ORPHANS = 8
@@ -60,13 +60,13 @@ def run(
     progress: Progress,
     interrupts: Interrupts,
 ) -> Path:
-    """The history, with everything in it; the stack is up, and healed when it returns.
+    """Runs once, and returns the complete history. The stack is healed when it returns.
 
-    The first interrupt under load ends it early, the second gives up at once.
+    During the load, the first interrupt ends the run early. The second one gives it up at once.
 
     Raises:
-        RunFailed, StackError, OSError: it could not be made.
-        KeyboardInterrupt: it was given up, with everything healed.
+        RunFailed, StackError, OSError: the run could not be made.
+        KeyboardInterrupt: the run was given up, and everything is healed.
     """
     network = Network(engine, containers)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
@@ -76,7 +76,7 @@ def run(
     with ExitStack() as closing:
         closing.callback(heal, containers, network, progress.say)
         closing.callback(interrupts.not_any_more)
-        heal(containers, network, progress.say)  # of what an earlier run may have left
+        heal(containers, network, progress.say)  # an earlier run may have left something broken
         network.build()
         probe = _Probe(containers)
         probe.wait_ready(_READY_WITHIN_S)
@@ -89,7 +89,7 @@ def run(
 
 
 def heal(containers: Containers, network: Network, say: Callable[[str], None]) -> tuple[str, ...]:
-    """Everything of the stack runs, on its network; no helper is left. Returns what failed."""
+    """Starts and connects every part of the stack, and removes helpers. Returns what failed."""
     actions: list[tuple[str, Callable[[], None]]] = [("helpers", containers.remove_helpers)]
     for service in containers.parts():
         actions.append((f"resuming {service}", lambda s=service: containers.unpause(s)))  # type: ignore[misc]
@@ -206,7 +206,7 @@ class _Session:
         try:
             workload.run(over, self._watch(workload))
         finally:
-            # Whatever ended the load: nothing may be struck behind the back of what heals.
+            # However the load ended, no strike may follow the healing.
             if not over.is_set():
                 stopping.set()
                 nemesis.give_up()
@@ -227,7 +227,7 @@ class _Session:
 def _orphans(
     observer: Observer, service: str, opening: Run, write: Callable[[Record], None]
 ) -> Iterator[Callable[[], None]]:
-    """Yields what sends a replica trades that nobody waits for, and that go nowhere else."""
+    """Yields functions that send a replica trades that nobody waits for or sends elsewhere."""
     name = min(opening.quantities)
     tag = secrets.token_hex(4)
     keys = [f"orphan-{service}-{tag}-{number}" for number in range(_ORPHANS)]

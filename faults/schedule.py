@@ -1,4 +1,4 @@
-"""What is to be struck when: by hand, or at random from a seed."""
+"""Which fault strikes which part at what time: as given, or at random from a seed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stack.parts import ORDER_SERVICES
 _REPLICAS = ("leader", "follower", *ORDER_SERVICES, "two")
 _NUMBERED = "frontend-N"  # the Nth of them
 _EVERYTHING = (*_REPLICAS, "catalog", "redis", "frontend", _NUMBERED, "edge", "all")
-# What can be struck how. The first target is the one meant if none is named.
+# The targets of each fault. The first one is the default.
 TARGETS = {
     "kill": _EVERYTHING,
     "stop": _EVERYTHING,
@@ -39,7 +39,7 @@ MEANINGS = {
     "rolling": "each container of the target is restarted, one after the other",
 }
 
-# The leader's death is what the most rests on.
+# The leader is struck most often: most of the protocol is about its death.
 _MIX = (
     ("kill:leader", 4),
     ("pause:leader", 4),
@@ -80,12 +80,12 @@ _MIX = (
     ("rolling:frontends", 1),
     ("rolling:replicas", 1),
 )
-# How long it stays broken. A second is about what the detection of a silent peer takes.
+# How long a part stays broken. It takes about a second to find out that a peer is silent.
 _LASTS_S = (1.0, 2.0, 3.0, 5.0, 8.0)
 _GAPS_S = (0.0, 2.0, 4.0, 6.0)
 _FIRST_AT_S = 3.0
 _ROLLING_LASTS_S = 30.0
-# So that there is room to heal, and something to be seen afterwards.
+# This leaves time to heal, and to see how the service goes on.
 _QUIET_AT_END_S = 12.0
 
 

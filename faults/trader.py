@@ -1,4 +1,4 @@
-"""One client of the load: what it asks for next, and what it makes of the answers."""
+"""One client of the load: chooses its next request, and judges the answers."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from faults.recorder import Recorder, Trade
 # Two stocks get most of it, so that trades and lookups meet.
 _HOT_STOCKS = 2
 _HOT_SHARE = 0.7
-# Of a stock's quantity at first: a random walk in such steps often runs it down to refusals.
+# A trade is at most this part of the stock's first quantity. Such steps often lead to refusals.
 _LARGEST_PART = 8
 _MOST_QUANTITY = 1_000_000
 _TOO_MUCH = 1_000_000_000
 
-# What it remembers of decided trades, for repeats: soon ones and late ones.
+# How many decided trades it remembers, to repeat them soon or late.
 _REMEMBERED = 200
 # With so many outcomes unknown it begins no new trade.
 _MOST_UNKNOWN = 16
-# Of the repeats: of a trade that another client is sending right now.
+# The share of the repeats that repeat a trade which another client is sending at that moment.
 _RACING_SHARE = 0.3
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
-# Nobody was there to send anything to: not to spin meanwhile.
+# The pause when no connection could be made.
 _NOBODY_PAUSE_S = 0.1
 
 _DECISIONS = (HTTPStatus.OK, HTTPStatus.NOT_FOUND)
@@ -119,7 +119,7 @@ class Trader(ABC):
         while not stopping.wait(max(0.0, next_s - time.monotonic())):
             if self._next().sent is False:
                 stopping.wait(_NOBODY_PAUSE_S)
-            # Who falls behind goes on from there: no burst to make up for it.
+            # A client that falls behind makes no burst to catch up.
             next_s = max(next_s + self._settings.interval_s, time.monotonic())
 
     @abstractmethod
@@ -158,7 +158,7 @@ class KeylessTrader(Trader):
     """Sends no keys and never repeats: a client that has never heard of them."""
 
     def settle(self, give_up_at_s: float) -> None:
-        """What it was not told, it will never know."""
+        """Does nothing: without a key it cannot ask for an outcome again."""
 
     def _next(self) -> Completion:
         dice = self._chance.random()
@@ -174,7 +174,7 @@ class KeylessTrader(Trader):
 
 
 class KeyedTrader(Trader):
-    """Repeats too: an unknown outcome under its key until it is known, a known one now and then."""
+    """Also repeats: a trade of unknown outcome until it is known, and now and then a known one."""
 
     def __init__(
         self,
@@ -213,9 +213,10 @@ class KeyedTrader(Trader):
         return self._recorder.lookup(self._a_stock(), "run")
 
     def _to_repeat(self) -> Trade | None:
-        """A decided trade. A refused one is the more telling: its stock may have come back.
+        """A decided trade, half of the time a refused one: its stock may have enough volume now, so
+        a wrong service would execute the repeat.
 
-        Now and then one that another client is sending at this moment: the two race.
+        Now and then it is a trade that another client is sending at this moment, so the two race.
         """
         if self._chance.random() < _RACING_SHARE:
             racing = self._shared.trade_under_way(self._chance)
@@ -243,7 +244,7 @@ class KeyedTrader(Trader):
         trade.is_decided, trade.attempts = True, 0
 
     def _doubt(self, trade: Trade) -> None:
-        """A repeat of what was decided is in doubt as well: it, too, has its answer to get."""
+        """Remembers to repeat it. A repeat of a decided trade can be in doubt too."""
         if trade in self._in_doubt:
             return
         pause_s = min(_FIRST_PAUSE_S * 2.0 ** min(trade.attempts, 10), _LONGEST_PAUSE_S)

@@ -1,5 +1,5 @@
 """The promises, one check each, judged from the history alone.
 
-Order numbers give the order of the commits, so nothing has to be searched for: every check is
-exact, and takes time in proportion to the history (and to its logarithm, where it sorts).
+The order numbers are the order of the commits, so the checks need no search. Each is exact, and
+takes time in proportion to the history (times its logarithm, where it sorts).
 """

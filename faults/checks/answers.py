@@ -15,7 +15,7 @@ from faults.checks.index import (
 )
 from faults.checks.verdict import Findings, Verdict, counted
 
-# Of the client: from the moment that an answer is there to the one at which it is recorded.
+# How long a client may take to record an answer after it has arrived.
 _ALLOWANCE_S = 0.25
 
 _DECISIONS = (HTTPStatus.OK, HTTPStatus.NOT_FOUND)
@@ -44,7 +44,7 @@ def clients_do_not_notice(index: Index) -> Verdict:
     held = unanswered = 0
     for one in index.exchanges:
         away = no_edge.last_met(one.began_ns, one.ended_ns)
-        # Nobody can answer while the edge is away, nor be late.
+        # While the edge is away no answer can come, so none can be late.
         waiting_ns = one.ended_ns - max(one.began_ns, away.ended_ns if away else 0)
         if waiting_ns > (ANSWERED_WITHIN_S + _ALLOWANCE_S) * 1e9:
             found.wrong(f"no answer within {ANSWERED_WITHIN_S:g} s: {_say(index, one)}")
@@ -70,7 +70,7 @@ def clients_do_not_notice(index: Index) -> Verdict:
 
 def _all_settled(index: Index, found: Findings) -> None:
     for keyed in index.keys.values():
-        # Nobody waits for an orphan; and who sends no key cannot ask again.
+        # Nobody waits for an orphan, and a client without keys cannot ask again.
         is_asked_again = keyed.asked.phase != "orphan" and keyed.asked.key is not None
         if is_asked_again and not any(one.is_decided for one in keyed.calls):
             calls = counted(len(keyed.calls), "call")

@@ -1,8 +1,8 @@
 """G6 and G7: every quantity that was read, and the books.
 
 The orders of a stock give every quantity that it ever had, in order: after its commit 1, 2, and so
-on. So what a lookup may have read is a stretch of that, and checking it is looking whether the
-value occurs there.
+on. A lookup may show only the quantities between two of these commits. The check looks whether its
+value is among them.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ INSUFFICIENT = "insufficient volume"
 class Course:
     """One stock: its quantity at position 0, the run's start, and after each commit.
 
-    A commit is known to have happened once it was acknowledged, and can have happened only
-    once somebody had begun to ask for it.
+    A commit has certainly happened when it was acknowledged. It cannot have happened before its
+    trade was first sent.
     """
 
     def __init__(self, quantity: int, rows: Sequence[Row], index: Index) -> None:
@@ -188,7 +188,7 @@ def _balances(index: Index, name: str, course: Course, found: Findings) -> None:
 def _refused_rightly(
     index: Index, keyed: Keyed, refusal: Exchange, course: Course, found: Findings
 ) -> None:
-    """At some moment between the first call and its refusal there was less than was asked for."""
+    """True if at some moment between the first call and the refusal there was too little."""
     asked = keyed.asked
     said = refusal.completion.error if refusal.completion else None
     if said is None or INSUFFICIENT not in said:

@@ -1,4 +1,4 @@
-"""The history sorted into what the checks ask for, in one pass."""
+"""Sorts the history for the checks, in one pass."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ANSWERED_WITHIN_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A call and what came of it."""
+    """A call and its completion."""
 
     call: Call
     completion: Completion | None
@@ -199,7 +199,7 @@ class Index:
             (Exchange(call, completions.get(call.id)) for call in calls.values()),
             key=lambda one: one.began_ns,
         )
-        # Nobody waits for an answer to an orphan, and who was killed waits no more.
+        # Nobody waits for the answer to an orphan, and a killed client does not wait any more.
         self.exchanges = [
             one for one in asked if one.call.phase != "orphan" and not self._was_cut_short(one)
         ]
@@ -215,16 +215,16 @@ class Index:
         self._impaired = _impaired(faults)
 
     def _take_in(self, keyless: Sequence[Exchange]) -> None:
-        """Finds the row of each trade without a key, of which only the answer tells.
+        """Finds the row of each trade without a key. Only its answer tells which one it is.
 
-        An acknowledged one has the row of its number. One of unknown outcome may have any row
-        like it that is left: the first in time takes the first in the journal, so that no trade
-        is taken to have begun later than the one that made the row.
+        An acknowledged trade has the row with its number. A trade of unknown outcome may have any
+        equal row that is left. The earliest trade takes the first such row in the journal. So the
+        trade that made the row never began earlier than the one that takes it.
         """
         unknown: dict[_Likeness, deque[Exchange]] = defaultdict(deque)
         for one in keyless:
             row = self.row_by_number.get(one.number) if one.number is not None else None
-            # A row of another's, or of one taken in before, is not this one's.
+            # A row that belongs to another trade is not this one's.
             is_own = row is not None and row.request_id not in self.keys
             key = row.request_id if row is not None and is_own else f"call {one.call.id}"
             if one.number is not None or not one.is_unknown:
@@ -239,7 +239,7 @@ class Index:
             self.keys[key] = Keyed(key, [one])
 
     def _was_cut_short(self, one: Exchange) -> bool:
-        """Under way when the history ended without an end: its answer was still in time."""
+        """True if the history broke off during the call, while its answer was still in time."""
         in_time_ns = one.began_ns + int(ANSWERED_WITHIN_S * 1e9)
         return one.completion is None and self.end is None and self._last_ns <= in_time_ns
 
@@ -273,7 +273,7 @@ _Likeness = tuple[str | None, str | None, int | None]
 
 
 def _likeness(one: Call | Row) -> _Likeness:
-    """What tells trades apart that have no key."""
+    """The fields that tell trades without keys apart."""
     return one.name, one.type, one.quantity
 
 

@@ -37,7 +37,7 @@ def no_split_brain(index: Index) -> Verdict:
 
 
 def _said(index: Index) -> Iterator[tuple[int, str, Position]]:
-    """When each replica had said where it was, which one, and what."""
+    """Each replica's positions: the time, the replica, the position."""
     for seen in index.observations:
         for name, position in seen.replicas.items():
             yield seen.until_ns, name, position
@@ -72,7 +72,7 @@ def replicas_agree(index: Index) -> Verdict:
 
 
 def _end_alike(index: Index, final: Final, found: Findings) -> None:
-    """None lacks an order of the journal at the end, or ever had one more than it."""
+    """At the end no replica lacks an order of the journal, and none ever had more than it."""
     for name in ORDER_SERVICES:
         at_end = final.replicas.get(name)
         if at_end is None:
@@ -99,7 +99,7 @@ def _same_log(
 def _pulled_before_leading(index: Index) -> dict[int, int]:
     """Epoch → the last order of the epochs before it: its leader has it before it leads.
 
-    The fence let nothing of an earlier epoch be committed after it.
+    After the fence has accepted an epoch, no order of an earlier epoch is committed.
     """
     epochs = sorted({said.epoch for _, _, said in _said(index) if said.role == "leader"})
     newest = list(accumulate((row.epoch for row in index.rows), max))

@@ -141,7 +141,7 @@ def _looked_up(
 def _is_in_the_journal(
     index: Index, one: Exchange, shown: dict[str, object], found: Findings
 ) -> None:
-    """What nobody was told of may be found, too: as the journal has it."""
+    """A lookup may also find an order that no client was told of, if the journal has it."""
     number = one.call.number or 0
     if index.run is None or index.final is None or number <= index.run.first_number:
         return
@@ -170,7 +170,7 @@ def numbers_in_order(index: Index) -> Verdict:
 
 
 def _in_real_time(index: Index, found: Findings) -> None:
-    """One acknowledged before another begins has the smaller number."""
+    """A trade that was acknowledged before another one began has the smaller number."""
     numbered = [
         (keyed, number) for keyed in index.keys.values() if (number := _number(index, keyed))
     ]
@@ -186,7 +186,7 @@ def _in_real_time(index: Index, found: Findings) -> None:
 
 
 def _number(index: Index, keyed: Keyed) -> int | None:
-    """The one acknowledged, or else, where nobody heard of it, the one in the journal."""
+    """The acknowledged number; if there is none, the number in the journal."""
     first = keyed.first(acknowledged=True)
     if first is not None:
         return first.number

@@ -27,7 +27,7 @@ class Judgement:
 
 
 class Findings:
-    """Collects what is wrong with one promise, and why it could not be judged if so."""
+    """Collects the violations of one promise, or the reason why it could not be judged."""
 
     def __init__(self, promise: str, title: str) -> None:
         self._promise = promise
@@ -45,7 +45,7 @@ class Findings:
         self._obstacles.append(why)
 
     def verdict(self, examined: str) -> Verdict:
-        """Broken is broken, whatever else could not be judged."""
+        """A violation counts even if other things could not be judged."""
         held = False if self._count else None if self._obstacles else True
         text = "; ".join([examined, *self._obstacles])
         return Verdict(self._promise, self._title, held, text, tuple(self._shown), self._count)
