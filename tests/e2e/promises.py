@@ -16,7 +16,7 @@ from tests.e2e.stack import Stack
 # A row has eight fields, its digest in hexadecimal.
 _SCRIPT = """
 import dataclasses, grpc, json
-from common.records import orders_from_items
+from common.wire import orders_from_items
 from proto import bourse_pb2, bourse_pb2_grpc
 
 def listed(rows):
