@@ -1,4 +1,4 @@
-"""`python -m catalog`: settings, parts, run, wait, close. See `--help` for what else it does."""
+"""`python -m catalog`: settings, parts, run, wait, close. `--help` lists its other commands."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def serve(settings: CatalogSettings, database: Database, stopping: threading.Eve
     """Serves until told to stop, then lets the calls in flight finish."""
     threads = settings.catalog_threadpool_size
     store = CatalogStore(database, clock=time.time)
-    # Made after the database is locked: no earlier catalog can grant a lease any more.
+    # Made after the database is locked: from then on no earlier catalog can grant a lease.
     leases = Leases(clock=time.monotonic)
     service = CatalogService(store, leases, max_streams=max(1, threads // 4))
     server = RpcServer(settings.listen_address, threads, _QUEUE_LIMIT)

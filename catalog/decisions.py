@@ -33,8 +33,8 @@ class Failure(Enum):
 
     NONE = "none"
     MISMATCH = "mismatch"  # its request id was decided for another trade
-    INTERNAL = "internal"  # it failed by itself; nothing of it was kept
-    FULL = "full"  # it had to be refused, and there is no room to record that
+    INTERNAL = "internal"  # this trade alone failed; nothing of it was kept
+    FULL = "full"  # a refusal is due, but there is no room to record it
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class OpenBatch:
 
     def _check_epoch(self) -> None:
         registered = self._books.registration()
-        # Epoch 0 is registered before anyone led: a sender that names no epoch is no leader.
+        # Epoch 0 is registered until somebody leads. A sender that names no epoch is no leader.
         # Without it, a deposed leader commits ("fence check": test_failure_table.py).
         if self._epoch != registered.epoch or self._epoch < 1:
             raise StaleEpoch(
@@ -158,9 +158,9 @@ class OpenBatch:
 
 
 def _unrecorded(status: int) -> Decision:
-    """What may be said of a trade that would be refused, and leaves no record of it.
+    """The answer to a trade that would be refused, when the refusal cannot be recorded.
 
-    Stocks never come or go, so an unknown one is refused again by itself. A volume changes: the
-    trade may be possible later, so nobody is told that it was refused.
+    Stocks never come or go, so a trade of an unknown one is refused each time. But volumes change:
+    the trade may be possible later, so the caller must not hear that it was refused.
     """
     return Decision(INVALID) if status == INVALID else Decision(INVALID, failure=Failure.FULL)

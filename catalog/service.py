@@ -1,4 +1,4 @@
-"""The catalog on the wire: translates messages for store and leases, and decides nothing."""
+"""The catalog's gRPC service: translates messages for store and leases, and decides nothing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _FAILURES = {
     Failure.FULL: bourse_pb2.UpdateResponse.FULL,
 }
 
-# What a failure of one trade is, where that trade is the whole call.
+# The error of a call that has only one trade, by that trade's failure.
 _ERRORS: dict[bourse_pb2.UpdateResponse.Failure.ValueType, Callable[[], BourseError]] = {
     bourse_pb2.UpdateResponse.MISMATCH: KeyReused,
     bourse_pb2.UpdateResponse.INTERNAL: Internal,
@@ -46,7 +46,7 @@ _ERRORS: dict[bourse_pb2.UpdateResponse.Failure.ValueType, Callable[[], BourseEr
     ),
 }
 
-# So few rows fit into one message: a slow reader cannot hold the thread. Looking up one order is
+# So few rows fit into one message, so a slow reader cannot hold the thread. Looking up one order is
 # such a read.
 _SHORT_READ_ROWS = 16
 _REPLICAS_KEPT = 100
@@ -81,7 +81,7 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
         if not is_valid_name(name):
             return None
         if will_fill:
-            # Before the value is read: a trade that commits after the reading finds the lease.
+            # The lease comes before the read. So a trade that commits after the read finds it.
             self._leases.grant(name)
         return self._store.lookup(name)
 
@@ -106,7 +106,7 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
             logger.warning("batch of %d: %s", len(trades), refusal.message)
             raise
         _log(epoch, trades, decisions)
-        # After the commit: whoever read the old value has had its lease noted by now.
+        # After the commit: every lease of a reader of the old value is noted by now.
         return [
             _result(decision, self._leases.remaining_ms(trade.name))
             for trade, decision in zip(trades, decisions, strict=True)

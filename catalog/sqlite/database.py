@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 # How long a caller waits for its turn. While a disk stalls, waiting calls must leave threads free.
 _TURN_WAIT_S = 2.0
 
-# SQLite begins its write-ahead log anew only while nobody reads. With many readers that never comes
-# by itself, so the writer waits for such a moment when the log is long.
+# SQLite starts its write-ahead log anew only while nobody reads. With many readers there is always
+# one, so the writer waits for a moment without readers when the log is long.
 _LOG_LIMIT_BYTES = LOG_LIMIT_BYTES
 _READERS_WAIT_MS = 100
 

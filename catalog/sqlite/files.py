@@ -1,4 +1,4 @@
-"""The files of a catalog's directory: who may use them, and what is left of who was killed."""
+"""The files of a catalog's directory: who may use them, and what killed processes left."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def backup_copy(directory: Path) -> Iterator[Path]:
 
 
 def _remove_leftovers(directory: Path) -> None:
-    """Called by who has the directory, so that nobody can be restoring; a backup may be running."""
+    """The caller holds the directory's lock, so no restore can run; but a backup can."""
     try:
         for folder in directory.glob(f"{_RESTORE_PREFIX}*"):
             shutil.rmtree(folder)

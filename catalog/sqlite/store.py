@@ -52,7 +52,7 @@ class CatalogStore:
         self._database = database
         self._clock = clock
         self._next_purge_s = clock()
-        self._refusals: int | None = None  # in the table; None: to be counted
+        self._refusals: int | None = None  # how many the table has; None: not counted yet
         self._refusals_full = OnChange(logger)
 
     def lookup(self, name: str) -> Stock | None:
@@ -126,7 +126,7 @@ class CatalogStore:
     def _decide(
         self, connection: sqlite3.Connection, epoch: int, trades: Sequence[Trade]
     ) -> list[Decision]:
-        kept, self._refusals = self._refusals, None  # who knows what a COMMIT that fails has done
+        kept, self._refusals = self._refusals, None  # if the COMMIT fails, they are counted anew
         with transaction(connection):
             if kept is None:
                 kept = schema.count_refusals(connection)
@@ -176,7 +176,7 @@ class CatalogStore:
 def _check_belongs(connection: sqlite3.Connection, last_number: int, digest: bytes) -> None:
     """Raises Contradiction unless the log is a beginning of the journal.
 
-    A log takes committed orders only, so it has none that the journal has not.
+    A log takes only committed orders, so it cannot have one that the journal lacks.
     """
     if last_number == 0:
         return

@@ -8,12 +8,12 @@ those that have orders in them, as far as this replica has seen where they end.
 - The catalog denies this log: this replica cannot lead (the fence refuses it) and is not ready,
   until the catalog takes the log for its own.
 - The catalog denies a log, but its journal begins with the same order: they are of one service, and
-  the catalog lost orders that this log has. No replica that knows of it leads, for numbers
-  would be given out again; and that log is kept, whatever the catalog says of the others.
+  the catalog lost orders that this log has. No replica that knows of it leads, because order
+  numbers would be used twice. That log is kept, even if the catalog confirms all others.
 - Else, if more than half of all replicas have logs that the catalog confirms, the log that it
   denies is the wrong one. It is set aside and rebuilt.
-- The catalog denies more of the other logs than it confirms: this replica does not lead, though
-  its own log, short or empty as it may be, contradicts nothing.
+- The catalog denies more of the other logs than it confirms: this replica does not lead. Its own
+  log can be short or empty, and then contradicts nothing.
 - Orders of a log that the catalog denies are served only if something speaks for the log: the
   catalog confirmed it earlier in this life of the process, denies another log as well, or begins
   with the same order.
@@ -50,7 +50,7 @@ class Journal(Protocol):
 
 
 class LogEnd(NamedTuple):
-    """Where a log ended when it was looked at; it has grown since, if anything."""
+    """Where a log ended when it was looked at. Since then it can only have grown."""
 
     last_number: int
     digest: bytes
@@ -122,7 +122,7 @@ class LogIdentity:
             self._thread.join()
 
     def look(self) -> None:
-        """Compares once. With no catalog to be reached, nothing changes."""
+        """Compares once. If the catalog cannot be reached, nothing changes."""
         self._ask_peers()
         view = self._node.view()
         try:

@@ -22,8 +22,8 @@ from order.trading.catalog_client import FenceAnswer
 logger = logging.getLogger(__name__)
 
 _RETRY_PAUSE_S = 0.05
-# After it stopped leading by its own fault. Short enough that a sole survivor is back within the
-# time that a frontend gives a trade.
+# How long a replica rests after it stopped leading by its own fault. If it is the only survivor, it
+# must lead again within the time that a frontend gives a trade.
 _REST_S = 2.0
 
 
@@ -107,7 +107,7 @@ class Promotion:
         is found to lead when somebody next asks.
 
         Raises:
-            Unavailable: the fence was not had in time, or this replica rests.
+            Unavailable: the epoch was not registered in time, or this replica rests.
         """
         try:
             return self.begin(suggested_epoch).result(timeout=self._fence_timeout_s)
@@ -130,14 +130,14 @@ class Promotion:
             self._attempt = attempt
         try:
             self._spawn(lambda: self._run(attempt, suggested_epoch))
-        except RuntimeError as error:  # no thread is to be had
+        except RuntimeError as error:  # no thread can be started
             self._forget(attempt)
             attempt.set_exception(Unavailable(f"cannot lead: {error}"))
         return attempt
 
     def resign(self, epoch: int, why: str) -> None:
         """Stops leading in that epoch by this replica's own fault, and rests."""
-        with self._joining:  # so that nobody can have it lead before it rests
+        with self._joining:  # so that no caller can promote it before it rests
             if self._node.step(lambda replica: replica.step_down(epoch), why):
                 self._rest(why)
 
@@ -241,8 +241,8 @@ class Promotion:
         return self._node.step(lambda replica: replica.fence_refused(asked, answer.epoch))
 
     def _promote(self, epoch: int, moved: Callable[[], None]) -> None:
-        """From promoting to leading: the log gets the rows that it lacks. They are published, for
-        the leader that committed them may have died before it published them."""
+        """From promoting to leading: the log gets the rows that it lacks. They are published,
+        because the leader that committed them may have died before it published them."""
         try:
             # Without it, a new leader lacks orders ("pull before leading": test_interleavings.py).
             self._pull(epoch, moved)
@@ -258,7 +258,7 @@ class Promotion:
             self.resign(epoch, "unexpected error while promoting")
 
     def _pull(self, epoch: int, moved: Callable[[], None]) -> None:
-        """Raises what the last try ended with when the patience is over."""
+        """Raises the error of the last try when the patience is over."""
 
         def go_on(error: Exception) -> None:
             if self._node.view().epoch != epoch:

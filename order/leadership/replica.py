@@ -132,7 +132,7 @@ class Replica:
     def hear_of(self, leader_id: int, epoch: int) -> bool:
         """News that another replica leads; True if this one led and is deposed.
 
-        Hearsay never makes a leader, and news of an older leadership changes nothing.
+        Another replica's word never makes this one a leader. An older leadership changes nothing.
         """
         # Without it, two can lead in one epoch ("no leader by hearsay": test_interleavings.py).
         if leader_id == self._id or epoch <= self._epoch or self._role is Role.CANDIDATE:

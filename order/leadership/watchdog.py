@@ -44,9 +44,9 @@ class Progress:
 
 
 class Watchdog:
-    """Looks whether the work under way moves, from a thread of its own.
+    """A thread that looks whether the work under way moves.
 
-    The thread that hangs cannot look, and who asks a replica something only reads.
+    The thread that hangs cannot look itself, and calls that ask this replica something only read.
 
     Args:
         give_up: has this replica stop leading, and rest; called with the reason at every look

@@ -149,8 +149,7 @@ class OrderLog:
 
     def _verify(self, check: Callable[[], None]) -> tuple[int, bytes]:
         # Without it, a damaged log is served ("log verified at start": test_failure_table.py).
-        # The chain is read along the rows; whether each can be found by its number is another
-        # question.
+        # The chain was read along the rows. This checks that each can be found by its number.
         ((verdict, *_),) = self._writer.execute("PRAGMA quick_check(1)").fetchall()
         if verdict != "ok":
             raise Damaged(" ".join(verdict.split()))
@@ -209,9 +208,9 @@ def _first_digest(connection: sqlite3.Connection) -> bytes:
 
 
 def _check_writable(connection: sqlite3.Connection, path: Path) -> None:
-    """A header can forbid writing in a file that the disk lets be written: it is damaged.
+    """Raises Damaged if the file's header forbids writing though the disk allows it.
 
-    Such a log opens and reads like any other, but would take no row ever again.
+    Such a log opens and reads like any other, but can never take a row.
     """
     try:
         connection.execute("BEGIN")  # an immediate one would quietly be for reading only

@@ -191,7 +191,7 @@ class Pipeline:
             raise LeadershipLost(OutcomeUnknown()) from error
 
     def _append(self, rows: Sequence[Order], epoch: int) -> list[Order]:
-        """What the log lacked. Raises Contradiction where catalog and log are at odds."""
+        """The rows that the log lacked. Raises Contradiction if catalog and log contradict."""
         appended: list[Order] = []
         try:
             try:
