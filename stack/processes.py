@@ -168,7 +168,7 @@ def started(
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kills the rest of a part's processes, gunicorn's workers for example, like a container's end."""
+    """Kills the rest of a part's processes: gunicorn's workers, for example."""
     with contextlib.suppress(ProcessLookupError):  # nothing was left
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
