@@ -1,4 +1,4 @@
-"""`failover`: how long nobody's trade is acknowledged when the leader dies or stands still."""
+"""`failover`: how long no trade is acknowledged when the leader is killed or paused."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""`bench`: how fast each request is, beside the floors that it cannot go below.
+"""`bench`: how fast each request is, compared with the least that it could cost (its floor).
 
-In turns: a bare Flask route, a bare Flask route with one empty gRPC call, and the service, all
-behind an edge and the same server with the same settings and limits. The service is measured
-without its edge too, which tells what the edge costs.
+It measures in turns: a bare Flask route, a bare Flask route with one empty gRPC call, and the
+service. All have an edge, and the same server with the same settings and limits. The service is
+measured without its edge too, which shows what the edge costs.
 """
 
 from __future__ import annotations
@@ -221,10 +221,10 @@ class _Requests:
                 return Load.orders(1, _ORDERS)
 
     def _check_cache(self, case: Case) -> None:
-        """The lookups came from where they are said to come from.
+        """Whether the lookups came from the cache, or from the catalog, as they should.
 
-        A second sample, because all that is cached may run out just before the first; or be what
-        the first one asks for, where nothing is to be found.
+        It takes a second sample if the first one fails: all entries may have expired just before
+        the first one, or the first one may ask for just the entries that are cached.
         """
         wanted, samples = {
             Case.CACHED: ("HIT", (1, 1)),

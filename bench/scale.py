@@ -1,5 +1,4 @@
-"""`scale`: what becomes of the rates and the memory as orders, stocks, replicas, workers and the
-cache grow.
+"""`scale`: how rates and memory change with more orders, stocks, replicas, workers, cache entries.
 
 Both ends of each comparison run side by side and are measured in turns, so that a disturbance of
 the machine hits both.

@@ -150,8 +150,8 @@ class _Scale:
         model = with_frontend(self._base, _UNCACHED, {"ENABLE_CACHE": "false"})
         with self._projects(dict.fromkeys(counts, model), plans) as projects:
             measures = [
-                # First, while nobody has looked anything up: then no trade waits for Redis, be
-                # there many stocks or few.
+                # First, while nobody has looked up anything: then no trade waits for Redis, with
+                # many stocks or few.
                 Measure("trade of any stock", 32, lambda end: Load.trades(counts[end])),
                 _TRADE,
                 _CACHED,

@@ -1,4 +1,4 @@
-"""The client of Bourse: a walk through the API, and sessions that check what they are told.
+"""The client of Bourse: a walk through the API, and sessions that check every answer.
 
-Needs nothing but the standard library; tqdm, when it is there, draws the progress bar.
+It needs only the standard library. If tqdm is installed, it draws a progress bar.
 """

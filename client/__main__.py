@@ -1,4 +1,4 @@
-"""`python -m client`: reads the arguments, runs the command, tells how it ended."""
+"""`python -m client`: reads the arguments, runs the command, says how it ended."""
 
 from __future__ import annotations
 

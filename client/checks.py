@@ -1,4 +1,4 @@
-"""What must be true of a whole session, which knows of every trade that was tried.
+"""Checks a whole session, which knows every trade that was tried.
 
 Numbers: each order has its own, and they follow the order of commits. Quantities: a quote must
 reflect every trade acknowledged before the lookup began and none that began after it was
@@ -61,7 +61,7 @@ def out_of_order(orders: Iterable[OwnOrder]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A trade; `change` is what it does to the quantity. Of unknown outcome: settled never."""
+    """A trade; `change` is its effect on the quantity. Without a known outcome it never settles."""
 
     name: str
     change: int

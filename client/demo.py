@@ -98,7 +98,7 @@ class Demo:
             headers={"X-Cache": ("HIT", "BYPASS")},
             note="the cache has it now",
         )
-        # The entry can expire, or someone's trade remove it, between two lookups; not each time.
+        # Between two lookups the entry can expire, or a trade can remove it, but not every time.
         answer = self._step("Look it up again", request, again, tries=3)
         return _read(Answer.quote, answer)
 
@@ -228,7 +228,7 @@ class Demo:
         self._say("   MISMATCH  " + "; ".join(differences) if differences else "   ok")
 
     def _settle(self) -> None:
-        """Leaves the books as they were, as far as that can be known."""
+        """Restores the quantity as it was, as far as the outcomes are known."""
         if self._in_doubt:
             self._say("\nwhether a trade was executed is unknown: the books are left as they are")
         elif self._sold:
@@ -260,7 +260,7 @@ def _ms(answer: Answer) -> str:
 def _last_order(client: BourseClient) -> int:
     """The highest order number there is, 0 if there is none. Raises NoAnswer.
 
-    By doubling and halving, which is right because numbers start at 1 and have no gaps.
+    It searches by doubling and halving, because numbers start at 1 and have no gaps.
     """
     above = 1
     while above < _NUMBER_LIMIT and client.order(above).status == HTTPStatus.OK:

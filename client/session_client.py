@@ -27,7 +27,7 @@ from client.tally import Kind, Tally
 _LARGEST_TRADE = 10
 _RIGHT = (HTTPStatus.OK, HTTPStatus.NOT_FOUND)
 _CACHE_RESULTS = frozenset({"HIT", "MISS", "BYPASS"})
-# A server that left so many requests in a row unanswered, each repeated to its bound, is gone.
+# When so many requests in a row get no answer, each with all its repeats, the server is gone.
 _FAILURES_TO_GIVE_UP = 3
 
 
@@ -106,7 +106,7 @@ class SessionClient:
         return quote
 
     def _round(self) -> None:
-        # Every draw is made each time: what one client tries depends on the seed alone.
+        # Every random number is drawn each time, so that the trades depend on the seed alone.
         name = self._chance.choice(self._settings.stocks)
         trades = self._chance.random() < self._settings.probability
         type = self._chance.choice(list(TradeType))

@@ -1,4 +1,4 @@
-"""What the clients of a session did and saw, and how long each answer took."""
+"""Counts what the clients of a session did and saw, and how long each answer took."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The compose file as data, as `docker compose config` prints it, and what differs in a copy.
+"""The compose file as data, as `docker compose config` prints it, and the changes for a copy.
 
-Whatever is added is made of what is there, so that it has the same image, limits and networks.
+Added services are copies of existing ones, so they have the same image, limits and networks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is done beside a measurement, so that what is measured is the real thing."""
+"""Load beside a measurement, which keeps the measured requests realistic."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _LOOKED_UP_EVERY_S = 1.5
 
 @contextmanager
 def looked_up(url: str, stocks: int) -> Iterator[None]:
-    """Somebody looks the first so many stocks up all the time.
+    """Looks up the first stocks all the time.
 
-    Otherwise nobody could have an old quote of them, and a trade would have no invalidation to wait
-    for: it would look faster than it is.
+    Otherwise no cache could have an old quote of them. Then trades would wait for no invalidation,
+    and look faster than they are.
     """
     stopping = threading.Event()
     with BourseClient(url) as client:

@@ -1,4 +1,4 @@
-"""Measuring in turns, so that whatever disturbs the machine meanwhile hits all of them alike."""
+"""Measures in turns, so that other work on the machine disturbs all measurements alike."""
 
 from __future__ import annotations
 

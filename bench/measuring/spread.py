@@ -1,6 +1,6 @@
-"""Many measurements of one thing in one line: the median, and where the middle half of them lies.
+"""Many measurements of one thing in one line: the median, and the middle half in brackets.
 
-The ends would tell of the worst moment of the machine, and of nothing else.
+The lowest and the highest one would only tell about the machine's worst moments.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ _HOW_TO_INSTALL = "apt-get install wrk, brew install wrk, or https://github.com/
 # The service answers within 10 s.
 _TIMEOUT_S = 12
 _MARGIN_S = 30.0
-# In place of it each run has a beginning of keys that no key had before.
+# Replaced by a prefix that is new in each run, so that every key is new.
 _KEYS = "KEYS"
 _ERRORS = ("connect", "read", "write", "timeout", "status")
 
@@ -117,7 +117,7 @@ class Running:
         self._timeout_s = timeout_s
 
     def end(self) -> None:
-        """Earlier than it was to; it reports all the same."""
+        """Ends wrk early. It still reports."""
         self._process.send_signal(signal.SIGINT)
 
     def result(self) -> Measured:

@@ -14,10 +14,10 @@ from client.api.connection import BaseUrl, Connection, NoAnswer
 from client.api.messages import Answer, Request
 
 DEFAULT_URL = "http://127.0.0.1:26111"
-# The service answers within 10 s; the rest is for the way there and back.
+# The service answers within 10 s. The rest is for the network.
 DEFAULT_TIMEOUT_S = 15.0
 
-# Of the service itself (503) or of a gateway in front of it: it may be well again soon.
+# Errors of the service (503) or of a gateway in front of it, which may be over soon.
 _PASSING = frozenset(
     {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
 )
@@ -45,8 +45,8 @@ class RetryPolicy:
     ) -> float | None:
         """How long to wait before the next attempt; None when there is to be none.
 
-        `retry_after_s` is what the server asked for. It is kept to, within its bound: the
-        jitter then only adds.
+        `retry_after_s` is the pause that the server asked for. The client waits at least that, up
+        to its bound: the jitter then only adds.
         """
         longest_s = self.first_pause_s * 2.0 ** min(attempts_made - 1, 30)
         longest_s = min(longest_s, self.longest_pause_s)
@@ -60,7 +60,7 @@ class RetryPolicy:
 
 @dataclass(slots=True)
 class Traffic:
-    """What went over the wire, the answers included that a repeat made good."""
+    """Counts what was sent and received, with the answers after which the request was repeated."""
 
     answers: Counter[int] = field(default_factory=Counter)  # by status
     repeats: int = 0  # requests sent again
@@ -181,5 +181,5 @@ def _retry_after_s(outcome: Answer | NoAnswer) -> float | None:
     if isinstance(outcome, NoAnswer):
         return None
     value = outcome.headers.get("Retry-After", "")
-    # The header's other form, a date, is the business of caches and crawlers.
+    # The header can also be a date. Bourse never sends one.
     return float(value) if value.isascii() and value.isdigit() else None

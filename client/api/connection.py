@@ -103,7 +103,7 @@ class Connection:
             message = f"{request.method} {path}: {_reason(error)}"
             raise NoAnswer(message, may_have_arrived=True) from error
         finally:
-            if not answered:  # whatever is still to come belongs to no later request
+            if not answered:  # a late answer must not be taken for that of a later request
                 self._http.close()
         return answer
 
@@ -112,10 +112,10 @@ class Connection:
 
 
 def _was_closed_by_peer(idle: socket.socket) -> bool:
-    """On an idle connection nothing is to be read but its end.
+    """Whether the server has closed an idle connection: nothing else can be read from one.
 
-    Asking first spares the unkeyed trade, which may not be repeated, a connection that the
-    server closed while it was idle.
+    A trade without a key must not be repeated. So this check comes first, and the trade is not
+    sent on a connection that the server has already closed.
     """
     with selectors.DefaultSelector() as selector:
         selector.register(idle, selectors.EVENT_READ)

@@ -1,4 +1,4 @@
-"""Requests and answers of the API, as values: to be shown, sent, compared and read."""
+"""Requests and answers of the API, as values that can be shown, sent, compared and read."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Request:
     path: str
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    # False where "unavailable" is the very answer asked for, as of a health check.
+    # False if "unavailable" is a useful answer, as for a health check.
     awaits_recovery: bool = True
 
     @classmethod
@@ -62,7 +62,7 @@ class Request:
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether the server does it once however often it arrives."""
+        """Whether the server executes it once, even if it arrives several times."""
         keyed = any(name.lower() == KEY_HEADER.lower() for name in self.headers)
         return keyed or self.method in ("GET", "HEAD", "OPTIONS")
 
@@ -178,7 +178,7 @@ def _parsed(text: str) -> Any:
     try:
         return json.loads(text, parse_float=Decimal)
     except (ValueError, RecursionError):
-        return text  # what is no JSON after all is shown as it came, and fails its checks
+        return text  # it is not JSON: it is shown unchanged, and fails its checks
 
 
 def _plain(value: object) -> float:

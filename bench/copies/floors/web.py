@@ -1,4 +1,4 @@
-"""The floors: gunicorn with the frontend's settings and next to nothing in it.
+"""The floors: gunicorn with the frontend's settings, and an application that does almost nothing.
 
 `web.py hello` answers at once; `web.py hop HOST:PORT` makes one empty gRPC call for each request,
 over a channel that each worker keeps. Runs by itself in the frontend's image.
