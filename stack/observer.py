@@ -76,7 +76,7 @@ class Observer:
             with suppress(StackError):
                 _remove(self._container)
                 self._container = self._start("watch", f"{_INTERVAL_S:g}")
-                if self._stopping.is_set():  # whoever stops it may have missed this one
+                if self._stopping.is_set():  # the call that stops it may have missed this one
                     _remove(self._container)
 
     def _see(self, said: dict[str, Any]) -> None:

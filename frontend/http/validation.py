@@ -110,8 +110,8 @@ def read_json_body(environ: Environ) -> bytes:
     """
     if parse_options_header(environ.get("CONTENT_TYPE"))[0].lower() != _JSON:
         raise UnsupportedMediaType(f"Content-Type must be {_JSON}")
-    announced = get_content_length(environ)
-    if announced is not None and announced > MAX_BODY_BYTES:
+    declared = get_content_length(environ)
+    if declared is not None and declared > MAX_BODY_BYTES:
         raise _too_large()
     try:
         # Reading one byte more than allowed shows that a body is too long. Werkzeug's own limit
@@ -121,7 +121,7 @@ def read_json_body(environ: Environ) -> bytes:
         raise InvalidRequest("the body is incomplete or malformed") from error
     if len(body) > MAX_BODY_BYTES:
         raise _too_large()
-    if announced is not None and len(body) < announced:
+    if declared is not None and len(body) < declared:
         raise InvalidRequest("the body is incomplete")
     return body
 

@@ -63,7 +63,7 @@ def parse(answer: bytes) -> tuple[int, dict[str, str], bytes]:
 
 
 def check_error(answer: bytes, *statuses: int) -> str:
-    """The form that every error has, whoever answers; returns its message."""
+    """Checks the form of an error, the edge's or the frontend's. Returns its message."""
     status, headers, body = parse(answer)
     assert status in statuses, answer
     assert headers["content-type"] == "application/json", answer

@@ -153,7 +153,7 @@ def test_the_catalog_is_killed(stack: Stack) -> None:
     assert stack.get("/readyz")[0] == 503
     assert stack.get("/healthz")[0] == 200
     stack.start("catalog")
-    # Who comes just before a frontend looks again is still told that the catalog is away.
+    # A request just before a frontend looks again is still told that the catalog is away.
     wait_for(
         lambda: stack.request("POST", "/orders", trade, key)[0] == 200,
         20,

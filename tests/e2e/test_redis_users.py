@@ -226,7 +226,7 @@ def test_new_passwords_need_no_restart_of_those_who_use_them(stack: Stack) -> No
     assert lives(stack) == started_at
 
 
-def test_lost_volumes_are_made_anew_whoever_starts_first(stack: Stack) -> None:
+def test_lost_volumes_are_made_anew_in_any_order_of_starts(stack: Stack) -> None:
     users = ("frontend", *ORDER_SERVICES)
     before = stack.execute("redis", "cat", *SECRETS[1:])
     stack.compose("rm", "--stop", "--force", "redis", *users)

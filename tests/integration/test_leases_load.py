@@ -100,7 +100,7 @@ def test_redis_is_paused_for_less_than_a_lease(world: World) -> None:
         time.sleep(2.0)
 
     load, fault = world.suffer("Redis paused 2 s", fail)
-    # Whoever waits is let go when Redis confirms, before its lease would have ended.
+    # A trade that waits is answered when Redis confirms, before its lease would have ended.
     assert max(one.elapsed_s for one in load.trades) < LEASE_S
     assert_not_held(chosen(load.trades, after_s=fault.healed_s + _MARGIN_S))
 

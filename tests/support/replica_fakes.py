@@ -183,7 +183,7 @@ def fails(error: Exception) -> Act:
 
 
 def answers(message: Any) -> Act:
-    """An act: this and nothing else, whoever it is asked of."""
+    """An act: always this answer, from each replica."""
     return lambda _call: message
 
 

@@ -9,7 +9,7 @@ The second also listens where an instance's traffic is brought to: over TLS, wit
 `key.pem` of the folder, as any host name of AWS; and one port above, without TLS, as the metadata
 service. That one hands out the credentials in `role.json`, to those who fetched a token for it.
 
-It ends when its input does, and so not after whoever started it.
+It ends when its input ends. So it does not outlive the process that started it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 -- ARGV: a floor's life in ms, then name and version of each stock
--- A floor lives longer than a token is good for. Whoever read an older version has its token
--- from before this moment.
+-- A floor lives longer than a token is valid. A reader of an older version got its token before
+-- this moment.
 local floor_ms = ARGV[1]
 
 for i = 2, #ARGV, 2 do

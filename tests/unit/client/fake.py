@@ -141,7 +141,7 @@ class Handler(BaseHTTPRequestHandler):
         return reply
 
     def reply(self, reply: Reply, *, cut_by: int = 0) -> None:
-        """`cut_by` bytes of what was announced are never sent."""
+        """`cut_by` bytes fewer than Content-Length are sent."""
         is_text = isinstance(reply.body, str)
         body = (reply.body if is_text else json.dumps(reply.body)).encode()
         self.send_response(reply.status)
@@ -299,7 +299,7 @@ def half_an_answer(handler: Handler) -> None:
 
 
 def last_answer(handler: Handler) -> None:
-    """The right answer, after which the server closes the idle connection unannounced."""
+    """The right answer. Then the server closes the idle connection without a word."""
     handler.reply(handler.answer())
     handler.hang_up()
 

@@ -1,4 +1,4 @@
-"""A peer is found again, however long it was away and whoever has its address now."""
+"""A peer is found again after any time away, even if another service has its address now."""
 
 from __future__ import annotations
 

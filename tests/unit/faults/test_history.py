@@ -60,7 +60,7 @@ def test_threads_write_whole_lines(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cut_by", [1, 20])
 def test_a_last_line_cut_short_is_left_out(file: Path, cut_by: int) -> None:
-    """Whoever wrote it was killed."""
+    """The process that wrote it was killed."""
     file.write_bytes(file.read_bytes()[:-cut_by])
     records = list(read_history(file))
     assert records == RECORDS[:-1]

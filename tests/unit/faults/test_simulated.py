@@ -188,7 +188,7 @@ def test_a_right_service_is_never_called_wrong(
 def test_a_history_cut_off_anywhere_is_not_called_wrong(
     seed: int, clients: int, is_cut: bool, has_keys: bool, share: float
 ) -> None:
-    """Whoever wrote it was killed."""
+    """The process that wrote it was killed."""
     records = service_of(seed, clients, is_cut=is_cut, has_keys=has_keys).history(100)
     judgement = judge(records[: max(1, int(share * (len(records) - 1)))])
     assert [one for one in judgement.verdicts if one.held is False] == []

@@ -1,4 +1,4 @@
-"""Reads of orders: whoever has one is right, and only the journal knows that there is none."""
+"""Reads of orders: any log that has one is right. Only the journal can say that there is none."""
 
 from __future__ import annotations
 

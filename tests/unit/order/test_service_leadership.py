@@ -101,7 +101,7 @@ def test_rows_of_a_leader_that_cannot_be_are_refused(replica: RunningReplica) ->
 
 
 def test_asking_who_leads_changes_nothing(leader: RunningReplica) -> None:
-    """That a replica hangs is for its watchdog to see, whoever asks, and though nobody asks."""
+    """The watchdog notices a replica that hangs. GetLeader only reads."""
     with leader.progress.of_work():
         leader.clock.now_s += STUCK_AFTER_S + 1
         assert leader_and_epoch(leader) == (1, 1)

@@ -15,7 +15,7 @@ said: list[str] = []
 
 @pytest.fixture
 def interrupts() -> Iterator[Interrupts]:
-    """As in a terminal: whoever runs the tests with nohup has a hangup ignored."""
+    """As in a terminal: under nohup a hangup would be ignored."""
     said.clear()
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:

@@ -212,7 +212,7 @@ def test_an_unusual_trade(
 
 
 def as_gunicorn_does(body: io.BytesIO) -> dict[str, object]:
-    """A body whose announced length is not all that comes."""
+    """A body that is shorter than its Content-Length."""
     length = str(len(TRADE) + 1)
     return {"wsgi.input": body, "wsgi.input_terminated": True, "CONTENT_LENGTH": length}
 

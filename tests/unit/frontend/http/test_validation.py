@@ -124,11 +124,11 @@ def test_the_longest_body(client: FlaskClient) -> None:
     assert client.post("/orders", data=body, content_type="application/json").status_code == 200
 
 
-@pytest.mark.parametrize("announced", [True, False])
-def test_a_longer_body(client: FlaskClient, fakes: Fakes, announced: bool) -> None:
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_longer_body(client: FlaskClient, fakes: Fakes, declared: bool) -> None:
     body = json.dumps(TRADE).encode().ljust(MAX_BODY_BYTES + 1)
     # What a server does with a chunked body: it knows the end but not the length.
-    environ = {} if announced else {"wsgi.input_terminated": True, "CONTENT_LENGTH": ""}
+    environ = {} if declared else {"wsgi.input_terminated": True, "CONTENT_LENGTH": ""}
     answer = client.post(
         "/orders", data=body, content_type="application/json", environ_overrides=environ
     )

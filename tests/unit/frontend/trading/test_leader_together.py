@@ -128,7 +128,7 @@ def test_a_batch_that_went_wrong_is_final_for_nobody(
 
 
 def test_who_never_left_is_not_in_doubt(replicas: Replicas) -> None:
-    """Whoever waited for a call that failed was not sent, and says so if nobody takes it later."""
+    """A trade that waited behind a failed call was not sent. Its error says so if it ends there."""
     hasty = made_client(replicas, HASTY_DECISION_S)
     first_is_here, may_go_on = threading.Event(), threading.Event()
 

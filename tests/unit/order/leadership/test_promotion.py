@@ -46,7 +46,7 @@ def test_fence_pull_lead(world: World) -> None:
     assert world.parts.log.rows(0) == JOURNAL
 
 
-def test_what_was_pulled_is_announced(world: World) -> None:
+def test_pulled_rows_are_published(world: World) -> None:
     """The leader that had it committed may have died before it could."""
     world.promotion.lead(5)
     assert world.published == JOURNAL[2:]

@@ -1,4 +1,4 @@
-"""The write-ahead log of an order log stays short, whoever reads meanwhile."""
+"""The write-ahead log of an order log stays short while others read."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_large_appends_keep_it_short(log: OrderLog) -> None:
         assert ahead.stat().st_size < LOG_LIMIT_BYTES
 
 
-def test_whoever_streams_the_log_slowly_does_not_hold_it_open(log: OrderLog) -> None:
+def test_a_slow_reader_of_a_stream_does_not_hold_it_open(log: OrderLog) -> None:
     log.append(ROWS[:2_000])
     chunks = log.chunks(0)
     next(chunks)

@@ -283,7 +283,7 @@ def test_stopping_waits_for_the_call_under_way_and_no_other(
         stack.enter_context(hanging(publisher, client))
         publisher.offer({"a": 1})
         publisher.offer({"a": 2})
-        # From the moment on when whoever stops begins to wait, Redis answers again.
+        # Redis answers again as soon as `stop` begins to wait.
         monkeypatch.setattr(publisher._thread, "join", lambda: (stack.close(), join()))
         publisher.stop()
     assert client.published == [[["hangs", 0]]]
