@@ -1,11 +1,11 @@
-# The code that this folder stands in, as a tar in a private bucket. Its key is made from what the files
-# contain, which Terraform reads by itself at plan time: the same code is the same key, and nothing to do.
+# The code of this repository, as a tar in a private bucket. Its key is made from the content of the files,
+# which Terraform reads at plan time. So the same code has the same key, and the plan is empty.
 
 locals {
   root = "${path.module}/.."
 
   # What the host runs. Documents, tests and this folder stay here: changing them deploys nothing.
-  # A name that is not listed is not shipped, whatever lies around.
+  # A name that is not listed is not shipped.
   shipped = setunion(
     fileset(local.root, "{.dockerignore,Dockerfile.*,LICENSE,Makefile,compose.yaml,pyproject.toml,uv.lock}"),
     fileset(local.root, "{catalog,client,common,edge,faults,frontend,order,proto,stack}/**"),
@@ -25,7 +25,7 @@ locals {
   bundle_file   = "${path.module}/.terraform/bundle-${local.release}.tar.gz"
 }
 
-# The tar is needed at the one moment that it is uploaded, and may be gone later.
+# The tar is needed only while it is uploaded, and can be deleted later.
 resource "terraform_data" "bundle" {
   triggers_replace = local.release
 
@@ -43,7 +43,7 @@ resource "terraform_data" "bundle" {
       BUNDLE   = abspath(local.bundle_file)
       MANIFEST = local.manifest
     }
-    # With the tar of any system: GNU's and BSD's agree on no more than this.
+    # Only options that both GNU's and BSD's tar know.
     command = <<-EOT
       staging=$(mktemp -d)
       trap 'rm -rf "$staging"' EXIT

@@ -19,7 +19,7 @@ data "aws_ami" "debian" {
   }
 }
 
-# A new value replaces the host, which a newer image of Debian's alone does not.
+# A new value replaces the host. A newer Debian image alone does not.
 resource "terraform_data" "ami_id" {
   input = var.ami_id
 }
@@ -61,7 +61,7 @@ resource "aws_instance" "host" {
   metadata_options {
     http_endpoint = "enabled"
     http_tokens   = "required"
-    # Not as far as a container: only the host itself gets at the role.
+    # One hop does not reach a container: only the host itself can use the role.
     http_put_response_hop_limit = 1
   }
 
@@ -106,8 +106,8 @@ resource "aws_ebs_volume" "data" {
   tags              = { Name = "${var.name}-data" }
 
   lifecycle {
-    # What a volume started from, and where, is history: no later change of a variable makes it anew. That the
-    # host is in the same zone is a condition of the host's.
+    # A later change of these variables must not make the volume anew. A condition of the host's checks that
+    # both are in the same zone.
     ignore_changes = [snapshot_id, availability_zone]
   }
 }
@@ -117,7 +117,7 @@ resource "aws_volume_attachment" "data" {
   device_name = "/dev/sdf"
   volume_id   = aws_ebs_volume.data.id
   instance_id = aws_instance.host.id
-  # So that nothing is being written when the disk goes.
+  # So that nothing is written when the disk is detached.
   stop_instance_before_detaching = true
 }
 

@@ -1,4 +1,4 @@
-# A VPC with one public subnet, or none of it where `subnet_id` names one that exists.
+# A VPC with one public subnet. If `subnet_id` names an existing one, neither is made.
 
 locals {
   own_network = var.subnet_id == null ? 1 : 0
@@ -37,7 +37,7 @@ resource "aws_vpc" "own" {
   tags                 = { Name = var.name }
 }
 
-# Nothing uses it. Without rules, nothing can by accident.
+# Nothing uses it. It has no rules, so nothing can use it by accident.
 resource "aws_default_security_group" "closed" {
   count  = local.own_network
   vpc_id = aws_vpc.own[0].id
