@@ -263,7 +263,7 @@ def test_the_other_edge_has_tls_and_a_limit(stack: Stack, tmp_path: Path) -> Non
     stack.compose("run", "--detach", "--no-deps", "--name", name, *settings, *published, "edge")
     try:
         url = f"https://127.0.0.1:{port}/hello?name=x"
-        wait_for(lambda: curl("--insecure", url).stdout == "Hello, x!", 20, "it serves", 0.3)
+        wait_for(lambda: curl("--insecure", url).stdout == "Hello, x!", 20, "it serves")
         assert curl(url).returncode != 0  # nobody vouches for the certificate
         for version, option in (("2", "--http2"), ("1.1", "--http1.1")):
             time.sleep(1.1)
