@@ -4,7 +4,7 @@ BIN := .venv/bin
 STUBS := bourse_pb2.py bourse_pb2.pyi bourse_pb2_grpc.py bourse_pb2_grpc.pyi
 
 # Processes that run tests. Most tests wait more than they compute.
-JOBS := 3
+JOBS := 2
 
 # The environment is always .venv, with a Python that this machine already has.
 export UV_PROJECT_ENVIRONMENT := .venv
