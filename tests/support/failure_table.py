@@ -259,7 +259,7 @@ ROWS = (
         "repeat at the next leader",
         "answered 503",
     ),
-    Row("leader after the catalog commit", leader_after_commit, "recorded rows", "answered 500"),
+    Row("leader after the catalog commit", leader_after_commit, "recorded rows", "answered 503"),
     Row(
         "leader paused, resumes later",
         leader_paused,
