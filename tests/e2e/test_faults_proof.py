@@ -45,12 +45,6 @@ PROOFS = (
         "was decided anew",
     ),
     Proof(
-        "floor",
-        "--fault pause:frontend --every 3 --for 45 --rate 0 --clients 16",
-        "G6",
-        "and a later one was",
-    ),
-    Proof(
         "lease wait",
         "--fault pubsub --every 5 --for 18 --rate 0",
         "G6",
