@@ -10,7 +10,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -31,13 +31,6 @@ from tests.support.points import find
 class Mechanism:
     where: str  # module:name or module:Class.name
     stand_in: Any
-    rest: tuple[Mechanism, ...] = ()  # where it is in more than one place
-
-    def parts(self) -> Iterator[tuple[Any, str, Any]]:
-        """Owner, attribute and stand-in of each place."""
-        yield (*find(self.where), self.stand_in)
-        for one in self.rest:
-            yield from one.parts()
 
 
 # ---------------------------------------------------------------- the catalog
@@ -206,13 +199,12 @@ MECHANISMS: Mapping[str, Mechanism] = {
 
 def take_out(name: str) -> None:
     """For the rest of this process."""
-    for owner, attribute, stand_in in MECHANISMS[name].parts():
-        setattr(owner, attribute, stand_in)
+    mechanism = MECHANISMS[name]
+    setattr(*find(mechanism.where), mechanism.stand_in)
 
 
 @contextmanager
 def taken_out(name: str) -> Iterator[None]:
-    with ExitStack() as stack:
-        for part in MECHANISMS[name].parts():
-            stack.enter_context(mock.patch.object(*part))
+    mechanism = MECHANISMS[name]
+    with mock.patch.object(*find(mechanism.where), mechanism.stand_in):
         yield
