@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.terraform.cloud import REGION, Aws, Deployment
 
 HERE = Path(__file__).parent
-BASE_IMAGES = ("debian:trixie-slim", "python:3.13-slim", "redis:8")
+BASE_IMAGES = ("debian:trixie-slim", "python:3.13-slim", "redis:8", "haproxy:3.0")
 USER_DATA = "/var/lib/cloud/instance/scripts/part-001"
 EVERY_BOOT = "/var/lib/cloud/scripts/per-boot/bourse"
 STATUS = "/var/lib/bourse/status"
