@@ -129,7 +129,7 @@ def test_a_seed_gives_the_same_requests(server: FakeBourse) -> None:
 
     def first_asked(seed: int) -> list[tuple[str | None, str | None, int | None]]:
         watched = Watched(server, clients=1, rate=20, seed=seed)
-        watched.run(0.3)
+        watched.run(1.5)  # several times what three requests take
         watched.workload.close()
         return [(one.name, one.type, one.quantity) for one in watched.calls[:3]]
 
