@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +23,6 @@ from stack.waiting import wait_for
 from tests.support.clock import Clock
 from tests.support.name_server import NameServer
 
-ROOT = Path(__file__).parents[3]
 CATALOG = "bourse.v1.CatalogService"
 ORDER = "bourse.v1.OrderService"
 TIMEOUT_S = 10.0
@@ -400,18 +397,6 @@ PROXIES = {
     for name in ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
     for variable in (name, name.upper())
 }
-
-
-def test_a_proxy_in_the_environment_is_not_for_health_checks(catalog: Catalog) -> None:
-    with serving(catalog) as port:
-        probe = subprocess.run(
-            [sys.executable, "-m", "common.health", f"127.0.0.1:{port}"],
-            cwd=ROOT,
-            env={**os.environ, **PROXIES, "no_proxy": ""},
-            check=False,
-            timeout=30,
-        )
-    assert probe.returncode == 0
 
 
 def test_a_proxy_in_the_environment_is_not_for_calls(
