@@ -15,11 +15,12 @@ import grpc
 import pytest
 
 from client.api import Answer, BourseClient, Request, RetryPolicy
+from common.domain import EMPTY_DIGEST, Order
 from faults.checker import judge
 from faults.history import Call, End, Record, Run
 from faults.workload import LoadSettings, Workload
 from proto import bourse_pb2
-from stack.observations import EMPTY_DIGEST, Final, Position, Row
+from stack.observations import Final, Position, Row
 from stack.parts import ORDER_SERVICES
 from stack.waiting import wait_for
 from tests.support.cluster import REPLICAS, Cluster, running_cluster
@@ -236,9 +237,10 @@ def _eventually_ok(client: BourseClient, key: str) -> Answer:
 
 def test_who_sends_no_keys_notices_no_leader_that_dies(cluster: Cluster) -> None:
     """The load and the checker of the fault injector, on processes: every promise holds."""
-    records: list[Record] = [opening(cluster)]
+    before = opening(cluster)
+    records: list[Record] = [before]
     load = LoadSettings(CLIENTS, rate=0, seed=1, run_id="nobody", has_keys=False)
-    workload = Workload(cluster.url, load, cluster.volumes(), records.append)
+    workload = Workload(cluster.url, load, before.quantities, records.append)
     stopping = threading.Event()
     thread = threading.Thread(target=workload.run, args=(stopping, lambda: None))
     thread.start()
@@ -256,27 +258,38 @@ def test_who_sends_no_keys_notices_no_leader_that_dies(cluster: Cluster) -> None
         thread.join()
     workload.verify(lambda: None)
     workload.close()
-    records += at_the_end(cluster)
+    records += at_the_end(cluster, before.first_number)
     judgement = judge(records)
     assert judgement.held, [one for one in judgement.verdicts if not one.held]
     assert {one.key for one in records if isinstance(one, Call)} == {None}
 
 
 def opening(cluster: Cluster) -> Run:
+    """What the tests before this one left."""
     parts = ("edge", "frontend-1", "catalog", *ORDER_SERVICES, "redis")
-    volumes = cluster.volumes()
-    nothing = dict.fromkeys(volumes, 0)
+    final = final_state(cluster, cluster.journal())
+    (end,) = {(said.last_number, said.digest) for said in final.replicas.values()}
     return Run(
-        time.monotonic_ns(), cluster.url, "now", "", 1, CLIENTS, parts, 0, EMPTY_DIGEST, volumes,
-        nothing,
+        time.monotonic_ns(), cluster.url, "now", "", 1, CLIENTS, parts, *end, final.quantities,
+        final.versions,
     )  # fmt: skip
 
 
-def at_the_end(cluster: Cluster) -> list[Record]:
-    """What is stored at the end, once the replicas agree."""
+def at_the_end(cluster: Cluster, first_number: int) -> list[Record]:
+    """What is stored at the end, the rows from after that number."""
     journal = cluster.journal()
-    cluster.wait_in_sync(len(journal), journal[-1].digest)
-    rows = [Row(**{**asdict(row), "digest": row.digest.hex()}) for row in journal]
+    rows = [
+        Row(**{**asdict(row), "digest": row.digest.hex()})
+        for row in journal
+        if row.number > first_number
+    ]
+    return [*rows, final_state(cluster, journal), End(time.monotonic_ns(), interrupted=False)]
+
+
+def final_state(cluster: Cluster, journal: list[Order]) -> Final:
+    """What catalog and replicas have, once the replicas agree."""
+    end = (journal[-1].number, journal[-1].digest) if journal else (0, EMPTY_DIGEST)
+    cluster.wait_in_sync(*end)
     with cluster.catalog() as catalog:
         stocks = catalog.call("ListStocks", bourse_pb2.Empty()).stocks
     positions = {
@@ -286,11 +299,10 @@ def at_the_end(cluster: Cluster) -> list[Record]:
         for replica_id, said in cluster.statuses().items()
         if said is not None
     }
-    final = Final(
+    return Final(
         time.monotonic_ns(),
-        len(rows),
+        end[0],
         {stock.name: stock.volume for stock in stocks},
         {stock.name: stock.version for stock in stocks},
         positions,
     )
-    return [*rows, final, End(time.monotonic_ns(), interrupted=False)]
