@@ -189,10 +189,11 @@ def answers(message: Any) -> Act:
 
 @contextmanager
 def serving(replica: FakeReplica, address: str = "127.0.0.1:0") -> Iterator[int]:
-    """Runs the replica's server; gives its port."""
+    """Runs the replica's server, healthy; gives its port."""
     server = rpc_server.RpcServer(address, threads=48, queue_limit=16)
     bourse_pb2_grpc.add_OrderServiceServicer_to_server(replica, server.grpc_server)
     port = server.start([SERVICE])
+    server.set_serving(True)
     try:
         yield port
     finally:

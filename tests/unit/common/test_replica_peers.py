@@ -1,11 +1,11 @@
-"""Peers that believe only the replica they were made for, and asking several of them at once."""
+"""A peer takes answers from its own replica only; and several peers are asked at once."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from tests.support.replica_fakes import (
     fails,
     serving,
 )
+from tests.unit.common.rpc_services import TwoAddresses, count_opened
 
 EMPTY = bourse_pb2.Empty()
 NOBODY = "127.0.0.1:1"
@@ -37,56 +38,28 @@ def replicas() -> Iterator[Replicas]:
     replicas.close()
 
 
-class TwoAddresses:
-    """Replicas 1 and 2 behind names that can be swapped, as containers can swap addresses.
-
-    What is connected stays connected to where it was; a new connection follows the name.
-    """
-
-    def __init__(self, folder: Path, resources: ExitStack) -> None:
-        self._folder = folder
-        self.replicas = {1: FakeReplica(1), 2: FakeReplica(2)}
-        for replica_id, replica in self.replicas.items():
-            resources.enter_context(serving(replica, self.address(replica_id)))
-
-    def address(self, replica_id: int) -> str:
-        return f"unix:{self._folder}/{replica_id}"
-
-    def swap(self) -> None:
-        first, second, aside = (self._folder / name for name in ("1", "2", "aside"))
-        first.rename(aside)
-        second.rename(first)
-        aside.rename(second)
+@pytest.fixture
+def second() -> FakeReplica:
+    return FakeReplica(2)
 
 
 @pytest.fixture
-def names(tmp_path: Path) -> Iterator[TwoAddresses]:
-    with ExitStack() as resources:
-        yield TwoAddresses(tmp_path, resources)
+def addresses(tmp_path: Path, second: FakeReplica) -> Iterator[TwoAddresses]:
+    """Those of replicas 1 and 2."""
+    addresses = TwoAddresses(tmp_path)
+    with serving(FakeReplica(1), addresses.first), serving(second, addresses.second):
+        yield addresses
 
 
 @pytest.fixture
-def peer(names: TwoAddresses) -> Iterator[ReplicaPeer]:
-    peer = ReplicaPeer(1, names.address(1))
+def peer(addresses: TwoAddresses) -> Iterator[ReplicaPeer]:
+    peer = ReplicaPeer(1, addresses.first)
     yield peer
     peer.close()
 
 
 def is_alive(peer: ReplicaPeer, timeout_s: float = PATIENCE_S) -> Any:
     return peer.call("IsAlive", EMPTY, timeout_s)
-
-
-def count_opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Gets the address of each channel that is opened from now on."""
-    opened: list[str] = []
-
-    def count(address: str) -> Any:
-        opened.append(address)
-        return original(address)
-
-    original = rpc_client.open_channel
-    monkeypatch.setattr(rpc_client, "open_channel", count)
-    return opened
 
 
 # ---------------------------------------------------------------- one peer
@@ -98,54 +71,54 @@ def test_an_answer_that_names_the_replica_is_believed(replicas: Replicas) -> Non
 
 
 def test_an_answer_of_another_replica_is_not_believed(
-    names: TwoAddresses, peer: ReplicaPeer
+    addresses: TwoAddresses, peer: ReplicaPeer
 ) -> None:
-    names.swap()
+    addresses.swap()
     with pytest.raises(Unavailable, match="answered by replica 2"):
         is_alive(peer)
 
 
 def test_the_channel_made_anew_reaches_the_replica_where_it_is_now(
-    names: TwoAddresses, peer: ReplicaPeer
+    addresses: TwoAddresses, second: FakeReplica, peer: ReplicaPeer
 ) -> None:
-    names.swap()
+    addresses.swap()
     with pytest.raises(Unavailable):
         is_alive(peer)
-    names.swap()
+    addresses.swap()
     assert is_alive(peer).replica_id == 1
     assert is_alive(peer).replica_id == 1
-    assert len(names.replicas[2].seen("IsAlive")) == 1
+    assert len(second.seen("IsAlive")) == 1
 
 
 def test_the_channel_made_anew_shares_no_connection_with_the_old_one(
-    names: TwoAddresses, peer: ReplicaPeer
+    addresses: TwoAddresses, second: FakeReplica, peer: ReplicaPeer
 ) -> None:
-    """Not even while the old one is held up by a call in flight."""
-    names.swap()
-    names.replicas[2].will("Trade", names.replicas[2].silent)
+    """Even while the old one is still open for a call in flight."""
+    addresses.swap()
+    second.will("Trade", second.silent)
     pending = peer.start("Trade", bourse_pb2.TradeRequest(), PATIENCE_S)
     with pytest.raises(Unavailable):
         is_alive(peer)
-    names.swap()
+    addresses.swap()
     assert is_alive(peer).replica_id == 1
-    names.replicas[2].release()
+    second.release()
     with pytest.raises(Unavailable, match="answered by replica 2"):
         pending.answer()
 
 
 def test_a_name_that_stays_wrong_is_tried_anew_at_a_bounded_pace(
-    names: TwoAddresses, monkeypatch: pytest.MonkeyPatch
+    addresses: TwoAddresses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ids can be swapped in the settings, and then no new channel helps."""
     now = 0.0
     opened = count_opened(monkeypatch)
-    with closing(ReplicaPeer(1, names.address(1), lambda: now)) as peer:
-        names.swap()
+    with closing(ReplicaPeer(1, addresses.first, lambda: now)) as peer:
+        addresses.swap()
         for _ in range(50):
             with pytest.raises(WrongPeer):
                 is_alive(peer)
         assert len(opened) == 2  # another one at once, and no more
-        names.swap()
+        addresses.swap()
         now += 0.5
         with pytest.raises(WrongPeer):
             is_alive(peer)
@@ -153,35 +126,34 @@ def test_a_name_that_stays_wrong_is_tried_anew_at_a_bounded_pace(
 
 
 def test_calls_in_flight_on_the_old_channel_end_by_themselves(
-    names: TwoAddresses, peer: ReplicaPeer
+    addresses: TwoAddresses, second: FakeReplica, peer: ReplicaPeer
 ) -> None:
     """The wrong replica may hold a trade that it will execute: cancelling would help nobody."""
-    names.swap()
-    wrong = names.replicas[2]
+    addresses.swap()
     was_active: list[bool] = []
 
     def answer_late(call: Call) -> Any:
-        answer = wrong.silent(call)
+        answer = second.silent(call)
         was_active.append(call.is_active())
         return answer
 
-    wrong.will("Trade", answer_late)
+    second.will("Trade", answer_late)
     pending = peer.start("Trade", bourse_pb2.TradeRequest(), PATIENCE_S)
     with pytest.raises(Unavailable):
         is_alive(peer)
-    wrong.release()
+    second.release()
     with pytest.raises(Unavailable, match="answered by replica 2"):
         pending.answer()
     assert was_active == [True]
 
 
 def test_answers_to_the_old_channel_leave_the_new_one_alone(
-    names: TwoAddresses, monkeypatch: pytest.MonkeyPatch
+    addresses: TwoAddresses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
     opened = count_opened(monkeypatch)
-    with closing(ReplicaPeer(1, names.address(1), lambda: now)) as peer:
-        names.swap()
+    with closing(ReplicaPeer(1, addresses.first, lambda: now)) as peer:
+        addresses.swap()
         late = [peer.start("IsAlive", EMPTY, PATIENCE_S) for _ in range(4)]
         for pending in late:
             with pytest.raises(Unavailable):

@@ -1,4 +1,4 @@
-"""A peer is found again after any time away, even if another service has its address now."""
+"""A client finds its server again, however long the server was away, and keeps within bounds."""
 
 from __future__ import annotations
 
@@ -6,68 +6,24 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
 
-import grpc
 import pytest
 
-from common import rpc_client
-from common.errors import BourseError, Busy, OutcomeUnknown, Unavailable, WrongPeer
-from common.replicas import ReplicaPeer
-from common.rpc_client import Peer
-from common.rpc_server import RpcServer
-from proto import bourse_pb2, bourse_pb2_grpc
+from common.errors import Busy, OutcomeUnknown, Unavailable
 from stack.waiting import wait_for
 from tests.support.clock import Clock
 from tests.support.name_server import NameServer
-
-CATALOG = "bourse.v1.CatalogService"
-ORDER = "bourse.v1.OrderService"
-TIMEOUT_S = 10.0
-LOOKUP = bourse_pb2.LookupRequest(name="stock1")
-EMPTY = bourse_pb2.Empty()
-
-
-class Catalog(bourse_pb2_grpc.CatalogServiceServicer):
-    """Counts its callers; a lookup fails with `error`, and waits while `may_answer` is clear."""
-
-    def __init__(self) -> None:
-        self.callers: set[str] = set()
-        self.error: BourseError | None = None
-        self.may_answer = threading.Event()
-        self.may_answer.set()
-        self.waiting = threading.Semaphore(0)
-
-    def Lookup(self, _request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
-        self.callers.add(context.peer())
-        self.waiting.release()
-        self.may_answer.wait(TIMEOUT_S)
-        if self.error is not None:
-            raise self.error
-        return bourse_pb2.LookupResponse(name="stock1", price=1, volume=1, version=1)
-
-
-class Replica(bourse_pb2_grpc.OrderServiceServicer):
-    def IsAlive(self, _request: Any, _context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
-        return bourse_pb2.AliveResponse(replica_id=1)
-
-
-@contextmanager
-def serving(service: Any, address: str = "127.0.0.1:0") -> Iterator[int]:
-    """The port of a server of this service alone, healthy."""
-    server = RpcServer(address, threads=16, queue_limit=200)
-    if isinstance(service, Catalog):
-        bourse_pb2_grpc.add_CatalogServiceServicer_to_server(service, server.grpc_server)
-    else:
-        bourse_pb2_grpc.add_OrderServiceServicer_to_server(service, server.grpc_server)
-    try:
-        port = server.start([CATALOG if isinstance(service, Catalog) else ORDER])
-        server.set_serving(True)
-        yield port
-    finally:
-        server.stop(0)
+from tests.unit.common.rpc_services import (
+    TIMEOUT_S,
+    Catalog,
+    count_opened,
+    fail,
+    lookup,
+    peer_at,
+    serving,
+)
 
 
 @pytest.fixture
@@ -82,32 +38,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The address of each channel that is opened."""
-    addresses: list[str] = []
-
-    def open_channel(address: str) -> grpc.Channel:
-        addresses.append(address)
-        return original(address)
-
-    original = rpc_client.open_channel
-    monkeypatch.setattr(rpc_client, "open_channel", open_channel)
-    return addresses
-
-
-@contextmanager
-def peer_at(address: str, clock: Clock) -> Iterator[Peer]:
-    stub = bourse_pb2_grpc.CatalogServiceStub
-    with closing(Peer("the catalog", address, stub, clock)) as peer:
-        yield peer
-
-
-def lookup(peer: Peer, timeout_s: float = TIMEOUT_S) -> Any:
-    return peer.call("Lookup", LOOKUP, timeout_s)
-
-
-def fail(peer: Peer, kind: type[BourseError] = Unavailable, timeout_s: float = TIMEOUT_S) -> None:
-    with pytest.raises(kind):
-        lookup(peer, timeout_s)
+    return count_opened(monkeypatch)
 
 
 # ---------------------------------------------------------------- names
@@ -303,90 +234,6 @@ def test_replaced_channels_leave_no_sockets_and_no_threads(
         )
         # A server's pool of 16 grows to its size, one thread with each call that finds none idle.
         assert threading.active_count() <= threads_before + 16
-
-
-# ---------------------------------------------------------------- somebody else at the address
-
-
-class TwoAddresses:
-    """A catalog and a replica behind names that can be swapped, as containers swap addresses.
-
-    What is connected stays connected to where it was; a new connection follows the name.
-    """
-
-    def __init__(self, folder: Path, catalog: Catalog, resources: ExitStack) -> None:
-        self._folder = folder
-        resources.enter_context(serving(catalog, self.address("catalog")))
-        resources.enter_context(serving(Replica(), self.address("order")))
-
-    def address(self, name: str) -> str:
-        return f"unix:{self._folder}/{name}"
-
-    def swap(self) -> None:
-        first, second, aside = (self._folder / name for name in ("catalog", "order", "aside"))
-        first.rename(aside)
-        second.rename(first)
-        aside.rename(second)
-
-
-@pytest.fixture
-def addresses(tmp_path: Path, catalog: Catalog) -> Iterator[TwoAddresses]:
-    with ExitStack() as resources:
-        yield TwoAddresses(tmp_path, catalog, resources)
-
-
-def test_a_replica_at_the_catalogs_address_is_left_at_once(
-    addresses: TwoAddresses, clock: Clock
-) -> None:
-    with peer_at(addresses.address("catalog"), clock) as peer:
-        addresses.swap()
-        with pytest.raises(Unavailable, match="another service answered"):
-            lookup(peer)
-        addresses.swap()
-        assert lookup(peer).name == "stock1"
-
-
-def test_a_stream_finds_it_out_too(addresses: TwoAddresses, clock: Clock) -> None:
-    with peer_at(addresses.address("catalog"), clock) as peer:
-        addresses.swap()
-        with pytest.raises(WrongPeer):
-            list(peer.stream("Journal", bourse_pb2.SyncRequest(), TIMEOUT_S))
-        addresses.swap()
-        assert lookup(peer).name == "stock1"
-
-
-def test_a_healthy_replica_is_no_catalog(addresses: TwoAddresses, clock: Clock) -> None:
-    with peer_at(addresses.address("catalog"), clock) as peer:
-        addresses.swap()
-        assert not peer.is_serving(CATALOG, TIMEOUT_S)
-        addresses.swap()
-        assert peer.is_serving(CATALOG, TIMEOUT_S)
-
-
-def test_a_catalog_at_a_replicas_address_is_left_at_once(addresses: TwoAddresses) -> None:
-    with closing(ReplicaPeer(1, addresses.address("order"))) as peer:
-        addresses.swap()
-        with pytest.raises(Unavailable, match="another service answered"):
-            peer.call("IsAlive", EMPTY, TIMEOUT_S)
-        addresses.swap()
-        assert peer.call("IsAlive", EMPTY, TIMEOUT_S).replica_id == 1
-
-
-def test_a_wrong_service_is_logged_once(
-    addresses: TwoAddresses, clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO")
-    with peer_at(addresses.address("catalog"), clock) as peer:
-        addresses.swap()
-        for _ in range(10):
-            fail(peer, WrongPeer)
-            clock.pass_by(0.2)
-        addresses.swap()
-        lookup(peer)
-    assert [record.message for record in caplog.records] == [
-        "the catalog: another service answered, connecting anew",
-        "the catalog answers again",
-    ]
 
 
 # ---------------------------------------------------------------- proxies
