@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 
@@ -17,40 +14,7 @@ from catalog.stock import DONE, INVALID, NOT_PERMITTED
 from common.domain import EMPTY_DIGEST, MAX_QUANTITY, Order, Trade, next_digest
 from common.errors import InvalidRequest, StaleEpoch
 from tests.support.clock import Clock
-from tests.unit.catalog.support import (
-    NOW_S,
-    buy,
-    decide,
-    refusals_kept,
-    sell,
-    volume,
-    write_stocks,
-)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock(NOW_S)
-
-
-@pytest.fixture
-def stocks_file(tmp_path: Path) -> Path:
-    return write_stocks(tmp_path)
-
-
-@pytest.fixture
-def database(tmp_path: Path, stocks_file: Path) -> Iterator[Database]:
-    with closing(Database(tmp_path / "data", stocks_file)) as database:
-        yield database
-
-
-@pytest.fixture
-def store(database: Database, clock: Clock) -> CatalogStore:
-    """A store that leader 2 leads in epoch 1."""
-    store = CatalogStore(database, clock)
-    assert store.fence(1, 2).accepted
-    return store
-
+from tests.unit.catalog.support import NOW_S, buy, decide, refusals_kept, sell, volume
 
 # ---------------------------------------------------------------- decisions
 

@@ -70,15 +70,7 @@ def executed_otherwise() -> Iterable[Record]:
 
 def numbered_against_time() -> Iterable[Record]:
     """The later one has the lower number."""
-    story = good().keyless(7).keyless(8)
-    for place, number in ((-3, 5), (-1, 4)):
-        story.records[place] = dataclasses.replace(story.records[place], number=number)  # type: ignore[call-arg]
-    first, second = story.rows[-2:]
-    story.rows[-2:] = [
-        dataclasses.replace(second, number=4, version=4),
-        dataclasses.replace(first, number=5, version=5),
-    ]
-    return told(story)
+    return told(good().keyless(7).keyless(8).last_two_swapped())
 
 
 def a_gap() -> Iterable[Record]:

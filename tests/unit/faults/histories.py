@@ -129,6 +129,18 @@ class Story:
         self.records.append(Observation(self.now_ns, self.now_ns + 1, said))
         return self
 
+    def last_two_swapped(self) -> Story:
+        """Gives the earlier of two trades number 5 and the later one number 4."""
+        # Between the two answers lies the later trade's request.
+        for place, number in ((-3, 5), (-1, 4)):
+            self.records[place] = dataclasses.replace(self.records[place], number=number)  # type: ignore[call-arg]
+        first, second = self.rows[-2:]
+        self.rows[-2:] = [
+            dataclasses.replace(second, number=4, version=4),
+            dataclasses.replace(first, number=5, version=5),
+        ]
+        return self
+
     def verified(self) -> Story:
         for row in self.rows:
             self.order(row.number, "verify")

@@ -1,10 +1,8 @@
-"""What the tests of a replica's calls share: requests, refusals, and a replica to ask."""
+"""Requests to a replica over gRPC, and how it refuses them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,22 +12,10 @@ from common.domain import Order
 from common.wire import order_to_item
 from proto import bourse_pb2
 from tests.unit.order.fakes import make_rows
-from tests.unit.order.replicas import RunningReplica, running_replica
+from tests.unit.order.replicas import RunningReplica
 
 ROWS = make_rows(30)
 Status = grpc.StatusCode
-
-
-def open_replica(directory: Path) -> AbstractContextManager[RunningReplica]:
-    """Replica 1, a follower with ten rows."""
-    return running_replica(directory, ROWS[:10])
-
-
-def made_leader(replica: RunningReplica) -> RunningReplica:
-    """Leads epoch 1."""
-    replica.lead()
-    replica.start_pipeline()
-    return replica
 
 
 def trade(request_id: str = "", **fields: Any) -> bourse_pb2.TradeRequest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,24 +16,10 @@ from tests.unit.order.calls import (
     Status,
     batch,
     leader_and_epoch,
-    made_leader,
-    open_replica,
     refusal,
 )
 from tests.unit.order.fakes import TIMEOUT_S, refusing_rows
 from tests.unit.order.replicas import STUCK_AFTER_S, RunningReplica, peer_of, running_replica
-
-
-@pytest.fixture
-def replica(tmp_path: Path) -> Iterator[RunningReplica]:
-    with open_replica(tmp_path) as replica:
-        yield replica
-
-
-@pytest.fixture
-def leader(replica: RunningReplica) -> RunningReplica:
-    return made_leader(replica)
-
 
 # ------------------------------------------------------------ leadership
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -18,26 +17,12 @@ from tests.unit.order.calls import (
     Status,
     batch,
     leader_and_epoch,
-    made_leader,
-    open_replica,
     refusal,
     synced,
     trade,
 )
 from tests.unit.order.fakes import make_rows, refusing_rows
 from tests.unit.order.replicas import RunningReplica, running_replica
-
-
-@pytest.fixture
-def replica(tmp_path: Path) -> Iterator[RunningReplica]:
-    with open_replica(tmp_path) as replica:
-        yield replica
-
-
-@pytest.fixture
-def leader(replica: RunningReplica) -> RunningReplica:
-    return made_leader(replica)
-
 
 # ------------------------------------------------------------ OrderLookup, Save
 

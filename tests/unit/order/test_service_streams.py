@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,6 @@ from tests.unit.order.calls import (
     ROWS,
     Status,
     batch,
-    made_leader,
-    open_replica,
     refusal,
     synced,
     trade,
@@ -30,17 +28,6 @@ from tests.unit.order.replicas import LIMITS, RunningReplica, running_replica
 @pytest.fixture(autouse=True)
 def _quick_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publisher_module, "_POLL_S", 0.01)
-
-
-@pytest.fixture
-def replica(tmp_path: Path) -> Iterator[RunningReplica]:
-    with open_replica(tmp_path) as replica:
-        yield replica
-
-
-@pytest.fixture
-def leader(replica: RunningReplica) -> RunningReplica:
-    return made_leader(replica)
 
 
 # ------------------------------------------------------------ StreamDBUpdates

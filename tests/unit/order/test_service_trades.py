@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +17,11 @@ from tests.unit.order.calls import (
     ROWS,
     Status,
     leader_and_epoch,
-    made_leader,
-    open_replica,
     refusal,
     trade,
 )
 from tests.unit.order.fakes import LEASE_MS, TIMEOUT_S, FakeCatalog, lost
 from tests.unit.order.replicas import RunningReplica, running_replica
-
-
-@pytest.fixture
-def replica(tmp_path: Path) -> Iterator[RunningReplica]:
-    with open_replica(tmp_path) as replica:
-        yield replica
-
-
-@pytest.fixture
-def leader(replica: RunningReplica) -> RunningReplica:
-    return made_leader(replica)
-
 
 # ------------------------------------------------------------ Trade
 

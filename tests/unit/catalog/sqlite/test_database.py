@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -19,30 +18,7 @@ from catalog.sqlite.transactions import transaction
 from catalog.stock import Stock
 from catalog.stock_file import MalformedStockFile
 from common.errors import Busy, Unavailable
-from tests.unit.catalog.support import NOW_S, buy, full_error, volume, write_stocks
-
-
-@pytest.fixture
-def stocks_file(tmp_path: Path) -> Path:
-    return write_stocks(tmp_path)
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def database(data: Path, stocks_file: Path) -> Iterator[Database]:
-    with closing(Database(data, stocks_file)) as database:
-        yield database
-
-
-@pytest.fixture
-def store(database: Database) -> CatalogStore:
-    store = CatalogStore(database, lambda: NOW_S)
-    assert store.fence(1, 2).accepted
-    return store
+from tests.unit.catalog.support import NOW_S, buy, full_error, volume
 
 
 def copy_as_after_a_kill(data: Path, to: Path) -> Path:

@@ -22,7 +22,7 @@ from catalog.sqlite.store import CatalogStore
 from catalog.stock import DONE, INVALID, NOT_PERMITTED, Stock
 from common.domain import EMPTY_DIGEST, Order, next_digest
 from common.errors import Busy, Damaged, StaleEpoch, Unavailable
-from tests.unit.catalog.support import NOW_S, buy, disk_error, full_error, volume, write_stocks
+from tests.unit.catalog.support import NOW_S, buy, disk_error, full_error, volume
 
 
 class Faulty(sqlite3.Connection):
@@ -42,27 +42,10 @@ class Faulty(sqlite3.Connection):
 
 
 @pytest.fixture
-def stocks_file(tmp_path: Path) -> Path:
-    return write_stocks(tmp_path)
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
-@pytest.fixture
 def database(data: Path, stocks_file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Faulty))
     with closing(Database(data, stocks_file)) as database:
         yield database
-
-
-@pytest.fixture
-def store(database: Database) -> CatalogStore:
-    store = CatalogStore(database, lambda: NOW_S)
-    assert store.fence(1, 2).accepted
-    return store
 
 
 @contextmanager

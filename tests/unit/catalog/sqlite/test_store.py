@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -19,32 +18,7 @@ from catalog.stock import DONE
 from common.domain import LEASE_MS, next_digest
 from common.errors import StaleEpoch
 from tests.support.clock import Clock
-from tests.unit.catalog.support import NOW_S, buy, decide, refusals_kept, sell, volume, write_stocks
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock(NOW_S)
-
-
-@pytest.fixture
-def stocks_file(tmp_path: Path) -> Path:
-    return write_stocks(tmp_path)
-
-
-@pytest.fixture
-def database(tmp_path: Path, stocks_file: Path) -> Iterator[Database]:
-    with closing(Database(tmp_path / "data", stocks_file)) as database:
-        yield database
-
-
-@pytest.fixture
-def store(database: Database, clock: Clock) -> CatalogStore:
-    """A store that leader 2 leads in epoch 1."""
-    store = CatalogStore(database, clock)
-    assert store.fence(1, 2).accepted
-    return store
-
+from tests.unit.catalog.support import buy, decide, refusals_kept, sell, volume
 
 # ------------------------------------------------------------------ stocks
 
@@ -207,15 +181,16 @@ def test_many_threads_trade_and_read_at_once(store: CatalogStore) -> None:
 # ---------------------------------------------------------------- reopening
 
 
-def test_a_later_start_keeps_what_the_volume_holds(tmp_path: Path, clock: Clock) -> None:
-    stocks_file = write_stocks(tmp_path)
-    with closing(Database(tmp_path / "data", stocks_file)) as database:
+def test_a_later_start_keeps_what_the_volume_holds(
+    data: Path, stocks_file: Path, clock: Clock
+) -> None:
+    with closing(Database(data, stocks_file)) as database:
         store = CatalogStore(database, clock)
         store.fence(1, 2)
         done, refused = store.update(1, [buy("a", 30), buy("b", 71)])
     stocks_file.write_text("no stocks at all")
     clock.now_s += LEASE_MS
-    with closing(Database(tmp_path / "data", stocks_file)) as database:
+    with closing(Database(data, stocks_file)) as database:
         store = CatalogStore(database, clock)
         assert store.registered() == (1, 2)
         assert volume(store) == 70
