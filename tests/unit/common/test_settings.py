@@ -14,6 +14,7 @@ from catalog.settings import CatalogSettings
 from common.settings import LogFormat, LogLevel, ServiceSettings, load_settings
 from frontend.settings import FrontendSettings
 from order.settings import OrderSettings
+from tests.support.settings import refusal
 
 ROOT = Path(__file__).parents[3]
 KINDS: list[type[ServiceSettings]] = [FrontendSettings, CatalogSettings, OrderSettings]
@@ -97,11 +98,7 @@ def test_a_wrong_value_is_one_line_naming_its_variable(
     value: str,
 ) -> None:
     monkeypatch.setenv(variable, value)
-    with pytest.raises(SystemExit) as stopped:
-        load_settings(FrontendSettings, "frontend")
-    assert stopped.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"frontend: setting {variable}=")
+    assert refusal(FrontendSettings, capsys).startswith(f"setting {variable}=")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -140,10 +137,8 @@ def test_a_password_in_a_wrong_url_is_not_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str
 ) -> None:
     monkeypatch.setenv("REDIS_URL", url)
-    with pytest.raises(SystemExit):
-        load_settings(FrontendSettings, "frontend")
-    line = capsys.readouterr().err
-    assert line.startswith("frontend: setting REDIS_URL=(not shown): ")
+    line = refusal(FrontendSettings, capsys)
+    assert line.startswith("setting REDIS_URL=(not shown): ")
     assert PASSWORD not in line
 
 
@@ -169,9 +164,7 @@ def test_another_wrong_setting_does_not_show_the_password(
 ) -> None:
     monkeypatch.setenv("REDIS_URL", f"redis://default:{PASSWORD}@h:1/0")
     monkeypatch.setenv("ORDER_ID", wrong_id)
-    with pytest.raises(SystemExit):
-        load_settings(OrderSettings, "order")
-    (line,) = capsys.readouterr().err.splitlines()
+    line = refusal(OrderSettings, capsys)
     assert "ORDER_ID" in line
     assert PASSWORD not in line
 
@@ -187,9 +180,7 @@ def test_a_wrong_value_cannot_add_lines(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ORDER_REPLICAS", "1=a:1,\nfrontend: all is well")
-    with pytest.raises(SystemExit):
-        load_settings(FrontendSettings, "frontend")
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert "ORDER_REPLICAS" in refusal(FrontendSettings, capsys)
 
 
 def test_all_wrong_values_are_named(
@@ -197,21 +188,9 @@ def test_all_wrong_values_are_named(
 ) -> None:
     monkeypatch.setenv("CACHE_SIZE", "0")
     monkeypatch.setenv("WEB_THREADS", "x")
-    with pytest.raises(SystemExit):
-        load_settings(FrontendSettings, "frontend")
-    line = capsys.readouterr().err
+    line = refusal(FrontendSettings, capsys)
     assert "CACHE_SIZE" in line
     assert "WEB_THREADS" in line
-
-
-def test_a_replica_is_one_of_the_replicas(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("ORDER_ID", "4")
-    with pytest.raises(SystemExit):
-        load_settings(OrderSettings, "order")
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "ORDER_ID" in line
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 from common.settings import load_settings
 from order.settings import OrderSettings
+from tests.support.settings import refusal
 
 
 @pytest.fixture(autouse=True)
@@ -101,31 +102,21 @@ def test_a_wrong_value_is_one_line_that_names_it(
     value: str,
 ) -> None:
     monkeypatch.setenv(variable, value)
-    with pytest.raises(SystemExit) as stopped:
-        load_settings(OrderSettings, "order")
-    assert stopped.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"order: setting {variable}=")
+    assert refusal(OrderSettings, capsys).startswith(f"setting {variable}=")
 
 
 def test_without_an_id_it_does_not_start(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("ORDER_ID")
-    with pytest.raises(SystemExit):
-        load_settings(OrderSettings, "order")
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("order: setting ORDER_ID: it is not set")
+    assert refusal(OrderSettings, capsys).startswith("setting ORDER_ID: it is not set")
 
 
 def test_the_id_must_be_one_of_the_replicas(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ORDER_REPLICAS", "1=order-1:50051,3=order-3:50051")
-    with pytest.raises(SystemExit):
-        load_settings(OrderSettings, "order")
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "ORDER_ID 2 is not one of ORDER_REPLICAS" in line
+    assert "ORDER_ID 2 is not one of ORDER_REPLICAS" in refusal(OrderSettings, capsys)
 
 
 @pytest.mark.parametrize("size", [64, 160, 1024])
