@@ -7,6 +7,7 @@ import random
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from faults.checker import judge
@@ -154,6 +155,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         allow_abbrev=False,
     )
     add = parser.add_argument
+    seconds = partial(add, type=number(0.1, 86_400), metavar="SECONDS")
     add(
         "--fault",
         action="append",
@@ -161,25 +163,16 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="FAULT:TARGET",
         help="strike this, again and again; several take turns (default: a random mix)",
     )
-    add(
+    seconds(
         "--every",
-        type=number(0.1, 86_400),
         default=DEFAULT_EVERY_S,
-        metavar="SECONDS",
         help="between the strikes of --fault (default: %(default)g)",
     )
-    add(
-        "--lasts",
-        type=number(0.1, 86_400),
-        metavar="SECONDS",
-        help="how long each of them stays broken (default: half of --every)",
-    )
-    add(
+    seconds("--lasts", help="how long each of them stays broken (default: half of --every)")
+    seconds(
         "--for",
         dest="duration",
-        type=number(0.1, 86_400),
         default=DEFAULT_DURATION_S,
-        metavar="SECONDS",
         help="how long to trade (default: %(default)g)",
     )
     add(
@@ -207,11 +200,9 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         action="store_true",
         help="the clients send no Idempotency-Key and repeat nothing",
     )
-    add(
+    seconds(
         "--settle",
-        type=number(0.1, 86_400),
         default=60.0,
-        metavar="SECONDS",
         help="how long to go on asking for unknown outcomes at the end (default: %(default)g)",
     )
     add(
