@@ -13,15 +13,15 @@ _LOST_SHARE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Breakage:
-    """`strike` may say something about what it did. `heal` may be called when nothing is broken."""
+    """`strike` may return a detail for people. `heal` is harmless when nothing is broken."""
 
     strike: Callable[[str], str | None]
     heal: Callable[[str], None]
-    impairs: bool = True  # the parts that it hits do not count as living
+    impairs: bool = True  # whether the parts that it hits count as not available
 
 
 def breakages(containers: Containers, network: Network) -> dict[str, Breakage]:
-    """By the names of `faults.schedule.TARGETS`; a rolling restart is a stop of one service."""
+    """One for each name in `faults.schedule.TARGETS`. "Rolling" stops a single service."""
 
     def wipe(service: str) -> None:
         containers.kill(service)
@@ -41,7 +41,7 @@ def breakages(containers: Containers, network: Network) -> dict[str, Breakage]:
         return network.lose(service, _LOST_SHARE)
 
     def stays(_service: str) -> None:
-        """There is nothing to heal: the fault is over at once."""
+        """Does nothing: the fault is over at once, so there is nothing to heal."""
 
     return {
         "kill": Breakage(containers.kill, containers.start),

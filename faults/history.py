@@ -32,7 +32,7 @@ class Run:
     at_ns: int
     url: str
     started: str  # wall clock, ISO 8601
-    command: str  # that plays the same faults again
+    command: str  # repeats the same faults
     seed: int | None
     clients: int
     parts: tuple[str, ...]  # every container, by name: edge, frontend-1, order-2, …
@@ -48,9 +48,9 @@ class Call:
     """One HTTP request that was about to be sent. A repeat under the same key is another call.
 
     `op` is trade (name, type, quantity, and a key unless the load sends none), lookup (name) or
-    order (number). `phase` is run,
-    settle (unknown outcomes repeated under their key), verify (nobody trades any more) or orphan:
-    a trade sent straight to a replica that stands still, once, by nobody who waits for an answer.
+    order (number). `phase` is run, settle (unknown outcomes are repeated under their key), verify
+    (nobody trades any more) or orphan. An orphan is a trade that is sent once, directly to a paused
+    replica, and nobody waits for its answer.
     """
 
     id: int
@@ -100,16 +100,16 @@ class Fault:
 
     `step` is begin (about to break), broken, healing, healed (nothing is broken any more),
     recovered (what it hit serves again), or failed (it could not be injected, or did not recover
-    in time; `detail` says why). `impairs` names the parts that do not count as living from
-    `begin` to `recovered`.
+    in time; `detail` says why). The parts in `impairs` count as not available from `begin` to
+    `recovered`.
     """
 
     id: int
     at_ns: int
     step: str
     fault: str  # kill, stop, pause, partition, …
-    target: str  # as it was asked for: leader, two, redis, …
-    hits: tuple[str, ...]  # the parts that it struck
+    target: str  # as the schedule names it: leader, two, redis, …
+    hits: tuple[str, ...]  # the parts that it was done to
     impairs: tuple[str, ...]
     detail: str = ""
 
@@ -118,7 +118,7 @@ class Fault:
 class End:
     at_ns: int
     interrupted: bool
-    problems: tuple[str, ...] = field(default=())  # of the injector itself: what it could not do
+    problems: tuple[str, ...] = field(default=())  # what the injector could not do
 
 
 Record = Run | Call | Completion | Fault | Observation | Row | Final | End
@@ -170,7 +170,7 @@ def read_history(path: Path) -> Iterator[Record]:
     """Every record, in the order they were written. A last line cut short is left out.
 
     Raises:
-        BadHistory: the file is none.
+        BadHistory: the file is not a history.
         OSError: it cannot be read.
     """
     with path.open(encoding="utf-8") as file:
@@ -209,7 +209,7 @@ def _read(line: str, number: int) -> Record:
 
 
 def _check(record: Record | Position) -> None:
-    """That each field is what it should be. Raises ValueError, TypeError."""
+    """Checks the type and the value of each field. Raises ValueError, TypeError."""
     for field_ in dataclasses.fields(record):
         value = getattr(record, field_.name)
         if not _IS[str(field_.type)](value):
@@ -225,7 +225,7 @@ def _check(record: Record | Position) -> None:
 
 
 def _is_whole(value: object) -> bool:
-    return type(value) is int  # a bool is an int, too
+    return type(value) is int  # isinstance would also accept a bool
 
 
 def _is_text(value: object) -> bool:
@@ -242,7 +242,7 @@ def _all(is_so: Callable[[object], bool], values: Iterable[object]) -> bool:
     return all(is_so(value) for value in values)
 
 
-# Whether a value is what a field of that type holds.
+# The type of a field → whether a value has that type.
 _IS: Mapping[str, Callable[[Any], bool]] = {
     "int": _is_whole,
     "int | None": lambda value: value is None or _is_whole(value),
@@ -260,7 +260,7 @@ _ONE_OF = {
     "phase": ("run", "settle", "verify", "orphan"),
     "step": ("begin", "broken", "healing", "healed", "recovered", "failed"),
 }
-# What a call says of itself, by its `op`.
+# `op` → the fields that such a call must have.
 _NEEDS = {"trade": ("name", "type", "quantity"), "lookup": ("name",), "order": ("number",)}
 
 

@@ -19,10 +19,10 @@ from stack.waiting import in_parallel
 
 # A healed part must serve again within this time. If it does not, the run reports it.
 _RECOVERED_WITHIN_S = 60.0
-# Each frontend's worker reconnects within half a second, but not all at the same time. A part that
-# they all need counts as serving when it was ready for this long, over new connections.
+# The workers of the frontends reconnect within half a second, each at its own time. A part that
+# they all need counts as recovered only after the service was ready for this long.
 _READY_FOR_S = 1.0
-# The edge learns of a frontend that is back from the engine's name server, and then checks it.
+# The edge gets the address of a restarted frontend from Docker's name server, and then checks it.
 _KNOWN_AFTER_S = 3.0
 _ANSWERS_FOR_ITSELF = frozenset({*ORDER_SERVICES, "redis"})
 # A paused leader stays paused until another one commits, at most for this long.
@@ -35,22 +35,22 @@ class Eyes:
     """What the nemesis sees of the stack."""
 
     observe: Callable[[], Observation | None]
-    is_ready: Callable[[], bool]  # a frontend says so through the edge: of the catalog, too
-    is_running: Callable[[str], bool]  # a container, and not paused
-    passes_its_check: Callable[[str], bool]  # a frontend's own container
+    is_ready: Callable[[], bool]  # GET /readyz through the edge, which includes the catalog
+    is_running: Callable[[str], bool]  # the container runs and is not paused
+    passes_its_check: Callable[[str], bool]  # the health check of a frontend's container
     pings: Callable[[str], bool]  # redis
-    # Gives functions that send trades to a paused leader. Nobody sends these trades to another one.
+    # Gives a function that sends trades to a paused leader. These trades go to no other replica.
     orphans: Callable[[str], AbstractContextManager[Callable[[], None]]]
 
 
 class Nemesis:
-    """`run` it once.
+    """Carries out one schedule. `run` may be called once.
 
     Args:
-        parts: of the stack, by name.
-        write: takes each step of each fault, from several threads.
-        progress: takes a line for people.
-        clock: nanoseconds, as the history has them.
+        parts: the names of all parts of the stack.
+        write: gets each step of each fault; it is called from several threads.
+        progress: prints a line.
+        clock: gives the nanoseconds that the history uses.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Nemesis:
         self._clock = clock
         self._ids = itertools.count(1)
         self._turns = itertools.count()
-        self._held: set[str] = set()  # services that a fault has in its hand
+        self._held: set[str] = set()  # services that a fault is using now
         self._holding = threading.Lock()
         self._problems: list[str] = []
         self._giving_up = threading.Event()
@@ -162,7 +162,7 @@ class Nemesis:
     def _orphans(
         self, fault: Fault, before: Observation | None, closing: ExitStack
     ) -> Callable[[], None]:
-        """Functions that send trades to a paused leader. It has them when it wakes up."""
+        """A function that sends trades to a paused leader, which gets them when it resumes."""
         leader = leader_of(before)
         if fault.fault == "pause" and leader is not None and leader in fault.hits:
             try:
@@ -181,7 +181,7 @@ class Nemesis:
     def _await_successor(
         self, hits: tuple[str, ...], before: Observation | None, stopping: threading.Event
     ) -> str:
-        """Waits until another leader has committed. Before that, a paused leader is not deposed."""
+        """Waits until another leader has committed: only then is a paused leader deposed."""
         leader = leader_of(before)
         if before is None or leader not in hits or not set(ORDER_SERVICES) - set(hits):
             return ""
@@ -219,7 +219,7 @@ class Nemesis:
     def _serves(self, service: str, since_ns: int) -> bool:
         if service in ORDER_SERVICES:
             seen = self._eyes.observe()
-            # An observation from before the healing can be older than the fault.
+            # An observation from before the healing may even be from before the fault.
             return seen is not None and seen.at_ns > since_ns and in_sync(seen, service)
         if not self._eyes.is_running(service):
             return False
@@ -248,7 +248,7 @@ def _steady_s(service: str) -> float:
 
 
 def _struck(breakage: Breakage, hits: Sequence[str]) -> str:
-    """Strikes all at the same time; returns what they said. Raises StackError at the end."""
+    """Strikes all parts at the same time. Returns the details; raises StackError if one failed."""
     details: set[str] = set()
 
     def strike(service: str) -> None:

@@ -29,9 +29,9 @@ from stack.waiting import wait_for
 
 _READY_WITHIN_S = 90.0
 _PROBE_TIMEOUT_S = 10.0
-# When a run is given up, a strike that has begun ends within this time. A stop takes longest.
+# When a run is given up, a strike that has begun may take this long. Stopping a part takes longest.
 _LAST_STRIKE_WITHIN_S = 30.0
-# Sent to each leader that is paused; numbered downwards, out of the way of the clients' calls.
+# Trades for each paused leader. Their ids are negative, so they differ from those of client calls.
 _ORPHANS = 8
 _ORPHAN_IDS = itertools.count(-1, -1)
 
@@ -45,12 +45,12 @@ class RunSettings:
     strikes: Sequence[Strike]
     duration_s: float
     clients: int
-    rate: float  # requests a second of all clients; 0: as fast as answers come
+    rate: float  # requests per second of all clients; 0: as fast as answers come
     seed: int
-    has_keys: bool  # whether the load sends keys, and repeats
-    command: str  # that plays it again
+    has_keys: bool  # whether the clients send keys, and repeat trades
+    command: str  # repeats the same run
     settle_s: float  # how long unknown outcomes are repeated after the load, at most
-    directory: Path  # where the run's own directory goes
+    directory: Path  # each run makes its own directory there
 
 
 def run(
@@ -118,7 +118,7 @@ class _Session:
         begun = threading.Event()
 
         def note(seen: Observation) -> None:
-            if begun.is_set():  # a history begins with its run
+            if begun.is_set():  # the record of the run must be the first
                 write(seen)
 
         with Observer(engine, self._containers.project, note) as observer:
@@ -191,7 +191,7 @@ class _Session:
     def _trade(
         self, workload: Workload, nemesis: Nemesis, stopping: threading.Event
     ) -> tuple[str, ...]:
-        """Trades for as long as planned, and for as long as something is broken."""
+        """Trades for the planned time, and longer while something is still broken."""
         over = threading.Event()
         problems: list[str] = []
 
@@ -206,7 +206,7 @@ class _Session:
         try:
             workload.run(over, self._watch(workload))
         finally:
-            # However the load ended, no strike may follow the healing.
+            # Also after an error: no fault may begin after the healing.
             if not over.is_set():
                 stopping.set()
                 nemesis.give_up()
@@ -227,7 +227,7 @@ class _Session:
 def _orphans(
     observer: Observer, service: str, opening: Run, write: Callable[[Record], None]
 ) -> Iterator[Callable[[], None]]:
-    """Yields functions that send a replica trades that nobody waits for or sends elsewhere."""
+    """Yields a function that sends orphans to a replica: see `history.Call`."""
     name = min(opening.quantities)
     tag = secrets.token_hex(4)
     keys = [f"orphan-{service}-{tag}-{number}" for number in range(_ORPHANS)]
@@ -244,7 +244,7 @@ def _orphans(
 
 
 class _Probe:
-    """Asks a frontend, through the edge, whether it is ready; for any thread."""
+    """Asks a frontend through the edge whether it is ready. Any thread may call it."""
 
     def __init__(self, containers: Containers) -> None:
         self._containers = containers
@@ -257,7 +257,7 @@ class _Probe:
         wait_for(self.is_ready, timeout_s, "the stack is ready: docker compose ps")
 
     def have_a_leader(self) -> None:
-        """Has one elected, by a trade that changes nothing. Raises RunFailed."""
+        """Makes the replicas elect a leader, by a trade of an unknown stock. Raises RunFailed."""
         key = f"faults-{secrets.token_hex(8)}"
         for _ in range(5):
             if self._status(Request.trade("no such stock", 1, "BUY", key)) == 404:
@@ -271,7 +271,7 @@ class _Probe:
                 BaseUrl.parse(self._containers.urls("edge")[0]), _PROBE_TIMEOUT_S
             )
         except StackError:
-            return None  # it publishes no port just now
+            return None  # the edge is down and has no port
         try:
             return connection.exchange(request).status
         except NoAnswer:

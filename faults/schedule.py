@@ -11,7 +11,7 @@ from itertools import cycle
 from stack.parts import ORDER_SERVICES
 
 _REPLICAS = ("leader", "follower", *ORDER_SERVICES, "two")
-_NUMBERED = "frontend-N"  # the Nth of them
+_NUMBERED = "frontend-N"  # N is a number from 1 up
 _EVERYTHING = (*_REPLICAS, "catalog", "redis", "frontend", _NUMBERED, "edge", "all")
 # The targets of each fault. The first one is the default.
 TARGETS = {
@@ -39,7 +39,7 @@ MEANINGS = {
     "rolling": "each container of the target is restarted, one after the other",
 }
 
-# The leader is struck most often: most of the protocol is about its death.
+# The leader is struck most often: most of the protocol deals with the loss of the leader.
 _MIX = (
     ("kill:leader", 4),
     ("pause:leader", 4),
@@ -90,7 +90,7 @@ _QUIET_AT_END_S = 12.0
 
 
 class BadSchedule(Exception):
-    """The message says what would be right."""
+    """A fault, a target or a duration is wrong. The message says what is valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +119,10 @@ def parse(text: str) -> tuple[str, str]:
 def by_hand(
     faults: Sequence[str], every_s: float, lasts_s: float, duration_s: float
 ) -> tuple[Strike, ...]:
-    """The faults in turn, each for `lasts_s`; longer than `every_s`, they overlap.
+    """The faults in turn, each for `lasts_s`. If that is longer than `every_s`, they overlap.
 
     Raises:
-        BadSchedule: one is unknown, or there is no time for any.
+        BadSchedule: a fault is unknown, or there is no time for a single one.
     """
     parsed = [parse(text) for text in faults]
     strikes: list[Strike] = []
@@ -138,14 +138,14 @@ def by_hand(
 
 
 def random_mix(seed: int, duration_s: float) -> tuple[Strike, ...]:
-    """The same for the same seed and duration, always. Raises BadSchedule."""
+    """A random schedule; the same seed and duration give the same one. Raises BadSchedule."""
     chance = random.Random(seed)  # noqa: S311 - decides what breaks, keeps no secret
     end_s = duration_s - _QUIET_AT_END_S
     strikes: list[Strike] = []
     left: list[str] = []
     at_s = _FIRST_AT_S
     while at_s < end_s - min(_LASTS_S):
-        if not left:  # a whole mix before any of it comes too often
+        if not left:  # each round contains every fault as often as its share says
             left = [text for text, share in _MIX for _ in range(share)]
             chance.shuffle(left)
         fault, target = parse(left.pop())
@@ -155,7 +155,7 @@ def random_mix(seed: int, duration_s: float) -> tuple[Strike, ...]:
             if fault == "rolling":
                 continue
         strikes.append(Strike(at_s, fault, target, lasts_s))
-        # Now and then the next one comes while this one lasts.
+        # Sometimes the next fault begins while this one lasts.
         overlaps = fault != "rolling" and chance.random() < 0.2
         at_s += 0.5 if overlaps else lasts_s + chance.choice(_GAPS_S)
     if not strikes:
@@ -178,9 +178,9 @@ def struck(
     """The parts that a target means now.
 
     Args:
-        parts: of the stack that is struck.
-        leader: without one, it is the replica that would be elected.
-        turn: of several frontends, which one `frontend` means; they take turns.
+        parts: all parts of the stack.
+        leader: None stands for the replica that would be elected.
+        turn: counts up; `frontend` means each frontend in turn.
 
     Raises:
         BadSchedule: there is no such part.

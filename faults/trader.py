@@ -15,19 +15,19 @@ from http import HTTPStatus
 from faults.history import Completion
 from faults.recorder import Recorder, Trade
 
-# Two stocks get most of it, so that trades and lookups meet.
+# Most requests go to two stocks, so that trades and lookups of one stock overlap.
 _HOT_STOCKS = 2
 _HOT_SHARE = 0.7
-# A trade is at most this part of the stock's first quantity. Such steps often lead to refusals.
+# A trade is for at most the first quantity divided by this. So large trades are often refused.
 _LARGEST_PART = 8
 _MOST_QUANTITY = 1_000_000
 _TOO_MUCH = 1_000_000_000
 
-# How many decided trades it remembers, to repeat them soon or late.
+# How many decided trades a client remembers, to repeat some of them.
 _REMEMBERED = 200
-# With so many outcomes unknown it begins no new trade.
+# A client with this many unknown outcomes begins no new trade.
 _MOST_UNKNOWN = 16
-# The share of the repeats that repeat a trade which another client is sending at that moment.
+# The share of repeats that are of a trade which another client is sending at that moment.
 _RACING_SHARE = 0.3
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 # The pause when no connection could be made.
@@ -37,7 +37,7 @@ _DECISIONS = (HTTPStatus.OK, HTTPStatus.NOT_FOUND)
 
 
 class Shared:
-    """What the clients know of each other: the orders acknowledged, and the trades under way."""
+    """What all clients share: the acknowledged orders, and the trades that are being sent."""
 
     def __init__(self) -> None:
         self._numbers: list[int] = []
@@ -78,15 +78,15 @@ class Shared:
 @dataclass(frozen=True, slots=True)
 class TraderSettings:
     seed: str
-    key_prefix: str  # begins every key that it sends
-    interval_s: float  # from one request to the next, at least
+    key_prefix: str  # the beginning of every key that it sends
+    interval_s: float  # the least time between the beginnings of two requests
 
 
 class Trader(ABC):
-    """Trades and looks up, one request after the other.
+    """Sends trades and lookups, one request after the other.
 
     Args:
-        quantities: of every stock, at first.
+        quantities: the first quantity of every stock.
     """
 
     def __init__(
@@ -110,21 +110,21 @@ class Trader(ABC):
 
     @property
     def unknown(self) -> int:
-        """Trades whose outcome is to be asked for again."""
+        """How many outcomes it does not know and will ask for again."""
         return 0
 
     def trade(self, stopping: threading.Event) -> None:
-        # All at once would be another load than one spread out.
+        # The clients begin at different times, so that the load is even.
         next_s = time.monotonic() + self._chance.random() * self._settings.interval_s
         while not stopping.wait(max(0.0, next_s - time.monotonic())):
             if self._next().sent is False:
                 stopping.wait(_NOBODY_PAUSE_S)
-            # A client that falls behind makes no burst to catch up.
+            # After a delay, a client does not send faster to catch up.
             next_s = max(next_s + self._settings.interval_s, time.monotonic())
 
     @abstractmethod
     def settle(self, give_up_at_s: float) -> None:
-        """Asks for unknown outcomes until they are known, or until that time."""
+        """Repeats trades of unknown outcome until all are known, or until that time."""
 
     def order(self, number: int, phase: str) -> bool:
         """Whether there was an answer that says something about the order."""
@@ -155,7 +155,7 @@ class Trader(ABC):
 
 
 class KeylessTrader(Trader):
-    """Sends no keys and never repeats: a client that has never heard of them."""
+    """Sends no keys and never repeats, like a client that does not know about keys."""
 
     def settle(self, give_up_at_s: float) -> None:
         """Does nothing: without a key it cannot ask for an outcome again."""
@@ -174,7 +174,7 @@ class KeylessTrader(Trader):
 
 
 class KeyedTrader(Trader):
-    """Also repeats: a trade of unknown outcome until it is known, and now and then a known one."""
+    """Repeats each trade of unknown outcome until it is known, and sometimes a decided one."""
 
     def __init__(
         self,
@@ -213,10 +213,10 @@ class KeyedTrader(Trader):
         return self._recorder.lookup(self._a_stock(), "run")
 
     def _to_repeat(self) -> Trade | None:
-        """A decided trade, half of the time a refused one: its stock may have enough volume now, so
-        a wrong service would execute the repeat.
+        """A trade to repeat: a decided one, or sometimes one that another client is sending now.
 
-        Now and then it is a trade that another client is sending at this moment, so the two race.
+        Half of the decided ones were refused. Their stock may have enough volume by now, so a wrong
+        service would execute the repeat.
         """
         if self._chance.random() < _RACING_SHARE:
             racing = self._shared.trade_under_way(self._chance)
@@ -244,7 +244,7 @@ class KeyedTrader(Trader):
         trade.is_decided, trade.attempts = True, 0
 
     def _doubt(self, trade: Trade) -> None:
-        """Remembers to repeat it. A repeat of a decided trade can be in doubt too."""
+        """Notes that the trade must be repeated. The outcome of a repeat can be unknown too."""
         if trade in self._in_doubt:
             return
         pause_s = min(_FIRST_PAUSE_S * 2.0 ** min(trade.attempts, 10), _LONGEST_PAUSE_S)

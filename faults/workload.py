@@ -15,7 +15,7 @@ from faults.recorder import Recorder
 from faults.trader import KeyedTrader, KeylessTrader, Shared, Trader, TraderSettings
 from stack.waiting import in_parallel
 
-# The service answers within 10 s; the rest is for the way there and back.
+# The service answers within 10 s. The network may take the rest.
 TIMEOUT_S = 12.0
 _VERIFY_ATTEMPTS = 8
 _VERIFY_PAUSE_S = 0.5
@@ -23,23 +23,23 @@ _VERIFY_PAUSE_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class LoadSettings:
-    """`rate` is of requests a second, of all clients together; 0 means as fast as answers come."""
+    """`rate` is in requests per second of all clients; 0 means as fast as answers come."""
 
     clients: int
     rate: float
     seed: int
-    run_id: str  # begins every key, so that no key was ever used before
-    has_keys: bool  # without, nothing is ever sent twice
+    run_id: str  # the beginning of every key, so that each key is new
+    has_keys: bool  # without keys, nothing is sent twice
 
 
 class Workload:
-    """`run`, then `settle`, then `verify`, each once.
+    """Call `run`, `settle` and `verify` in this order, each once.
 
     Args:
         url: of the edge.
-        quantities: of every stock, as it is now.
-        write: takes each record, from any thread.
-        clock: nanoseconds, as the history has them.
+        quantities: the present quantity of every stock.
+        write: gets each record; any thread may call it.
+        clock: gives the nanoseconds that the history uses.
     """
 
     def __init__(
@@ -84,12 +84,12 @@ class Workload:
         in_parallel([lambda c=client: c.trade(stopping) for client in self._clients], watch)  # type: ignore[misc]
 
     def settle(self, timeout_s: float, watch: Callable[[], None]) -> None:
-        """Repeats every trade of an unknown outcome, until it is known or the time is over."""
+        """Repeats each trade of unknown outcome until it is known or the time is over."""
         give_up_at = time.monotonic() + timeout_s
         in_parallel([lambda c=client: c.settle(give_up_at) for client in self._clients], watch)  # type: ignore[misc]
 
     def verify(self, watch: Callable[[], None]) -> None:
-        """Looks every acknowledged order and every stock up; nobody trades any more."""
+        """Looks up every acknowledged order and every stock, after all trades."""
         waiting: queue.SimpleQueue[Callable[[Trader], bool]] = queue.SimpleQueue()
         for number in self._shared.numbers():
             waiting.put(lambda client, n=number: client.order(n, "verify"))  # type: ignore[misc]

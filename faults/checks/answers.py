@@ -1,4 +1,4 @@
-"""G4 and G8: what clients notice."""
+"""G4 and G8: what answers clients get, and when."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def clients_do_not_notice(index: Index) -> Verdict:
 
 def _all_settled(index: Index, found: Findings) -> None:
     for keyed in index.keys.values():
-        # Nobody waits for an orphan, and a client without keys cannot ask again.
+        # Nobody asks for the outcome of an orphan, and a client without keys cannot ask for any.
         is_asked_again = keyed.asked.phase != "orphan" and keyed.asked.key is not None
         if is_asked_again and not any(one.is_decided for one in keyed.calls):
             calls = counted(len(keyed.calls), "call")

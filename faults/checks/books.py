@@ -1,4 +1,4 @@
-"""G6 and G7: every quantity that was read, and the books.
+"""G6 and G7: the quantities that clients read, and the quantities that the orders give.
 
 The orders of a stock give every quantity that it ever had, in order: after its commit 1, 2, and so
 on. A lookup may show only the quantities between two of these commits. The check looks whether its
@@ -22,7 +22,7 @@ INSUFFICIENT = "insufficient volume"
 
 
 class Course:
-    """One stock: its quantity at position 0, the run's start, and after each commit.
+    """The quantities of one stock: position 0 is the start of the run, position n is commit n.
 
     A commit has certainly happened when it was acknowledged. It cannot have happened before its
     trade was first sent.
@@ -49,7 +49,7 @@ class Course:
         self._possible = Newest(possible)
 
     def stretch(self, began_ns: int, ended_ns: int) -> tuple[int, int]:
-        """The oldest and the newest position that a read between the two may show."""
+        """The oldest and the newest position that a read between the two times may show."""
         oldest = self._known.before(began_ns)
         return oldest, max(oldest, self._possible.until(ended_ns))
 
@@ -64,17 +64,18 @@ class Course:
         return self._highest.of(oldest, newest)
 
     def last_with(self, value: int, newest: int) -> int | None:
-        """The newest position up to that one at which the stock had so many."""
+        """The newest position up to `newest` with that quantity; None if there is none."""
         positions = self._positions.get(value, [])
         count = bisect_right(positions, newest)
         return positions[count - 1] if count else None
 
 
 class _Extreme:
-    """The least or the greatest of any stretch of the values, in constant time.
+    """The minimum or the maximum of any range of the values, in constant time.
 
-    A sparse table: of every stretch whose length is a power of two. Any other is two of those that
-    overlap (Bender and Farach-Colton, "The LCA problem revisited", LATIN 2000).
+    It is a sparse table: it holds the result for every range whose length is a power of two. Two of
+    these ranges, which may overlap, cover any other range (Bender and Farach-Colton, "The LCA
+    problem revisited", LATIN 2000).
     """
 
     def __init__(self, values: list[int], pick: Callable[[int, int], int]) -> None:
@@ -87,14 +88,14 @@ class _Extreme:
             length *= 2
 
     def of(self, first: int, last: int) -> int:
-        """Of the values from the place `first` to the place `last`, both included."""
+        """The result for the positions `first` to `last`, both included."""
         level = (last - first + 1).bit_length() - 1
         values = self._levels[level]
         return self._pick(values[first], values[last + 1 - (1 << level)])
 
 
 def courses(index: Index) -> dict[str, Course]:
-    """Of every stock; none if the journal was not read."""
+    """The course of every stock; empty if the journal could not be read."""
     if index.run is None or index.final is None:
         return {}
     rows: dict[str, list[Row]] = defaultdict(list)
@@ -135,7 +136,7 @@ def _read_rightly(index: Index, one: Exchange, course: Course, found: Findings) 
     where = f"call {one.call.id} at {index.seconds(one.began_ns)} read {value} of {one.call.name}"
     known = course.last_with(value, oldest) if value is not None else None
     if known is not None:
-        late = course.rows[known].number  # the commit that ended the time of that quantity
+        late = course.rows[known].number  # the order that changed that quantity
         found.wrong(f"{where}, which order {late} had changed and a later one was acknowledged")
     else:
         found.wrong(f"{where}, which it never had by then")
@@ -188,7 +189,7 @@ def _balances(index: Index, name: str, course: Course, found: Findings) -> None:
 def _refused_rightly(
     index: Index, keyed: Keyed, refusal: Exchange, course: Course, found: Findings
 ) -> None:
-    """True if at some moment between the first call and the refusal there was too little."""
+    """A refusal is right if there was too little at some time since the first call."""
     asked = keyed.asked
     said = refusal.completion.error if refusal.completion else None
     if said is None or INSUFFICIENT not in said:

@@ -77,8 +77,8 @@ class Exchange:
 class Keyed:
     """All calls of one trade, in the order in which they began.
 
-    Those under one key; or the one that was sent without, and then `key` is the request id that
-    it got on its way: the one in the row that it is taken to have made, if there is any.
+    A trade with a key has all calls with that key. A trade without a key has one call. Its `key`
+    is then the request id in the row that it is assumed to have made, if there is such a row.
     """
 
     key: str
@@ -90,7 +90,7 @@ class Keyed:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """How messages name the trade."""
         return f"key {self.key}" if self.asked.key is not None else f"call {self.asked.id}"
 
     @property
@@ -98,7 +98,7 @@ class Keyed:
         return self.calls[0].began_ns
 
     def first(self, *, acknowledged: bool) -> Exchange | None:
-        """The acknowledgement, or else refusal, that came first."""
+        """The first acknowledgement; with `acknowledged` False, the first refusal."""
         wanted = [
             one for one in self.calls if (one.is_acknowledged if acknowledged else one.is_refused)
         ]
@@ -107,7 +107,7 @@ class Keyed:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """From `began_ns` to before `ended_ns`."""
+    """A time from `began_ns` until just before `ended_ns`."""
 
     began_ns: int
     ended_ns: int
@@ -124,21 +124,21 @@ class Spans:
         return bool(self._spans)
 
     def meet(self, began_ns: int, ended_ns: int) -> bool:
-        """Whether any of them has a moment in common with that one."""
+        """Whether one of the spans overlaps that time."""
         return self.last_met(began_ns, ended_ns) is not None
 
     def last_met(self, began_ns: int, ended_ns: int) -> Span | None:
-        """The last of those that have a moment in common with that one."""
+        """The last of the spans that overlap that time."""
         last = bisect_right(self._begins, ended_ns) - 1
         met = last >= 0 and self._spans[last].ended_ns >= began_ns
         return self._spans[last] if met else None
 
 
 class Newest:
-    """The highest of what had happened by a time; 0 if nothing had.
+    """The highest number so far at any time; 0 if there was none.
 
     Args:
-        happened: a time, and a number: an order, say, or the epoch of a leader.
+        happened: pairs of a time and a number, which can be an order or an epoch.
     """
 
     def __init__(self, happened: Iterable[tuple[int, int]]) -> None:
@@ -150,7 +150,7 @@ class Newest:
         return self._of_first(bisect_left(self._times, at_ns))
 
     def until(self, at_ns: int) -> int:
-        """That very moment counts, too."""
+        """As `before`, but includes what happened at exactly that time."""
         return self._of_first(bisect_right(self._times, at_ns))
 
     def _of_first(self, count: int) -> int:
@@ -199,7 +199,7 @@ class Index:
             (Exchange(call, completions.get(call.id)) for call in calls.values()),
             key=lambda one: one.began_ns,
         )
-        # Nobody waits for the answer to an orphan, and a killed client does not wait any more.
+        # Nobody waits for the answer of an orphan, and a killed client does not wait either.
         self.exchanges = [
             one for one in asked if one.call.phase != "orphan" and not self._was_cut_short(one)
         ]
@@ -215,16 +215,16 @@ class Index:
         self._impaired = _impaired(faults)
 
     def _take_in(self, keyless: Sequence[Exchange]) -> None:
-        """Finds the row of each trade without a key. Only its answer tells which one it is.
+        """Finds the row of each trade without a key.
 
         An acknowledged trade has the row with its number. A trade of unknown outcome may have any
-        equal row that is left. The earliest trade takes the first such row in the journal. So the
-        trade that made the row never began earlier than the one that takes it.
+        equal row that is left. The earliest trade gets the first such row in the journal. So the
+        trade that made the row never began earlier than the trade that gets it here.
         """
         unknown: dict[_Likeness, deque[Exchange]] = defaultdict(deque)
         for one in keyless:
             row = self.row_by_number.get(one.number) if one.number is not None else None
-            # A row that belongs to another trade is not this one's.
+            # The row may belong to another trade: one with a key, or an earlier one without.
             is_own = row is not None and row.request_id not in self.keys
             key = row.request_id if row is not None and is_own else f"call {one.call.id}"
             if one.number is not None or not one.is_unknown:
@@ -239,12 +239,12 @@ class Index:
             self.keys[key] = Keyed(key, [one])
 
     def _was_cut_short(self, one: Exchange) -> bool:
-        """True if the history broke off during the call, while its answer was still in time."""
+        """True if the history ends during the call, before the answer was late."""
         in_time_ns = one.began_ns + int(ANSWERED_WITHIN_S * 1e9)
         return one.completion is None and self.end is None and self._last_ns <= in_time_ns
 
     def seconds(self, at_ns: int) -> str:
-        """Into the run, for people."""
+        """The time since the start of the run, for messages."""
         began_ns = self.run.at_ns if self.run else 0
         return "the end" if at_ns >= NEVER else f"{(at_ns - began_ns) / 1e9:.3f} s"
 
@@ -252,7 +252,7 @@ class Index:
         return [one for one in self.keys.values() if one.first(acknowledged=True)]
 
     def times(self, is_so: _Condition) -> Spans:
-        """When a condition on the set of impaired parts was true."""
+        """The times at which a condition on the set of impaired parts was true."""
         parts = self.run.parts if self.run else ()
         return Spans(_times(self._impaired, lambda impaired: is_so(impaired, parts)))
 
@@ -273,7 +273,7 @@ _Likeness = tuple[str | None, str | None, int | None]
 
 
 def _likeness(one: Call | Row) -> _Likeness:
-    """The fields that tell trades without keys apart."""
+    """Trades without keys can be distinguished by these fields only."""
     return one.name, one.type, one.quantity
 
 
@@ -291,7 +291,7 @@ def nobody_decides(impaired: _Impaired, parts: Sequence[str]) -> bool:
 
 
 def nobody_answers(impaired: _Impaired, _parts: Sequence[str]) -> bool:
-    """Whether a connection may break: only the edge has connections of clients."""
+    """Whether a connection may break. Clients have connections to the edge only."""
     return "edge" in impaired
 
 
@@ -303,7 +303,7 @@ _Condition = Callable[[_Impaired, Sequence[str]], bool]
 
 
 def _impaired(faults: Sequence[Fault]) -> list[tuple[int, _Impaired]]:
-    """The set of impaired parts from each moment on at which it changed."""
+    """Each time at which the set of impaired parts changed, and the set from then on."""
     changes: list[tuple[int, int, str]] = []
     for fault in faults:
         step = {"begin": 1, "recovered": -1}.get(fault.step, 0)

@@ -37,7 +37,7 @@ def no_split_brain(index: Index) -> Verdict:
 
 
 def _said(index: Index) -> Iterator[tuple[int, str, Position]]:
-    """Each replica's positions: the time, the replica, the position."""
+    """Every position that a replica reported: the time, the replica, the position."""
     for seen in index.observations:
         for name, position in seen.replicas.items():
             yield seen.until_ns, name, position
@@ -72,7 +72,7 @@ def replicas_agree(index: Index) -> Verdict:
 
 
 def _end_alike(index: Index, final: Final, found: Findings) -> None:
-    """At the end no replica lacks an order of the journal, and none ever had more than it."""
+    """At the end each log is as long as the journal, and no log was ever longer."""
     for name in ORDER_SERVICES:
         at_end = final.replicas.get(name)
         if at_end is None:
@@ -97,9 +97,10 @@ def _same_log(
 
 
 def _pulled_before_leading(index: Index) -> dict[int, int]:
-    """Epoch → the last order of the epochs before it: its leader has it before it leads.
+    """Epoch → the last order of the epochs before it.
 
-    After the fence has accepted an epoch, no order of an earlier epoch is committed.
+    The leader of the epoch must have that order before it leads: once the fence has accepted an
+    epoch, no order of an earlier epoch is committed.
     """
     epochs = sorted({said.epoch for _, _, said in _said(index) if said.role == "leader"})
     newest = list(accumulate((row.epoch for row in index.rows), max))

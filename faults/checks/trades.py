@@ -85,7 +85,7 @@ def _was_asked_for(index: Index, row: Row, found: Findings) -> None:
 
 def nothing_lost(index: Index) -> Verdict:
     found = Findings("G2", "Nothing acknowledged is lost")
-    acknowledged: dict[int, tuple[int, Keyed]] = {}  # when first, and of which trade
+    acknowledged: dict[int, tuple[int, Keyed]] = {}  # when first, and for which trade
     for keyed in index.acknowledged():
         first = keyed.first(acknowledged=True)
         if first is not None and first.number is not None:
@@ -116,7 +116,7 @@ def nothing_lost(index: Index) -> Verdict:
 def _looked_up(
     index: Index, acknowledged: dict[int, tuple[int, Keyed]], found: Findings
 ) -> set[int]:
-    """The numbers found at the end."""
+    """The orders that were found at the end, by number."""
     verified: set[int] = set()
     for one in index.exchanges:
         number = one.call.number
@@ -141,7 +141,7 @@ def _looked_up(
 def _is_in_the_journal(
     index: Index, one: Exchange, shown: dict[str, object], found: Findings
 ) -> None:
-    """A lookup may also find an order that no client was told of, if the journal has it."""
+    """A lookup may find an order that was never acknowledged, if the journal has it."""
     number = one.call.number or 0
     if index.run is None or index.final is None or number <= index.run.first_number:
         return
@@ -170,7 +170,7 @@ def numbers_in_order(index: Index) -> Verdict:
 
 
 def _in_real_time(index: Index, found: Findings) -> None:
-    """A trade that was acknowledged before another one began has the smaller number."""
+    """If a trade was acknowledged before another one began, its number must be smaller."""
     numbered = [
         (keyed, number) for keyed in index.keys.values() if (number := _number(index, keyed))
     ]

@@ -13,7 +13,7 @@ class Verdict:
     title: str
     held: bool | None  # None: it could not be judged, and counts as not held
     examined: str
-    violations: tuple[str, ...]  # the first of them
+    violations: tuple[str, ...]  # the first few of them
     violation_count: int
 
 

@@ -25,7 +25,7 @@ _MOST_BUCKETS = 600
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """Of answered calls, in seconds; 0 if there are none."""
+    """How long calls took, in seconds; 0 if there are none."""
 
     count: int
     p50_s: float
@@ -38,13 +38,13 @@ class FaultFigures:
     fault: str
     target: str
     hits: tuple[str, ...]
-    began_s: float  # into the run, as all of these
+    began_s: float  # since the start of the run, as the two below
     healed_s: float
     ended_s: float
-    waits: Waits  # of the calls that overlapped it
-    errors: int  # of those: 5xx, or no answer at all
-    new_leader_s: float | None  # after the break, when it hit the leader
-    catch_up_s: float | None  # after healing, of order services
+    waits: Waits  # of the calls that overlapped the fault
+    errors: int  # of these calls: 5xx, or no answer at all
+    new_leader_s: float | None  # after the break, if the leader was hit
+    catch_up_s: float | None  # after healing, if an order service was hit
     detail: str
 
     @property
@@ -62,8 +62,8 @@ class LeaderChange:
 @dataclass(frozen=True, slots=True)
 class Bucket:
     at_s: float
-    trades: float  # acknowledged, a second
-    lookups: float  # answered, of stocks and orders, a second
+    trades: float  # acknowledged ones per second
+    lookups: float  # answered ones per second, of stocks and orders
     errors: int
     waits: Waits
 
@@ -74,9 +74,9 @@ class Figures:
     duration_s: float
     interrupted: bool
     problems: tuple[str, ...]
-    requests: dict[str, Counter[str]]  # op → status, in words → how many
+    requests: dict[str, Counter[str]]  # op → status in words → count
     repeats: int
-    waits: dict[str, Waits]  # op → of the calls of the run itself
+    waits: dict[str, Waits]  # op → waits of calls in the phase "run"
     faults: tuple[FaultFigures, ...]
     leaders: tuple[LeaderChange, ...]
     bucket_s: float
@@ -84,7 +84,7 @@ class Figures:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What the stack was made of."""
+        """The containers of the stack."""
         return () if self.run is None else self.run.parts
 
     @property
@@ -109,7 +109,7 @@ class _Timed:
 
 
 def figures_of(records: Iterable[Record]) -> Figures:
-    """Of a history, whole or cut short."""
+    """The figures of a history, which may be cut short."""
     run: Run | None = None
     end: End | None = None
     calls: dict[int, Call] = {}
@@ -217,7 +217,7 @@ def _begun_before(calls: Sequence[_Timed], at_s: float) -> Sequence[_Timed]:
 
 
 def _leader_changes(seen: Iterable[Observation], zero_ns: int) -> tuple[LeaderChange, ...]:
-    """Each epoch when it was first seen to be led."""
+    """When each epoch was first seen to have a leader."""
     changes: list[LeaderChange] = []
     for observation in seen:
         leading = [
@@ -237,7 +237,7 @@ def _leader_at(leaders: Sequence[LeaderChange], at_s: float) -> str | None:
 
 
 def _buckets(calls: Sequence[_Timed], bucket_s: float) -> tuple[Bucket, ...]:
-    """By the time of the answer, which is when something happened."""
+    """Sorts the calls by the time of their answers, not of their beginnings."""
     sorted_in: dict[int, list[_Timed]] = defaultdict(list)
     for one in calls:
         sorted_in[int(max(0.0, one.ended_s) / bucket_s)].append(one)

@@ -17,10 +17,10 @@ from stack.terminal import seconds
 
 _TEMPLATE = "page.html.j2"
 
-# Of the picture, in its own units.
+# Sizes in the picture, in the units of its viewBox.
 _WIDTH, _LEFT, _RIGHT = 1200.0, 74.0, 14.0
 _PANEL_HEIGHT, _ROW_HEIGHT = 150.0, 24.0
-_FLOOR_S = 0.001  # of the logarithmic axis
+_FLOOR_S = 0.001  # where the logarithmic axis begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,14 @@ class Bar:
     x: float
     y: float
     width: float
-    broken: float  # of the width: until it was healed; the rest, until it served again
+    broken: float  # the width until it was healed; in the rest it did not serve yet
     kind: str
     title: str
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Of a service row: who led from x for so long."""
+    """A time in which a service led, drawn in the row of that service."""
 
     x: float
     y: float
@@ -79,7 +79,7 @@ class Picture:
 
 
 def write_page(path: Path, figures: Figures, judgement: Judgement) -> None:
-    """Atomically: an old page stays until the new one is whole. Raises OSError."""
+    """Replaces an old page only when the new one is complete. Raises OSError."""
     draft = path.with_name(f".{path.name}.draft")
     draft.write_text(page(figures, judgement), "utf-8")
     os.replace(draft, path)
@@ -88,7 +88,7 @@ def write_page(path: Path, figures: Figures, judgement: Judgement) -> None:
 def page(figures: Figures, judgement: Judgement) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # what a server answered stands in it
+        autoescape=True,  # the page shows text that a server sent
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -127,7 +127,7 @@ def draw(figures: Figures) -> Picture:
         return round(latency_top + _PANEL_HEIGHT * (1 - min(share, 1.0)), 1)
 
     def path(value: Callable[[Bucket], float | None], y: Callable[[float], float]) -> str:
-        """With a gap where there is no value."""
+        """The commands of an SVG path, with a gap where there is no value."""
         steps, command = [], "M"
         for one in figures.buckets:
             here = value(one)
@@ -137,7 +137,7 @@ def draw(figures: Figures) -> Picture:
         return "".join(steps)
 
     def rate(value: Callable[[Bucket], float]) -> str:
-        """The last bucket is rarely a whole one: it would look like an outage at the end."""
+        """Leaves out a last bucket that is not complete: it would look like an outage."""
 
         def of(one: Bucket) -> float | None:
             is_whole = one.at_s + figures.bucket_s <= figures.duration_s
@@ -225,7 +225,7 @@ def _leading(
     row_y: Callable[[str], float],
 ) -> Iterable[Stretch]:
     ends = [*(change.at_s for change in leaders[1:]), length_s]
-    for change, end_s in zip(leaders, ends, strict=False):  # of no leaders there is an end as well
+    for change, end_s in zip(leaders, ends, strict=False):  # without leaders, `ends` still has one
         began = x(change.at_s)
         yield Stretch(began, row_y(change.replica), max(1.0, round(x(end_s) - began, 1)))
 

@@ -98,7 +98,7 @@ def _faults(faults: Iterable[FaultFigures]) -> str:
 
 
 def _remarks(kinds: Mapping[str, Sequence[FaultFigures]]) -> Iterable[str]:
-    """What the injector said of the faults: above all, what it could not do."""
+    """What the injector reported about the faults: above all, what it could not do."""
     for label, those in sorted(kinds.items()):
         details = Counter(one.detail for one in those if one.detail)
         yield from (f"{label}, {count}x: {detail}" for detail, count in details.items())
