@@ -15,6 +15,6 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster
 
 @pytest.fixture
 def cluster(shared_cluster: Cluster) -> Cluster:
-    """The module's cluster, everything running, whatever the test before did to it."""
+    """The cluster of the module. All its parts run, whatever the test before did."""
     shared_cluster.heal()
     return shared_cluster

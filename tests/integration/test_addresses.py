@@ -1,4 +1,4 @@
-"""Parts that come back with each other's addresses, as real processes."""
+"""Real processes that restart with each other's addresses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def get(cluster: Cluster, path: str) -> int:
-    """The status of the answer, and nothing repeated."""
+    """The status of the answer. The request is sent only once."""
     try:
         with urllib.request.urlopen(cluster.url + path, timeout=10) as answer:  # noqa: S310 - http
             return int(answer.status)
@@ -43,7 +43,7 @@ def test_a_replica_that_inherits_the_catalogs_address_is_taken_for_no_catalog(
     assert lookup(cluster) == HTTPStatus.OK
     cluster.kill("catalog", "order-1")
     cluster.start("order-1", wait=False, LISTEN_ADDRESS=address_of(cluster, "catalog"))
-    # Healthy, as far as a check that asks for no service by name can tell.
+    # A health check that names no service cannot see that this is a replica.
     wait_for(cluster.parts["catalog"].is_ready, 30, lambda: cluster.log("order-1"))
     for _ in range(2):
         assert lookup(cluster) == HTTPStatus.SERVICE_UNAVAILABLE

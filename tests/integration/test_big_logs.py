@@ -1,7 +1,7 @@
-"""Long logs: how fast a replica is back, what memory they take, and that old orders are as near.
+"""Long logs: how fast a replica starts and catches up, and what memory and lookups cost.
 
-What is bounded in seconds is a promise of the project, and tried up to three times, so that a
-machine with other work does not break it. `pytest -s` shows the figures.
+The bounds in seconds are promises of the project. They are tried up to three times, because other
+work on the machine can make one try slow. `pytest -s` shows the figures.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ pytestmark = pytest.mark.slow
 
 BEHIND = 100_000
 FEW, MANY = 1_000, 1_000_000
-# Time on the clock depends on what else this machine does. Of a processor's time two cores have
-# this much in 5 s, and half as much again is left for their caches, which others use too.
+# Processor time, because elapsed time depends on other work on this machine. Two cores give 10 s of
+# it in 5 s. Half as much is added, because other work also slows the caches of the processor.
 READY_WITHIN_PROCESSOR_S = 15.0
 MEMORY_MIB = 30.0
 LOOKUPS = 1_000
@@ -42,7 +42,7 @@ ONE_LOG = ("--behind", "2=all", "--behind", "3=all")
 
 
 class BigCluster(Cluster):
-    """A cluster on data that the fill tool wrote."""
+    """A cluster that starts with data from the fill tool."""
 
     def __init__(self, directory: Path, orders: int, *arguments: str) -> None:
         command = [sys.executable, "-m", "stack.fill", "--data", str(directory)]
@@ -56,7 +56,7 @@ class BigCluster(Cluster):
         self.orders = orders
 
     def start_one_replica(self) -> None:
-        """Replica 1 and what it needs; nobody knows of others."""
+        """Starts replica 1 and what it needs, in a deployment of one replica."""
         alone = {"ORDER_REPLICAS": f"1=127.0.0.1:{self.parts['order-1'].port}"}
         for name in ("redis", "catalog", "order-1", "frontend"):
             self.start(name, **(alone if name in ("order-1", "frontend") else {}))
@@ -67,13 +67,13 @@ class BigCluster(Cluster):
             return [order for chunk in chunks for order in orders_from_items(chunk.rows)]
 
     def processor_s(self, name: str) -> float:
-        """Of the part's process since its start, all threads together."""
+        """The processor time of a part since its start, of all threads together."""
         text = Path(f"/proc/{self._running[name].pid}/stat").read_text()
         user, system = text.rpartition(")")[2].split()[11:13]
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def memory_mib(self, name: str) -> float:
-        """Resident, of the part's process and of those it started."""
+        """The resident memory of a part: its process and the processes that it started."""
         group = self._running[name].pid
         return sum(
             _resident_mib(int(entry.name))
@@ -96,7 +96,7 @@ def _resident_mib(pid: int) -> float:
 
 @contextmanager
 def big_cluster(orders: int, *arguments: str) -> Iterator[BigCluster]:
-    """Its data goes with it: pytest would keep what it has of three runs."""
+    """Removes the data at the end: in `tmp_path`, pytest would keep that of three runs."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bourse-")))
         cluster = BigCluster(directory, orders, *arguments)
@@ -109,11 +109,11 @@ def big_cluster(orders: int, *arguments: str) -> Iterator[BigCluster]:
 
 @dataclass
 class Trader:
-    """Trades one after the other until it is told to stop."""
+    """Sends trades, one after the other, until it is stopped."""
 
     url: str
     acknowledged: dict[str, int] = field(default_factory=dict)
-    took: list[tuple[float, float]] = field(default_factory=list)  # began at, seconds
+    took: list[tuple[float, float]] = field(default_factory=list)  # begin, duration in s
     problems: list[str] = field(default_factory=list)
 
     @contextmanager
@@ -209,7 +209,7 @@ def test_with_many_orders_it_serves_soon_after_a_restart(many: BigCluster, name:
 
 
 def read_everything(cluster: BigCluster) -> None:
-    """Old orders here and there, and both logs from end to end."""
+    """Looks up old orders at random, and streams both logs completely."""
     with cluster.replica(1) as replica, cluster.catalog() as catalog:
         for number in random.Random(1).choices(range(1, cluster.orders + 1), k=LOOKUPS):  # noqa: S311
             assert direct_lookup(replica, number).number == number
@@ -266,7 +266,7 @@ def test_an_old_order_is_found_as_fast_among_many(few: BigCluster, many: BigClus
                 return data["number"], data["name"], data["type"], data["quantity"]
 
             ways += [(cluster, "directly", directly), (cluster, "over HTTP", over_http)]
-        for attempt in range(LOOKUPS):  # in turns, so that other work on the machine hits all
+        for attempt in range(LOOKUPS):  # in turns, so that other work slows all of them
             for cluster, way, look in ways:
                 number = chance.randint(1, cluster.orders)
                 began_at = time.perf_counter()
@@ -290,4 +290,4 @@ def test_trading_goes_on_after_a_million_orders(many: BigCluster) -> None:
     assert status is not None
     last = journal_row(many, MANY + 1)
     assert (status.last_number, status.digest) == (MANY + 1, last.digest)
-    assert last.epoch == 4  # the data knows three leaders
+    assert last.epoch == 4  # three leaders wrote the data

@@ -1,4 +1,4 @@
-"""The Redis client of the request path: what is slow or gone costs little time."""
+"""The Redis client of a request: a slow or stopped Redis costs little time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from frontend.quotes.redis_client import OwnConnections
 from tests.support.redis_server import RedisServer, closed_port, running_redis
 
 TIMEOUT_S = 0.2
-# Nothing here may take the seconds of a default; a busy machine gets some slack.
+# Far below the default timeouts of redis-py, and enough for a busy machine.
 SOON_S = 2.5
 
 

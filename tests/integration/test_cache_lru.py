@@ -1,4 +1,4 @@
-"""The cache's operations one by one, against a real Redis: the newest at hand and an old one."""
+"""Each operation of the cache, against a real Redis: the newest one here and an old one."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def fill(cache: LRUCache, name: str, version: int = 1) -> None:
 
 
 def fill_shortly(client: redis.Redis, name: str, size: int = 3) -> None:
-    """Stores an entry that expires soon, also on a machine that stalls between the two calls."""
+    """Stores an entry that expires soon. Tries again if the token expired before the fill."""
     cache = LRUCache(client, size, SHORT_MS)
     while cache.put(name, "soon gone", 1, token_for(cache, name)) is not PutOutcome.STORED:
         pass
@@ -132,7 +132,7 @@ def test_a_replica_refuses_every_operation(server: RedisServer) -> None:
         cache = LRUCache(client, size=3, lease_ms=LONG_MS)
         fill(cache, "a")
         client.replicaof("127.0.0.1", 1)
-        # A replica that may be written to is none the better for it.
+        # A replica must refuse these also when it accepts writes.
         for read_only in ("yes", "no"):
             client.config_set("replica-read-only", read_only)
             for operation in (lambda: cache.get("a"), cache.flush, cache.names):
@@ -300,7 +300,7 @@ def test_every_key_has_the_prefix(client: redis.Redis, cache: LRUCache) -> None:
 
 
 class ModelLRU:
-    """The cache as a plain object that sees one command at a time. Nothing in it expires."""
+    """The cache as a plain Python object: one command at a time, and nothing expires."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -348,7 +348,7 @@ class BusyWorker(threading.Thread):
 
 
 def test_the_order_is_exact_under_concurrency(server: RedisServer, cache: LRUCache) -> None:
-    """Replays what Redis executed, in its order, on a plain LRU: every answer must agree."""
+    """Replays the commands in the order of Redis on a plain LRU: all answers must be the same."""
     cache.put("absent", "loads the script", 1, token_for(cache, "absent"))
     cache.flush()
     workers = [BusyWorker(server, seed) for seed in range(6)]

@@ -1,6 +1,6 @@
 """Many workers, trades and Redis faults at random: no lookup is older than an acknowledged trade.
 
-The same run without one of the mechanisms must find what that mechanism prevents.
+The same run with one mechanism taken out must find a stale lookup.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class History:
 
 
 class Pair:
-    """A primary, which `name` leads to, and a replica, which hears of it over a link."""
+    """A primary and a replica. Workers reach the primary by the link `name`."""
 
     def __init__(self, stack: ExitStack, directory: Path) -> None:
         self.primary, self.replica = (
@@ -72,7 +72,7 @@ class Pair:
         self.replica.replicate(self._replication.port)
 
     def fail_over(self, lag_s: float) -> None:
-        """The replica hears nothing for so long, and then takes the primary's place."""
+        """Stops the replication for that time, and then promotes the replica."""
         old, new = self.primary, self.replica
         self._replication.set(Mode.SILENT)
         time.sleep(lag_s)
@@ -86,7 +86,7 @@ class Pair:
 
 
 class Run:
-    """Threads that look up, trade and break things until told to stop."""
+    """Threads that look up, trade and inject faults until they are stopped."""
 
     def __init__(self, pair: Pair, workers: list[Worker], catalog: CatalogInMemory) -> None:
         self.history = History()
@@ -95,11 +95,11 @@ class Run:
         self._catalog = catalog
         self._stopping = threading.Event()
         self._errors: list[BaseException] = []
-        # Unseeded: the threads make each run another one anyway.
+        # Without a seed: the threads make each run different anyway.
         self._random = random.Random()  # noqa: S311 - guards nothing
 
     def until_stale(self, longest_s: float) -> list[str]:
-        """Ends at the first stale lookup, or after so long; returns what was stale."""
+        """Runs until the first stale lookup, or for that time. Returns the stale lookups."""
         threads = [
             threading.Thread(target=self._repeat, args=(activity,), daemon=True)
             for activity in self._activities()
@@ -129,12 +129,12 @@ class Run:
         try:
             while not self._stopping.is_set():
                 activity()
-        except BaseException as error:  # the test's own thread raises it
+        except BaseException as error:  # the thread of the test raises it again
             self._errors.append(error)
 
     def _look_up(self, worker: Worker) -> None:
         name = self._random.choice(STOCKS)
-        for _ in range(2):  # the second sees what the first has filled, before others evict it
+        for _ in range(2):  # the second one hits the entry that the first one filled
             self._look_up_one(worker, name)
 
     def _look_up_one(self, worker: Worker, name: str) -> None:
@@ -149,10 +149,11 @@ class Run:
         self._wait(2)
 
     def _overtake(self, name: str) -> None:
-        """What may happen to a lookup that has read the stock but not answered: it is outdated.
+        """Sometimes trades while a lookup has read the stock but not answered yet.
 
-        None of it often: a fill later than its lease meets neither a floor nor another
-        generation only where trades of one stock, and flushes, are more than a lease apart.
+        It does so rarely: some mechanisms are needed only if a fill is later than its lease and
+        finds neither a floor nor a new generation. For that, trades of one stock, and flushes, must
+        be more than a lease apart.
         """
         if self._random.random() > 0.05:
             return
@@ -181,7 +182,7 @@ class Run:
                 self._wait(2)
 
     def _wait(self, leases: float) -> None:
-        """At most so many."""
+        """Waits for a random time, at most this many leases."""
         time.sleep(self._random.uniform(0, leases) * LEASE_S)
 
     def _pause(self) -> None:
@@ -195,7 +196,7 @@ class Run:
         self._pair.primary.start()
 
     def _restart_from_a_snapshot(self) -> None:
-        """With a quote in it that is outdated by then, as a rule."""
+        """Restarts Redis from a snapshot with a quote that, in most cases, is outdated by then."""
         name = self._random.choice(STOCKS)
         self._workers[0].quotes.find(name)
         self._pair.primary.save()
@@ -207,7 +208,7 @@ class Run:
         self._pair.fail_over(self._random.uniform(0, 0.5) * LEASE_S)
 
     def _flush(self) -> None:
-        # While it is down, or just demoted, there is nothing to flush.
+        # A server that is down, or was just demoted, refuses a flush.
         with suppress(redis.RedisError):
             self._pair.primary.flush()
 

@@ -1,7 +1,7 @@
 """Redis with a replica: neither a replica nor one that was promoted serves a stale quote.
 
 Replication is asynchronous: a primary confirms an invalidation that its replica may never get.
-Each scenario holds with the mechanism that it rests on, and fails without.
+Each scenario passes with its mechanism, and fails when that mechanism is taken out.
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ from tests.support.mechanisms import taken_out
 from tests.support.ports import free_ports
 from tests.support.redis_server import RedisServer, closed_port, running_redis
 
-# So long that nothing expires by itself while a test runs.
+# So long that nothing expires while a test runs.
 LEASE_MS = 60_000
 OLD, NEW = 1, 2
 
 
 class World:
-    """Two servers, and two workers who find Redis behind a link of their own.
+    """Two servers, and two workers that each reach Redis over their own link.
 
-    At first both links lead to `first`, which is the primary. What the replica gets from it goes
-    through a third link.
+    At first both links lead to `first`, which is the primary. The replication uses a third link.
     """
 
     def __init__(self, stack: ExitStack) -> None:
@@ -62,7 +61,7 @@ class World:
         primary.wait_for_replica()
 
     def lead_to(self, server: RedisServer) -> None:
-        """The name leads to this server now. Connections stay where they are."""
+        """Directs new connections of the workers to this server. Open connections stay."""
         self._reader_link.target_port = self._trader_link.target_port = server.port
 
     def trade(self) -> None:
@@ -84,12 +83,12 @@ def world_with_two_servers() -> Iterator[World]:
 
 
 def reader_at_a_replica(world: World) -> None:
-    """The reader's server was demoted, and its replication stands still."""
+    """The server of the reader was demoted, and gets no more from the new primary."""
     world.fill()
     world.replicate(world.first, world.second)
     world.second.promote()
     world.lead_to(world.second)
-    assert world.trader.version("stock1") == OLD  # in the life of the new primary
+    assert world.trader.version("stock1") == OLD  # reads from the new primary
     world.replicate(world.second, world.first)
     world.replication.set(Mode.SILENT)
     world.trade()
@@ -106,7 +105,7 @@ def promoted_without_the_invalidation(world: World) -> None:
 
 
 def late_fill_at_a_promoted_replica(world: World) -> None:
-    """The lookup has its token from the old primary, and its fill goes to the new one."""
+    """A lookup gets its token from the old primary, and sends its fill to the new one."""
 
     def overtake(_name: str) -> None:
         world.catalog.before_answer = lambda _name: None
@@ -122,9 +121,9 @@ def late_fill_at_a_promoted_replica(world: World) -> None:
 
 
 def demoted_and_promoted_again(world: World) -> None:
-    """The same process is the primary again, with the data of the other one.
+    """The same process becomes primary again, now with the data of the other server.
 
-    Nobody used the other one meanwhile, so that nothing in the data tells of it.
+    No worker used the other server as primary, so the data contains no trace of it.
     """
     world.fill()
     world.replicate(world.first, world.second)

@@ -1,7 +1,7 @@
-"""After a trade is acknowledged no lookup that starts later is older than it.
+"""A lookup that starts after a trade was acknowledged never shows the quantity before the trade.
 
-One scenario for each mechanism that this rests on: it holds with the mechanism and fails
-without, so the scenario is a real test and the mechanism not there for nothing.
+There is a scenario for each mechanism that this needs. It passes with the mechanism, and fails when
+the mechanism is taken out. So the scenario can fail, and the mechanism is necessary.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.support.cache_world import CatalogInMemory, Worker
 from tests.support.mechanisms import taken_out
 from tests.support.redis_server import RedisServer, closed_port, running_redis
 
-# Short where a scenario waits for a lease to end, long where none may end by itself.
+# Short where a scenario waits for the end of a lease. Long where no lease may end during the test.
 SHORT_MS = 1_000
 LONG_MS = 60_000
 
@@ -27,7 +27,7 @@ OLD, NEW = 1, 2
 
 
 class World:
-    """One stock, and two workers around one Redis."""
+    """One stock, and two workers with one Redis."""
 
     def __init__(self, server: RedisServer, unused_port: int, lease_ms: int) -> None:
         self.server = server
@@ -42,7 +42,7 @@ class World:
         assert self.trader.trade("stock1") == NEW
 
     def meanwhile(self, *events: Callable[[], object]) -> None:
-        """A lookup that started before the trade: old, and late with its fill."""
+        """Looks up the stock. The events happen after the catalog was read and before the fill."""
 
         def before_answer(_name: str) -> None:
             self.catalog.before_answer = lambda _name: None
@@ -129,7 +129,7 @@ def test_without_the_mechanism_it_would_be(
     mechanism: str,
     lease_ms: int,
 ) -> None:
-    # Without the wait nothing has to end, and the machine may take its time.
+    # Without the wait, no lease has to end. A long one does not end early on a slow machine.
     lease_ms = LONG_MS if mechanism == "lease wait" else lease_ms
     with taken_out(mechanism), world_with(lease_ms) as world:
         scenario(world)
@@ -147,7 +147,7 @@ def test_with_redis_at_hand_a_trade_does_not_wait_for_the_lease() -> None:
 
 def test_while_redis_is_paused_a_trade_waits_for_the_lease_and_no_longer() -> None:
     with running_redis() as server, closed_port() as unused_port:
-        # One try alone would outlast the lease many times.
+        # A single try would take much longer than the lease.
         catalog = CatalogInMemory(["stock1"], SHORT_MS)
         worker = Worker(catalog, server.url, unused_port, SHORT_MS, redis_timeout_s=20)
         try:

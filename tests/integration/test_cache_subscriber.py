@@ -1,4 +1,4 @@
-"""The subscriber against a real Redis: it applies what arrives and outlives every fault."""
+"""The subscriber against a real Redis: it applies each message and survives every fault."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TIMEOUT_S = 20.0
 
 
 class Recorder:
-    """A cache that keeps what it is told to invalidate."""
+    """A cache that records the invalidations it gets."""
 
     def __init__(self) -> None:
         self.applied: list[tuple[str, int]] = []
@@ -59,7 +59,7 @@ def subscriber(server: RedisServer, cache: Recorder) -> Iterator[InvalidationSub
 
 
 def publish(server: RedisServer, message: str | bytes) -> None:
-    """Published until somebody listened: a subscriber may be about to reconnect."""
+    """Publishes until a subscriber got it: the subscriber may be reconnecting."""
     with server.client() as client:
         wait_for(
             lambda: client.publish(INVALIDATION_CHANNEL, message) > 0,
@@ -159,7 +159,7 @@ def test_says_at_once_that_a_redis_does_not_fit(
     spoil: list[str],
     reason: str,
 ) -> None:
-    publish(server, '[["stock1", 1]]')  # it has connected, and found nothing wrong
+    publish(server, '[["stock1", 1]]')  # the subscriber has connected, and found nothing wrong
     with server.client() as operator:
         operator.execute_command(*spoil)
         operator.client_kill_filter(_type="pubsub")

@@ -1,4 +1,4 @@
-"""Death at an exact instant: whatever dies where, each promise holds, and a repeat is no news."""
+"""A process dies at an exact point: each promise holds, and a repeat gets the same answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.rigged_cluster import RiggedCluster, rigged_cluster
 
 CLIENTS = 6
 STOCK, SHARES = "stock9", 5
-# What somebody comes to with every trade; the rest, only when a leader has died.
+# The points that every trade passes. The others are passed only after a leader has died.
 OF_A_TRADE = [point for point in POINTS if not point.startswith("promotion")]
 
 
@@ -28,10 +28,10 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RiggedC
 
 
 def trade(cluster: RiggedCluster, key: str, *, may_be_refused: bool = True) -> int:
-    """The order number; the client repeats the trade under its key until it is told.
+    """The order number. The client repeats the trade under its key until it gets the number.
 
     Args:
-        may_be_refused: with a 5xx, before that.
+        may_be_refused: whether an attempt may get a 5xx before that.
     """
     with BourseClient(cluster.url) as client:
         answer = client.trade(STOCK, SHARES, "BUY", key)
@@ -46,7 +46,7 @@ def quantity(cluster: RiggedCluster) -> int:
 
 
 def wait_all_in_sync(cluster: RiggedCluster) -> int:
-    """The leader, once every follower takes its rows."""
+    """Waits until every follower is in sync. Returns the leader."""
     trade(cluster, str(uuid.uuid4()))
     leader = cluster.leader_id()
 
@@ -59,14 +59,14 @@ def wait_all_in_sync(cluster: RiggedCluster) -> int:
 
 
 def revive(cluster: RiggedCluster, point: str) -> None:
-    """Starts again what dies at the point; a worker of the frontend comes back by itself."""
+    """Starts the part again that died at the point. gunicorn restarts a frontend's worker."""
     cluster.wait_fired(point)
     if POINTS[point].service != "frontend":
         cluster.start(cluster.wait_crashed())
 
 
 def check_repeats(cluster: RiggedCluster, acknowledged: dict[str, int], sample: int = 50) -> None:
-    """The last trades, sent again under their keys, are the same orders."""
+    """The last trades, sent again under their keys, get the same order numbers."""
     with BourseClient(cluster.url) as client:
         for key, number in list(acknowledged.items())[-sample:]:
             row = cluster.order(number)
@@ -79,7 +79,7 @@ def test_the_trade_in_flight_is_executed_once(cluster: RiggedCluster, point: str
     wait_all_in_sync(cluster)
     before = len(cluster.journal())
     key = str(uuid.uuid4())
-    left = quantity(cluster)  # which is cached now
+    left = quantity(cluster)  # now it is cached
     cluster.arm(point)
     may_be_refused = POINTS[point].service == "catalog"
     with ThreadPoolExecutor(1) as executor:
@@ -105,7 +105,7 @@ def test_under_load_nothing_is_lost_or_done_twice(cluster: RiggedCluster, point:
     check_repeats(cluster, load.acknowledged)
     cluster.check_promises(load.acknowledged)
     assert load.problems == []
-    if POINTS[point].service != "catalog":  # whose absence clients may notice
+    if POINTS[point].service != "catalog":  # without the catalog, clients may get a 5xx
         assert load.traffic.server_errors == 0
 
 

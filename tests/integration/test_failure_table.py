@@ -1,4 +1,4 @@
-"""Every row of the failure table holds, and fails when what it rests on is taken out."""
+"""Every row of the failure table holds, and fails when its mechanism is taken out."""
 
 from __future__ import annotations
 

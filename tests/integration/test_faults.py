@@ -1,4 +1,4 @@
-"""Real processes, killed and paused under load: the promises hold, and clients do not notice."""
+"""Real processes, killed and paused under load: promises hold, and clients get no errors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CLIENTS = 8
 
 
 def run_load(cluster: Cluster, disturb: Callable[[Load], None]) -> Load:
-    """Load before, during and after the disturbance; nobody may have noticed it."""
+    """Load before, during and after the disturbance. No client may get an error."""
     load = Load(cluster.url, CLIENTS)
     with load.running():
         let_pass(load, 100)
@@ -77,7 +77,7 @@ def test_a_paused_leader_is_deposed_and_steps_down(cluster: Cluster) -> None:
         cluster.resume(f"order-{old}")
 
     load = run_load(cluster, disturb)
-    # What reaches the old leader now is refused, by itself or by the catalog.
+    # Now the old leader, or else the catalog, refuses a trade that reaches the old leader.
     with cluster.replica(old) as replica, pytest.raises(grpc.RpcError) as refusal:
         replica.call("Trade", bourse_pb2.TradeRequest(name="stock5", quantity=1))
     assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
@@ -115,7 +115,7 @@ def test_redis_fails_under_load(cluster: Cluster, fault: str) -> None:
     def disturb(load: Load) -> None:
         if fault == "kill":
             cluster.kill("redis")
-            let_pass(load, 100)  # one lease later at most, trades no longer wait
+            let_pass(load, 100)  # trades wait for one lease at most
             cluster.start("redis")
         elif fault == "pause":
             cluster.pause("redis")
@@ -136,7 +136,7 @@ def test_the_catalog_is_killed_and_comes_back(cluster: Cluster) -> None:
         refused = client.trade("stock6", 1, "BUY", key)
         assert refused.status == 503
         assert refused.headers["Retry-After"] is not None
-        # Orders that a log has are still found; of one that none has, nobody can tell.
+        # Orders in a log are still found. If no log has an order, the catalog may still have it.
         assert client.order(number).status == 200
         assert client.order(number + 1000).status == 503
         assert client.order(-1).status == 404
@@ -156,7 +156,7 @@ def test_everything_is_killed_at_once(cluster: Cluster) -> None:
         cluster.kill(*cluster.parts)
         cluster.heal()
         let_pass(load, 100)
-    # Clients do notice this; what they were told must hold all the same.
+    # Clients get errors here. But each answer that they got must be true.
     assert not [problem for problem in load.problems if "stale" in problem]
     cluster.check_promises(load.acknowledged)
 
@@ -173,7 +173,7 @@ def test_a_lost_order_log_is_rebuilt(cluster: Cluster, damage: str) -> None:
             cluster.wipe(leader)
         else:
             database = cluster.data(leader) / "orders.db"
-            # What is still in the write-ahead log would be taken from there.
+            # Otherwise SQLite would read the newest pages from the write-ahead log.
             with closing(sqlite3.connect(database)) as connection:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             content = bytearray(database.read_bytes())
@@ -236,7 +236,7 @@ def _eventually_ok(client: BourseClient, key: str) -> Answer:
 
 
 def test_who_sends_no_keys_notices_no_leader_that_dies(cluster: Cluster) -> None:
-    """The load and the checker of the fault injector, on processes: every promise holds."""
+    """Uses the load and the checker of the fault injector on processes, without containers."""
     before = opening(cluster)
     records: list[Record] = [before]
     load = LoadSettings(CLIENTS, rate=0, seed=1, run_id="nobody", has_keys=False)
@@ -265,7 +265,7 @@ def test_who_sends_no_keys_notices_no_leader_that_dies(cluster: Cluster) -> None
 
 
 def opening(cluster: Cluster) -> Run:
-    """What the tests before this one left."""
+    """The state before the run: what the earlier tests left."""
     parts = ("edge", "frontend-1", "catalog", *ORDER_SERVICES, "redis")
     final = final_state(cluster, cluster.journal())
     (end,) = {(said.last_number, said.digest) for said in final.replicas.values()}
@@ -276,7 +276,7 @@ def opening(cluster: Cluster) -> Run:
 
 
 def at_the_end(cluster: Cluster, first_number: int) -> list[Record]:
-    """What is stored at the end, the rows from after that number."""
+    """The records of the end: the rows after that number, and the final state."""
     journal = cluster.journal()
     rows = [
         Row(**{**asdict(row), "digest": row.digest.hex()})
@@ -287,7 +287,7 @@ def at_the_end(cluster: Cluster, first_number: int) -> list[Record]:
 
 
 def final_state(cluster: Cluster, journal: list[Order]) -> Final:
-    """What catalog and replicas have, once the replicas agree."""
+    """The state of the catalog and of the replicas, once all replicas have the same log."""
     end = (journal[-1].number, journal[-1].digest) if journal else (0, EMPTY_DIGEST)
     cluster.wait_in_sync(*end)
     with cluster.catalog() as catalog:

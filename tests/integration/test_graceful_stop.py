@@ -1,4 +1,4 @@
-"""Processes told to stop: what is in flight is answered, and they end in good order, always."""
+"""Processes that get SIGTERM: they answer the calls in flight, and always end with code 0."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRADES = 8
 
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Whose leader sits out a catalog that is paused for a moment."""
+    """A cluster whose leader waits for a paused catalog."""
     directory = tmp_path_factory.mktemp("patient")
     with running_cluster(directory, {"COMMIT_PATIENCE_S": "8"}) as cluster:
         yield cluster
@@ -41,7 +41,7 @@ def a_trade() -> bourse_pb2.TradeRequest:
 
 def test_a_leader_that_stops_answers_what_is_in_flight(cluster: Cluster) -> None:
     with BourseClient(cluster.url) as client:
-        client.trade("stock3", 1, "BUY", str(uuid.uuid4()))  # has a leader elected
+        client.trade("stock3", 1, "BUY", str(uuid.uuid4()))  # makes the replicas elect a leader
     leader_id = cluster.leader_id()
     name = f"order-{leader_id}"
     before = len(cluster.journal())
@@ -49,12 +49,12 @@ def test_a_leader_that_stops_answers_what_is_in_flight(cluster: Cluster) -> None
         cluster.pause("catalog")
         requests = [a_trade() for _ in range(TRADES)]
         answers = [pool.submit(replica.call, "Trade", request) for request in requests]
-        time.sleep(0.5)  # all have arrived, and are in a batch or wait for the next
+        time.sleep(0.5)  # all have arrived: they are in a batch or wait for the next one
         cluster.signal(name, signal.SIGTERM)
         wait_for(lambda: "stopping" in cluster.log(name), 10, lambda: cluster.log(name))
         with cluster.replica(leader_id) as late, pytest.raises(grpc.RpcError) as refused:
             late.call("Trade", a_trade(), timeout_s=1.0)
-        # To the frontend both mean the same: gone, go on elsewhere.
+        # On both, the frontend asks another replica.
         assert refused.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
         cluster.resume("catalog")
         numbers = {
@@ -64,7 +64,7 @@ def test_a_leader_that_stops_answers_what_is_in_flight(cluster: Cluster) -> None
     assert cluster.wait(name) == 0
     assert sorted(numbers.values()) == list(range(before + 1, before + 1 + TRADES))
     cluster.start(name)
-    with BourseClient(cluster.url) as client:  # the next leader has them all
+    with BourseClient(cluster.url) as client:  # the next leader has all orders
         client.trade("stock3", 1, "BUY", str(uuid.uuid4()))
     cluster.check_promises(numbers)
 

@@ -1,4 +1,4 @@
-"""Batches in doubt: copies that arrive late, twice, or after an election decide nothing anew."""
+"""Batches of unknown outcome: copies that come late, twice, or after an election change nothing."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_copy_that_arrives_late_gets_the_decision_of_the_one_before(
     trade(cluster, new_key())
     key = new_key()
     cluster.arm(AT_THE_CATALOG, "HOLD")
-    answer = trade(cluster, key)  # by the copy that the leader sends when the first is overdue
+    answer = trade(cluster, key)  # the leader sends a second copy when the first one times out
     assert cluster.has_fired(AT_THE_CATALOG)
     trade(cluster, new_key())
     replays = cluster.log("catalog").count(", as before")
@@ -66,8 +66,10 @@ def test_a_copy_that_arrives_late_gets_the_decision_of_the_one_before(
 
 
 def overtake_by_an_election(cluster: RiggedCluster) -> str:
-    """A batch is on its way to the catalog, its leader dies, the next one trades, then the batch
-    arrives. Returns the key of the trade in it, which nobody sends again."""
+    """A batch arrives at the catalog after its leader has died and the next leader has traded.
+
+    Returns the key of the trade in the batch. No client sends that trade again.
+    """
     trade(cluster, new_key())
     leader = cluster.leader_id()
     key = new_key()
@@ -106,7 +108,7 @@ def test_without_the_fence_check_such_a_copy_is_executed(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("paused_s", [0.7, 2.5])
 def test_the_catalog_is_paused_under_load(cluster: RiggedCluster, paused_s: float) -> None:
-    """For less than the leader's patience, and for so long that it steps down."""
+    """Once for less than the leader's patience, and once for longer, so that it steps down."""
     load = Load(cluster.url, clients=8)
     with load.running():
         for _ in range(2):
@@ -126,7 +128,7 @@ def test_the_catalog_is_paused_under_load(cluster: RiggedCluster, paused_s: floa
 
 
 def check_one_decision_each(cluster: RiggedCluster) -> None:
-    """No request id is both in the journal and among the refusals."""
+    """Checks that no request id is both in the journal and in the refusals."""
     path = cluster.data("catalog") / "catalog.db"
     sql = "SELECT count(*) FROM journal JOIN refusals USING (request_id)"
     with contextlib.closing(sqlite3.connect(path)) as connection:
@@ -137,9 +139,9 @@ def check_one_decision_each(cluster: RiggedCluster) -> None:
 
 
 def refuse_and_restock(cluster: RiggedCluster) -> Answer:
-    """The answer to the repeat of a refused trade when there is stock for it again.
+    """Returns the answer to a repeat of a refused trade, when there is enough stock again.
 
-    Its first refusal is known to the catalog alone, for the leader dies before it can answer.
+    Only the catalog knows of the first refusal, because the leader dies before it answers.
     """
     trade(cluster, new_key())
     key = new_key()

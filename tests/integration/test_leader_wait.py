@@ -1,4 +1,4 @@
-"""How long a trade waits when its leader dies or falls silent: `pytest -s` shows the figures."""
+"""How long a trade waits when its leader dies or is paused: `pytest -s` shows the figures."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def pause(cluster: Cluster, leader: str) -> None:
 
 
 def slowest_trade_s(cluster: Cluster, disturb: Callable[[], None]) -> float:
-    """Of eight clients that trade before, during and after the disturbance."""
+    """The slowest trade of eight clients, before, during and after the disturbance."""
     load = Load(cluster.url, CLIENTS)
     with load.running():
         let_pass(load, 50)
@@ -66,7 +66,7 @@ def test_nobody_waits_beyond_the_budget_for_the_next_leader(
 
 
 class DecidingCatalog:
-    """Decides each trade as not permitted, which leaves no row."""
+    """Refuses each trade as not permitted, so there are no rows."""
 
     def update_batch(self, epoch: int, trades: Sequence[Trade], timeout_s: float) -> list[Result]:
         refused = TradeAnswer(0, -1, version=0, lease_ms=0, decided_at_s=0.0, replayed=False)
@@ -77,7 +77,7 @@ class DecidingCatalog:
 
 
 class Nobody:
-    """No follower, no subscriber, nobody to be at odds with."""
+    """Has no followers and no subscribers, and ignores contradictions."""
 
     def replicate(self, rows: Sequence[Order], epoch: int) -> None: ...
 
@@ -87,7 +87,7 @@ class Nobody:
 
 
 class WatchedNode(Node):
-    """Notes when the pipeline has seen that this replica is not promoting."""
+    """Records that the pipeline has seen a role other than promoting."""
 
     def __init__(self, replica: Replica) -> None:
         super().__init__(replica)
@@ -129,7 +129,7 @@ def running_pipeline(directory: Path, node: Node) -> Iterator[TradeQueue]:
 
 
 def test_a_trade_that_comes_while_the_leader_is_promoting_waits(tmp_path: Path) -> None:
-    """Refused, it costs the frontend another round of asking who leads."""
+    """If it were refused, the frontend would have to ask again who leads."""
     node = WatchedNode(Replica(1, 0, EMPTY_DIGEST))
     with running_pipeline(tmp_path, node) as queue:
         node.looked.wait(1)

@@ -1,6 +1,6 @@
-"""Redis fails for some or for all while two frontends trade and look: `pytest -s` prints a table.
+"""Redis fails while two frontends trade and look up: `pytest -s` prints a table.
 
-No lookup is stale, nobody is refused, and no answer is held longer than the protocol says.
+No lookup is stale, no request is refused, and no answer waits longer than the protocol allows.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from tests.support.lease_world import (
 )
 from tests.support.link import Mode
 
-# What was under way when something changed has come to its end by then.
+# After a change, all requests that began before it have ended within this time.
 _MARGIN_S = 1.0
-# Of a frontend, until it uses Redis again, or the leader the catalog.
+# After a fault, a frontend uses Redis again, and the leader the catalog, within this time.
 _RECOVERY_S = 1.5
 _LONG_S = LEASE_S + 3.0
 _RANDOM_S = 20.0
@@ -57,16 +57,16 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LeaseCluster]:
 
 
 class World:
-    """A settled cluster, and the load on it while something goes wrong."""
+    """A healthy cluster, and a load on it during a fault."""
 
     def __init__(self, cluster: LeaseCluster, table: Table) -> None:
         self.cluster = cluster
         self._table = table
 
     def suffer(self, name: str, fail: Callable[[], None]) -> tuple[LeaseLoad, Fault]:
-        """Runs the fault, from its beginning to its end, under load.
+        """Runs a whole fault under load.
 
-        What must hold in every fault is checked; the figures go into the table.
+        Checks what must hold during every fault, and adds the figures to the table.
         """
         cluster = self.cluster
         load = LeaseLoad(cluster.urls, cluster.volumes())
@@ -100,7 +100,7 @@ def test_redis_is_paused_for_less_than_a_lease(world: World) -> None:
         time.sleep(2.0)
 
     load, fault = world.suffer("Redis paused 2 s", fail)
-    # A trade that waits is answered when Redis confirms, before its lease would have ended.
+    # A waiting trade is answered as soon as Redis confirms, before the end of the lease.
     assert max(one.elapsed_s for one in load.trades) < LEASE_S
     assert_not_held(chosen(load.trades, after_s=fault.healed_s + _MARGIN_S))
 
@@ -145,7 +145,7 @@ def test_the_catalog_restarts_while_redis_is_paused(world: World) -> None:
 
     load, fault = world.suffer("Redis paused, catalog restarted", fail)
     ((_, ready_s),) = fault.catalog_away
-    # It does not know who has a lease, so everybody counts as having one.
+    # A restarted catalog does not know the leases, so it assumes one for every stock.
     assert held_until_s(chosen(load.trades, [UNREAD], after_s=fault.began_s)) > ready_s
     assert_not_held(chosen(load.trades, after_s=ready_s + LEASE_S + _MARGIN_S))
 
@@ -168,7 +168,7 @@ def test_one_frontend_is_cut_off(world: World, mode: Mode) -> None:
 
     load, fault = world.suffer(f"Redis cut off from A, {mode.value}, 8 s", fail)
     assert_the_other_reads_and_is_not_held(load, fault.began_s + _MARGIN_S, fault.healed_s)
-    # B goes on taking leases, so A goes on waiting for them, but for no others.
+    # B still takes leases, so trades on A wait for them, but not for stocks that nobody reads.
     assert held_until_s(load.trades) > fault.began_s + LEASE_S + 1.0
     assert_not_held(chosen(load.trades, [UNREAD], [A], after_s=fault.began_s))
 

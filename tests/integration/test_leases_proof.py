@@ -1,7 +1,7 @@
-"""A cached quote, a trade on another frontend, and Redis away in between: step by step.
+"""A quote is cached, Redis fails, and another frontend trades: step by step.
 
-Each sequence of steps ends in a stale read when the mechanism against it is taken out of the
-real process, and in none when it is there.
+With all mechanisms, no sequence of steps ends in a stale read. Each sequence does so when its
+mechanism is taken out of the real process.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from tests.support.lease_world import (
 from tests.support.link import Mode
 
 STOCK = "stock5"
-_LOOKUPS = 6  # on a connection each: enough to reach both workers, as a rule
+_LOOKUPS = 6  # each on a new connection: enough to reach both workers in most cases
 _TRIES = 3
 
-Steps = Callable[[LeaseCluster], bool]  # whether a lookup was stale at their end
+Steps = Callable[[LeaseCluster], bool]  # returns whether a lookup at the end was stale
 
 
 def cached_quantity(cluster: LeaseCluster) -> int:
-    """By a lookup on B that hits the cache."""
+    """Looks up the stock on B until that hits the cache."""
 
     def hit() -> int | None:
         answer = cluster.lookup(B, STOCK)
@@ -63,7 +63,7 @@ def cut_off_from_one(cluster: LeaseCluster) -> bool:
 
 
 def paused(cluster: LeaseCluster) -> bool:
-    """A trade is answered while Redis is paused, or has to wait until it runs again."""
+    """Trades while Redis is paused. The answer may have to wait until Redis runs again."""
     quantity = cached_quantity(cluster)
     cluster.pause("redis")
     with ThreadPoolExecutor(1) as executor:
@@ -75,7 +75,7 @@ def paused(cluster: LeaseCluster) -> bool:
 
 
 def paused_under_load(cluster: LeaseCluster) -> bool:
-    """As the other tests of leases see it, who only trade and look."""
+    """The same under the load of the other tests of leases."""
     load = LeaseLoad(cluster.urls, cluster.volumes())
     with load.running():
         time.sleep(0.5)
@@ -87,7 +87,7 @@ def paused_under_load(cluster: LeaseCluster) -> bool:
 
 
 def catalog_restarts_during_a_cut(cluster: LeaseCluster) -> bool:
-    buy(cluster)  # nothing is cached now: the quote to come is to outlive the restart
+    buy(cluster)  # empties the cache, so that the next quote outlasts the restart
     cluster.cut(A, mode=Mode.SILENT)
     quantity = cached_quantity(cluster)
     cluster.restart("catalog")
@@ -96,13 +96,13 @@ def catalog_restarts_during_a_cut(cluster: LeaseCluster) -> bool:
 
 
 def late_fill(cluster: LeaseCluster, then: Callable[[], None] = lambda: None) -> bool:
-    """B's fill is held back on its link until a trade is acknowledged."""
+    """The link of B delays a fill until a trade is acknowledged."""
     buy(cluster)  # nothing is cached now
     quantity = cluster.volumes()[STOCK]
     cluster.pause("catalog")
     with ThreadPoolExecutor(1) as executor:
         lookup = executor.submit(cluster.lookup, B, STOCK)
-        time.sleep(0.3)  # it has its token and waits for the catalog
+        time.sleep(0.3)  # the lookup has its token and waits for the catalog
         cluster.cut(B, mode=Mode.SILENT)
         cluster.resume("catalog")
         answer = lookup.result()
@@ -127,7 +127,7 @@ def snapshot_with_the_old_quote(cluster: LeaseCluster) -> bool:
     return is_stale(cluster, quantity - 1)
 
 
-# mechanism → what it alone keeps from ending in a stale read
+# mechanism → the steps that would end in a stale read without it
 SCENARIOS: dict[str, list[Steps]] = {
     "lease wait": [cut_off_from_one, paused, paused_under_load],
     "lease after a restart": [catalog_restarts_during_a_cut],
@@ -138,7 +138,7 @@ SCENARIOS: dict[str, list[Steps]] = {
 
 
 def is_stale_after(steps: Steps, cluster: LeaseCluster) -> bool:
-    """The steps, with nobody but the frontends to invalidate an entry."""
+    """Runs the steps while only the frontends invalidate entries, not the replicas."""
     cluster.settle()
     cluster.cut(ORDERS, mode=Mode.SILENT)
     try:
@@ -162,6 +162,6 @@ def test_no_lookup_is_stale(whole: LeaseCluster, steps: Steps) -> None:
 def test_it_is_found_out_when_a_mechanism_is_missing(tmp_path: Path, mechanism: str) -> None:
     with running_lease_cluster(tmp_path, mechanism) as cluster:
         for steps in SCENARIOS[mechanism]:
-            # On a busy machine the entry may have died of old age before it was looked up.
+            # On a busy machine the entry may have expired before the lookup.
             tries = (is_stale_after(steps, cluster) for _ in range(_TRIES))
             assert any(tries), steps.__name__

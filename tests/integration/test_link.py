@@ -1,4 +1,4 @@
-"""The link that other tests cut does cut: each of its modes, seen from a client of Redis."""
+"""Each mode of the link that other tests cut, seen from a client of Redis."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def link(server: RedisServer) -> Iterator[Link]:
 
 @pytest.fixture
 def client(server: RedisServer, link: Link) -> Iterator[redis.Redis]:
-    """The frontend's own, connected through the link."""
+    """The Redis client of the frontend, connected through the link."""
     server.flush()
     with connect_redis(f"redis://127.0.0.1:{link.port}/0", 0.2, max_connections=2) as client:
         client.set("before", "1")
@@ -83,7 +83,7 @@ def test_a_refusing_link_resets_and_refuses(link: Link, client: redis.Redis) -> 
 
 
 def test_a_link_closes_all_that_came_even_while_more_comes(server: RedisServer) -> None:
-    """A socket left to the garbage collector is an error of the test in which that happens."""
+    """A socket that stays open fails the test in which the garbage collector finds it."""
     with ThreadPoolExecutor(2) as executor:
         for _ in range(20):
             link, stopping = Link(free_ports(1), server.port), threading.Event()
@@ -96,7 +96,7 @@ def test_a_link_closes_all_that_came_even_while_more_comes(server: RedisServer) 
 
 
 def call(port: int, stopping: threading.Event) -> int:
-    """How often a connection was accepted."""
+    """Connects until it is stopped. Returns how many connections were accepted."""
     accepted = 0
     while not stopping.is_set():
         with suppress(OSError), socket.create_connection((HOST, port), timeout=1):

@@ -1,5 +1,7 @@
-"""Catalogs and logs lost, swapped and put back from backups under real processes: both sides say
-so, no trade is acknowledged and no wrong order served meanwhile, and the right files mend it.
+"""Catalogs and logs that are lost, swapped, or restored from backups, with real processes.
+
+Both sides report it. Until the right files are back, no trade is acknowledged and no wrong order is
+served.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def client_of(cluster: Cluster) -> Iterator[BourseClient]:
 
 
 def trade(cluster: Cluster, count: int) -> dict[str, int]:
-    """Trades, each acknowledged: request id → order number; all replicas have them then."""
+    """Trades, and waits until all replicas have the orders. Returns request id → order number."""
     acknowledged = {}
     with BourseClient(cluster.url) as client:
         for _ in range(count):
@@ -47,7 +49,7 @@ def trade(cluster: Cluster, count: int) -> dict[str, int]:
 
 
 def other_orders(directory: Path, stocks_file: Path, count: int) -> list[Order]:
-    """Another deployment's catalog with that many orders; its journal."""
+    """Makes the catalog of another deployment, with that many orders. Returns its journal."""
     with closing(Database(directory, stocks_file)) as database:
         store = CatalogStore(database, lambda: 0.0)
         store.fence(1, 1)
@@ -56,7 +58,7 @@ def other_orders(directory: Path, stocks_file: Path, count: int) -> list[Order]:
 
 
 def replace_catalog(cluster: Cluster, make: Callable[[Path], object]) -> Path:
-    """Kills the catalog and starts one on other data; returns where the right data is now."""
+    """Restarts the catalog with other data. Returns the place of the right data."""
     cluster.kill("catalog")
     data = cluster.data("catalog")
     right = data.with_name(f"catalog-{uuid.uuid4().hex}")
@@ -94,7 +96,7 @@ def assert_no_trade_is_acknowledged(cluster: Cluster) -> None:
 
 
 def assert_orders_are_found(cluster: Cluster, acknowledged: dict[str, int]) -> None:
-    """As they were: one share of stock5 each."""
+    """Checks that each order is found, and is for one share of stock5."""
     with client_of(cluster) as client:
         for number in acknowledged.values():
             answer = client.order(number)
@@ -116,7 +118,7 @@ CATALOGS = ("emptied", "an older backup", "another deployment's, longer", "anoth
 def test_a_catalog_that_is_not_the_logs_is_refused_by_both(cluster: Cluster, kind: str) -> None:
     acknowledged = trade(cluster, 4)
     backup = cluster.directory / f"backup-{uuid.uuid4().hex}"
-    shutil.copytree(cluster.data("catalog"), backup)  # as a killed catalog leaves it
+    shutil.copytree(cluster.data("catalog"), backup)  # the files are as after a kill
     acknowledged |= trade(cluster, 6)
     stocks_file = cluster.directory / "stocks.txt"
     count = len(cluster.journal())
@@ -163,7 +165,7 @@ def all_orders_found(cluster: Cluster, acknowledged: dict[str, int]) -> bool:
 
 
 def test_an_empty_replica_does_not_lead_under_an_emptied_catalog(cluster: Cluster) -> None:
-    """It contradicts nothing by itself, but it knows of the others' logs."""
+    """Its own empty log contradicts nothing, but it asks how long the other logs are."""
     acknowledged = trade(cluster, 5)
     cluster.kill("order-3")
     aside = cluster.data("order-3").rename(cluster.directory / f"aside-{uuid.uuid4().hex}")
@@ -185,14 +187,14 @@ def test_an_empty_replica_does_not_lead_under_an_emptied_catalog(cluster: Cluste
 def test_an_empty_replica_does_not_lead_when_the_catalog_comes_back_emptied(
     cluster: Cluster,
 ) -> None:
-    """Trades go on trying all the time, so there is an attempt under way when it comes back."""
+    """Clients try to trade all the time, so an attempt is running when the catalog returns."""
     acknowledged = trade(cluster, 5)
     cluster.kill("catalog", "order-3")
     asides = [
         cluster.data(name).rename(cluster.directory / f"aside-{uuid.uuid4().hex}")
         for name in ("catalog", "order-3")
     ]
-    assert_no_trade_is_acknowledged(cluster)  # nor does anybody lead who could fill the new log
+    assert_no_trade_is_acknowledged(cluster)  # so no leader can fill the new log
     cluster.start("order-3")
     wait_for(lambda: cluster.status(3), 10, cluster.statuses)
     is_back = threading.Event()
@@ -216,7 +218,7 @@ def test_an_empty_replica_does_not_lead_when_the_catalog_comes_back_emptied(
 
 
 def test_a_single_log_keeps_an_older_backup_from_numbering_anew(cluster: Cluster) -> None:
-    """Two replicas lay dead while the third led on, so to them the backup seems right."""
+    """Two replicas were down while the third led, so the backup agrees with their logs."""
     acknowledged = trade(cluster, 5)
     cluster.kill("order-2", "order-3")
     backup = cluster.directory / f"backup-{uuid.uuid4().hex}"
@@ -249,7 +251,7 @@ def test_a_single_log_keeps_an_older_backup_from_numbering_anew(cluster: Cluster
 
 
 def assert_never_wrong(cluster: Cluster, replica_id: int, journal: list[Order]) -> None:
-    """Until the replica has the journal, what it serves of the first orders is right."""
+    """Checks that the first orders are served right, or not at all, until the log is complete."""
 
     def look(number: int) -> None:
         with cluster.replica(replica_id) as replica:

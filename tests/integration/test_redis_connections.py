@@ -1,4 +1,4 @@
-"""Passwords from files: read at each connection, and without one Redis cannot be had."""
+"""Passwords in files: they are read for each connection, and are needed for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def server() -> Iterator[RedisServer]:
 
 
 def set_password(server: RedisServer, password: str) -> None:
-    """And ends the connections that were made with the one before."""
+    """Sets the password, and closes the connections that used the old one."""
     with server.client() as operator:
         operator.execute_command("ACL", "SETUSER", "side", "RESET")
         operator.execute_command("ACL", "SETUSER", "side", "ON", f">{password}", "+ping")
