@@ -10,14 +10,14 @@ from tests.unit.faults.histories import Bad, Story, good, told
 
 
 def executed_twice() -> Iterable[Record]:
-    """Repeated on its way without a key: the answer is that to the second copy."""
+    """A trade without a key is repeated on its way. The client gets the second answer."""
     story = good()
     story.executed(7)
     return told(story.keyless(7))
 
 
 def executed_twice_in_silence() -> Iterable[Record]:
-    """The answer is lost, and two rows are there."""
+    """The answer is lost, and the trade has two rows."""
     story = good().fault("begin", "edge", id=3)
     story.executed(7)
     story.keyless(7, status=None, error="reset")
@@ -69,7 +69,7 @@ def executed_otherwise() -> Iterable[Record]:
 
 
 def numbered_against_time() -> Iterable[Record]:
-    """The later one has the lower number."""
+    """The later trade has the lower number."""
     return told(good().keyless(7).keyless(8).last_two_swapped())
 
 

@@ -23,7 +23,7 @@ def a_deposed_leader_commits() -> Iterable[Record]:
 
 
 def a_deposed_leader_commits_before_the_new_one() -> Iterable[Record]:
-    """Seen to lead before the trade was even sent; and it lacks that order, then."""
+    """The new leader is seen before the trade is sent. So it lacks that order when it leads."""
     story = good()
     digest = chained(story.rows)[-1].digest
     story.seen(order_2=Position("leader", 3, 2, 3, digest))
@@ -151,7 +151,7 @@ def broken_by_a_frontend() -> Iterable[Record]:
 
 
 def broken_though_the_edge_lives() -> Iterable[Record]:
-    """Without any frontend it says 503."""
+    """Without frontends, the edge must answer 503 and not break the connection."""
     story = good().fault("begin", "frontend-1", "frontend-2", id=3)
     story.call("lookup", {"status": None, "error": "reset"}, name="a")
     return told(story.fault("recovered", "frontend-1", "frontend-2", id=3))
@@ -164,7 +164,7 @@ def a_502_without_frontends() -> Iterable[Record]:
 
 
 def a_503_while_a_replica_lives() -> Iterable[Record]:
-    """Of a trade that nobody repeats."""
+    """The trade has no key, so nobody repeats it."""
     story = good().fault("begin", "order-1", id=3)
     answer = {"status": 503, "error": "outcome unknown"}
     story.call("trade", answer, name="a", type="SELL", quantity=7)
@@ -221,7 +221,7 @@ def another_log() -> Iterable[Record]:
 
 
 def ahead_of_the_journal() -> Iterable[Record]:
-    """Whatever the replica lost again afterwards."""
+    """A replica has more orders than the journal, even if only for some time."""
     return told(good().seen(order_1=Position("follower", 2, 3, 9, "ab" * 32)))
 
 
@@ -252,7 +252,7 @@ def silent_at_the_end() -> Iterable[Record]:
 
 
 def led_without_pulling() -> Iterable[Record]:
-    """Epoch 2 began after order 1."""
+    """The leader of epoch 2 leads without order 1, which is of epoch 1."""
     story = good()
     story.seen(order_2=Position("leader", 2, 2, 0, NOTHING))
     return told(story)

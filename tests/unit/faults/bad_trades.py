@@ -115,7 +115,7 @@ def out_of_order() -> Iterable[Record]:
 
 
 def numbered_before_it_was_sent() -> Iterable[Record]:
-    """A trade that nobody waited for, under a number lower than what was acknowledged before."""
+    """An orphan gets a lower number than a trade that was acknowledged before it began."""
     story = good()
     story.trade("k5", 1, "SELL", 2)
     lost = story.rows[-1]

@@ -1,4 +1,4 @@
-"""Small histories: a good one, and what it takes to make it bad."""
+"""Small histories: a good one, and helpers to make bad ones from it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOTHING = "00" * 32
 
 
 def chained(rows: Iterable[Row], digest: str = NOTHING) -> list[Row]:
-    """The same rows, each with the digest that belongs to it."""
+    """The same rows, each with its right digest."""
     found = []
     for row in rows:
         fields = dataclasses.asdict(row)
@@ -50,7 +50,7 @@ def run(first_number: int = 0, quantity: int = 100) -> Run:
 
 
 class Story:
-    """Makes a history of calls one after the other, a second each, as a right service has it."""
+    """Makes the history of a correct service: one call after the other, one second each."""
 
     def __init__(self, quantity: int = 100) -> None:
         self.now_ns = S
@@ -60,7 +60,7 @@ class Story:
         self._ids = 0
 
     def call(self, op: str, answer: dict[str, Any] | None, phase: str = "run", **said: Any) -> int:
-        """An exchange of half a second; `answer` None: it never got one. Returns its id."""
+        """A call, answered after half a second; never if `answer` is None. Returns its id."""
         self._ids += 1
         self.records.append(Call(self._ids, self.now_ns, 1, op, phase, **said))
         if answer is not None:
@@ -69,7 +69,7 @@ class Story:
         return self._ids
 
     def trade(self, key: str, quantity: int = 1, type: str = "BUY", epoch: int = 1) -> Story:
-        """The first call of a key, done or refused."""
+        """The first call with a key: it is executed, or refused if there is too little."""
         if type == "BUY" and quantity > self.quantity:
             return self.asked(key, quantity, type, status=404, error="insufficient volume")
         self.quantity += quantity if type == "SELL" else -quantity
@@ -89,9 +89,9 @@ class Story:
         return self.asked(key, row.quantity, row.type, **said)
 
     def keyless(self, quantity: int = 1, type: str = "SELL", **answer: Any) -> Story:
-        """A trade without a key that is executed, and acknowledged unless another answer is given.
+        """A trade without a key. It is executed, and acknowledged unless another answer is given.
 
-        On its way it got a request id that nobody but the journal knows.
+        The edge gave it a request id, which only the journal shows.
         """
         number = self.executed(quantity, type)
         answer = answer or {"status": 200, "number": number}
@@ -131,7 +131,7 @@ class Story:
 
     def last_two_swapped(self) -> Story:
         """Gives the earlier of two trades number 5 and the later one number 4."""
-        # Between the two answers lies the later trade's request.
+        # The records end with: answer, call, answer. The two answers get the numbers.
         for place, number in ((-3, 5), (-1, 4)):
             self.records[place] = dataclasses.replace(self.records[place], number=number)  # type: ignore[call-arg]
         first, second = self.rows[-2:]
@@ -147,7 +147,7 @@ class Story:
         return self.lookup(phase="verify")
 
     def told(self, rows: Sequence[Row] | None = None, **final: Any) -> list[Record]:
-        """The whole, with the journal and what is at its end."""
+        """The complete history, with the journal and the final state."""
         journal = chained(self.rows if rows is None else rows)
         last, digest = (journal[-1].number, journal[-1].digest) if journal else (0, NOTHING)
         volumes = {"a": self.quantity}
@@ -157,10 +157,10 @@ class Story:
 
 
 def good() -> Story:
-    """With all that a history has in it."""
+    """A history with every kind of record."""
     story = Story(quantity=5)
     story.lookup().trade("k1", 2).lookup().repeat("k1", 1)
-    story.trade("k2", 9)  # refused: there are 3
+    story.trade("k2", 9)  # refused: only 3 are left
     story.asked("k2", 9, status=404, error="insufficient volume", replayed=True)
     story.fault("begin", "order-3").trade("k3", 4, "SELL", epoch=2).order(1).lookup()
     story.fault("recovered", "order-3")
@@ -173,7 +173,7 @@ def good() -> Story:
 def changed(
     records: Iterable[Record], which: Callable[[Record], bool], **fields: Any
 ) -> list[Record]:
-    """Every record that it is true of, with other fields."""
+    """The same records, with other fields in those that `which` selects."""
     return [
         dataclasses.replace(record, **fields) if which(record) else record for record in records
     ]
@@ -186,5 +186,5 @@ def told(story: Story) -> list[Record]:
 class Bad(NamedTuple):
     title: str
     records: Callable[[], Iterable[Record]]
-    promises: str  # those broken, and no others
+    promises: str  # exactly these are broken
     says: str

@@ -1,4 +1,4 @@
-"""The checker: a good history passes, and each that is bad in one way is caught for that."""
+"""The checker accepts a good history, and finds the fault in each bad one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_good_history_holds() -> None:
 
 
 def test_what_happened_in_the_same_moment_may_have_come_first() -> None:
-    """A read that ends as the trade begins whose quantity it shows; a stock that is none."""
+    """A read may show the quantity of a trade that begins at the moment when the read ends."""
     story = good()
     begins_ns = story.now_ns
     story.records.append(Call(99, begins_ns - S // 4, 2, "lookup", "run", name="a"))
@@ -30,7 +30,7 @@ def test_what_happened_in_the_same_moment_may_have_come_first() -> None:
 
 
 def test_a_trade_of_unknown_outcome_may_have_happened() -> None:
-    """In doubt, seen by a lookup, and then acknowledged."""
+    """Its outcome is unknown, a lookup shows its effect, and then it is acknowledged."""
     story = good().fault("begin", "catalog", id=3)
     story.asked("k5", 1, "SELL", status=503, error="outcome unknown")
     story.fault("recovered", "catalog", id=3)
@@ -40,7 +40,7 @@ def test_a_trade_of_unknown_outcome_may_have_happened() -> None:
 
 
 def test_trades_without_a_key_are_known_by_their_answers() -> None:
-    """Answered; and of unknown outcome, one that was executed and one that was not."""
+    """Some are answered. Of two with unknown outcomes, one was executed and one was not."""
     story = Story().keyless(7).keyless(7).lookup()
     story.fault("begin", "edge")
     story.keyless(8, status=None, error="reset")

@@ -1,4 +1,4 @@
-"""The file of a run: what is written comes back, and what is no history is called so."""
+"""The file of a run: records are read as they were written, and other files are refused."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_threads_write_whole_lines(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cut_by", [1, 20])
 def test_a_last_line_cut_short_is_left_out(file: Path, cut_by: int) -> None:
-    """The process that wrote it was killed."""
+    """This happens when the process that writes the file is killed."""
     file.write_bytes(file.read_bytes()[:-cut_by])
     records = list(read_history(file))
     assert records == RECORDS[:-1]

@@ -1,4 +1,4 @@
-"""The nemesis with an imagined stack: what it writes down, and that it always heals."""
+"""The nemesis with a fake stack: what it records, and that it always heals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def seen(
 
 
 class World:
-    """Containers that are broken by a word and mended by another."""
+    """A fake stack, which only records what is broken."""
 
     def __init__(self) -> None:
         self.broken: set[str] = set()
@@ -42,7 +42,7 @@ class World:
         self.said: list[str] = []
         self.observed: Callable[[], Observation | None] = seen
         self.is_ready = True
-        self.is_checked = True  # the frontends pass their own checks
+        self.is_checked = True  # whether the frontends pass their health checks
         self.refuses: set[str] = set()
         self.sent_to: list[str] = []
 
@@ -170,7 +170,7 @@ def test_what_does_not_recover_is_told() -> None:
 
 
 def test_a_frontend_recovers_when_it_passes_its_own_check() -> None:
-    """Through the edge another frontend answers."""
+    """A request through the edge proves nothing: another frontend may answer it."""
     world = World()
     world.is_checked = False
     problems = world.play(Strike(0, "kill", "frontend", 0.0))

@@ -1,4 +1,4 @@
-"""What a person is shown of a run: the numbers, the terminal and the page."""
+"""The report of a run: the figures, the text on the terminal, and the page."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def step(at_ms: int, step: str, detail: str = "", id: int = 1) -> Fault:
 
 
 def story() -> list[Record]:
-    """Ten seconds, a lookup every 100 ms; the leader is killed after 4 s."""
+    """A run of ten seconds with a lookup every 100 ms. The leader is killed after 4 s."""
     records: list[Record] = [run(), led(0, "order-3", 1)]
     for number in range(100):
         at_ms = number * 100
@@ -68,7 +68,7 @@ def test_the_waits_during_a_fault_are_told_from_the_others() -> None:
     assert found.waits["lookup"].count == 100
     assert found.waits["lookup"].p50_s == pytest.approx(0.010)
     (kill,) = found.faults
-    # Those that began between 4.0 and 7.0 s.
+    # The lookups that began between 4.0 and 7.0 s.
     assert kill.waits.count == 30
     assert kill.waits.worst_s == pytest.approx(0.4)
     assert kill.errors == 5
@@ -167,7 +167,7 @@ class Elements(HTMLParser):
 
 
 def picture(text: str) -> str:
-    """The large one: there are small ones in the legend."""
+    """The largest picture of the page. The legend has small ones."""
     return max(re.findall(r"<svg.*?</svg>", text, re.DOTALL), key=len)
 
 
@@ -207,7 +207,7 @@ def test_the_picture_tells_broken_from_healed_and_not_yet_serving() -> None:
 
 
 def test_a_run_that_ends_within_a_bucket_does_not_look_like_an_outage() -> None:
-    """The rate of its last tenth of a second is no rate of half a second."""
+    """The last bucket covers a tenth of a second, so its rate would be too low."""
     records = [*story(), *lookup(101, 10_000, 100)]
     found = figures_of(records)
     assert found.buckets[-1].lookups < found.buckets[-2].lookups / 2

@@ -1,4 +1,4 @@
-"""What is struck when: by hand and from a seed; and what a target means."""
+"""Schedules from arguments and from a seed, and the parts that a target means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checker against a right service with many clients at once, and with one thing made wrong."""
+"""The checker on histories of a correct service, and on the same with one record changed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MS = 1_000_000
 
 @dataclass
 class Asked:
-    """A request under way: begun, then perhaps executed, then answered or lost."""
+    """A request that has begun: it may be executed, then it is answered or lost."""
 
     call: Call
     answer: dict[str, Any] | None = None  # None: not executed yet
@@ -33,12 +33,12 @@ class Asked:
 
 @dataclass
 class Service:
-    """Right by construction: each request takes effect in one moment between call and answer."""
+    """A correct service: each request takes effect at one moment between call and answer."""
 
     chance: random.Random
     clients: int
-    is_cut: bool  # whether answers get lost, and requests are turned away
-    has_keys: bool = True  # without, nothing is ever sent twice
+    is_cut: bool  # whether answers are lost, and requests are refused
+    has_keys: bool = True  # without keys, nothing is sent twice
     now_ns: int = 0
     records: list[Record] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
@@ -110,7 +110,7 @@ class Service:
         return self._call(client, "trade", phase, **said)
 
     def _went_on(self, asked: Asked) -> bool:
-        """One moment further; whether that was the last."""
+        """Advances a request by one step. Returns whether it is over."""
         dice = self.chance.random() if self.is_cut else 1.0
         if asked.answer is None and dice < 0.1:
             return self._answer(asked.call, {"status": 503, "error": "outcome unknown"})
@@ -188,18 +188,18 @@ def test_a_right_service_is_never_called_wrong(
 def test_a_history_cut_off_anywhere_is_not_called_wrong(
     seed: int, clients: int, is_cut: bool, has_keys: bool, share: float
 ) -> None:
-    """The process that wrote it was killed."""
+    """A history is cut off when the process that writes it is killed."""
     records = service_of(seed, clients, is_cut=is_cut, has_keys=has_keys).history(100)
     judgement = judge(records[: max(1, int(share * (len(records) - 1)))])
     assert [one for one in judgement.verdicts if one.held is False] == []
     assert not judgement.held
 
 
-# What is made wrong in one record, which nothing else in a history makes right again.
+# Changes of one record that no other record can explain.
 Wrong = Callable[[Any], Any]
 WRONG: dict[str, tuple[str, Callable[[Record], bool], Wrong]] = {
     "an acknowledged number": (
-        "G1 G2",  # another one than before, or one that is not in the journal
+        "G1 G2",  # the number of another trade, or a number that is not in the journal
         lambda one: isinstance(one, Completion) and one.number is not None,
         lambda one: dataclasses.replace(one, number=one.number + 1000),
     ),
@@ -242,9 +242,9 @@ def test_one_thing_made_wrong_is_caught(
     what: str, seed: int, clients: int, data: st.DataObject
 ) -> None:
     promises, is_meant, wrong = WRONG[what]
-    # While the edge is away nobody has to answer.
+    # Without the edge, an answer may be missing.
     is_cut = what != "an answer left out" and data.draw(st.booleans())
-    # Without a key, a trade like it of unknown outcome may be taken for the one that was refused.
+    # Without keys, the checker may take another equal trade of unknown outcome for the refused one.
     has_keys = what == "a refusal" or data.draw(st.booleans())
     records = service_of(seed, clients, is_cut=is_cut, has_keys=has_keys).history(150)
     meant = [place for place, record in enumerate(records) if is_meant(record)]
@@ -258,7 +258,7 @@ def test_one_thing_made_wrong_is_caught(
 
 
 def test_a_history_of_eight_times_the_length_takes_about_eight_times_the_time() -> None:
-    """Compared with itself: were it quadratic, it would take 64 times as long."""
+    """Compares two runs. If the checker took quadratic time, the longer one would take 64 times."""
 
     def takes_s(steps: int) -> float:
         records = service_of(1, 8, is_cut=False).history(steps)
@@ -270,7 +270,7 @@ def test_a_history_of_eight_times_the_length_takes_about_eight_times_the_time() 
             times_s.append(time.process_time() - began_s)
         return min(times_s)
 
-    gc.disable()  # it comes when it likes, and looks at all that the whole test run has made
+    gc.disable()  # it runs at any time, and takes longer the more tests ran before
     try:
         takes_s(1_000)
         assert takes_s(24_000) < 30 * takes_s(3_000)

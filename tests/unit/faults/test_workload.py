@@ -1,4 +1,4 @@
-"""The load against a server that misbehaves: what is recorded of it, and what is repeated."""
+"""The load against a server with faults: what is recorded, and what is repeated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def server() -> Iterator[FakeBourse]:
 
 
 class Watched:
-    """A workload, and what it wrote."""
+    """A workload, and the records that it wrote."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ def test_nobody_listening_is_recorded_as_never_sent(server: FakeBourse) -> None:
     watched.workload.close()
     assert watched.answers
     assert {(one.status, one.sent) for one in watched.answers} == {(None, False)}
-    assert len(watched.answers) < 20  # it does not spin
+    assert len(watched.answers) < 20  # it pauses between attempts
 
 
 def test_a_rate_is_kept_to(server: FakeBourse) -> None:
@@ -125,11 +125,11 @@ def test_a_rate_is_kept_to(server: FakeBourse) -> None:
 
 
 def test_a_seed_gives_the_same_requests(server: FakeBourse) -> None:
-    """For as long as the answers are the same: of one client, and before anything is repeated."""
+    """This holds for the first requests of one client, before it repeats anything."""
 
     def first_asked(seed: int) -> list[tuple[str | None, str | None, int | None]]:
         watched = Watched(server, clients=1, rate=20, seed=seed)
-        watched.run(1.5)  # several times what three requests take
+        watched.run(1.5)  # enough time for far more than three requests
         watched.workload.close()
         return [(one.name, one.type, one.quantity) for one in watched.calls[:3]]
 
@@ -141,7 +141,7 @@ def test_a_seed_gives_the_same_requests(server: FakeBourse) -> None:
 
 
 def test_clients_race_each_other_for_a_key_now_and_then(server: FakeBourse) -> None:
-    """On a slow server: a key is under way twice at one time."""
+    """A slow server makes it likely that two calls with the same key overlap."""
     server.before_reply = lambda received, _reply: (
         time.sleep(0.02) if received.method == "POST" else None
     )

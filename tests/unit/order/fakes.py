@@ -28,7 +28,7 @@ NEVER = float("inf")
 
 
 def chained(rows: Iterable[Order], after: bytes = EMPTY_DIGEST) -> list[Order]:
-    """The same rows, with the digests that make them a chain."""
+    """The same rows, each with the right digest of the chain."""
     sealed = []
     for row in rows:
         after = next_digest(after, row)
@@ -37,7 +37,7 @@ def chained(rows: Iterable[Order], after: bytes = EMPTY_DIGEST) -> list[Order]:
 
 
 def make_rows(count: int, after: Sequence[Order] = (), epoch: int = 1) -> list[Order]:
-    """So many rows that follow the last of `after`."""
+    """Makes `count` rows that follow the last row of `after`."""
     last = after[-1] if after else Order(0, "", "", BUY, 0, 0, 0, EMPTY_DIGEST)
     rows = [
         Order(number, f"request-{number}", f"stock{number % 3}", BUY, number, number, epoch)
@@ -59,7 +59,7 @@ def make_pending(request_id: str, name: str = "stock1", quantity: int = 1) -> Pe
 
 
 def outcome(pending: PendingTrade) -> TradeAnswer | BourseError:
-    """What the caller of a trade gets; fails the test when that is nothing."""
+    """What the caller of a trade got. Fails the test if there is no answer."""
     assert pending.outcome.done(), f"{pending.trade.request_id} was left without an answer"
     error = pending.outcome.exception()
     if error is None:
@@ -70,7 +70,8 @@ def outcome(pending: PendingTrade) -> TradeAnswer | BourseError:
 
 # ------------------------------------------------------------ the catalog
 
-# What happens to a call: gets what would execute it, returns or raises what the caller sees.
+# A fault of one call. It gets the function that executes the call, and returns or raises what the
+# caller sees.
 Misfortune = Callable[[Callable[[], Any]], Any]
 
 
@@ -84,7 +85,7 @@ def lost(error: BaseException) -> Misfortune:
 
 
 def answer_lost(error: BaseException) -> Misfortune:
-    """The call is executed, the answer never arrives."""
+    """The call is executed, but its answer never arrives."""
 
     def play(execute: Callable[[], Any]) -> Any:
         execute()
@@ -94,7 +95,7 @@ def answer_lost(error: BaseException) -> Misfortune:
 
 
 def meanwhile(event: Callable[[], object]) -> Misfortune:
-    """Something else happens while the answer travels."""
+    """The event happens after the call was executed and before its answer arrives."""
 
     def play(execute: Callable[[], Any]) -> Any:
         answer = execute()
@@ -105,7 +106,7 @@ def meanwhile(event: Callable[[], object]) -> Misfortune:
 
 
 def broken_off(chunks: int, error: BaseException) -> Misfortune:
-    """Of a stream, only the beginning arrives."""
+    """Only the first chunks of a stream arrive."""
 
     def play(execute: Callable[[], Any]) -> Any:
         yield from execute()[:chunks]
@@ -115,12 +116,12 @@ def broken_off(chunks: int, error: BaseException) -> Misfortune:
 
 
 class FakeIdentity:
-    """Hears of contradictions, and lets everybody lead unless told otherwise."""
+    """Records contradictions. Every replica may lead unless `objection` is set."""
 
     def __init__(self) -> None:
         self.denials: list[str] = []
         self.objection: BourseError | None = None
-        self.asked_with: list[float] = []  # timeouts
+        self.asked_with: list[float] = []  # the timeouts of the checks
         self.during_check: Callable[[], None] = lambda: None
 
     def check_peers(self, timeout_s: float) -> None:
@@ -134,10 +135,10 @@ class FakeIdentity:
 
 
 class FakeCatalog:
-    """The commit point without a network: decides each request id once, under the epoch that is
-    registered; the stock "nosuch" does not exist, of the others nobody may have more than 1,000.
+    """A catalog without a network. It decides each request id once, under the registered epoch.
 
-    The scripts say what happens to the next calls; where they end, calls get through.
+    The stock "nosuch" does not exist. A trade of another stock may be for at most 1,000. The
+    scripts give the faults of the next calls. After them, calls succeed.
     """
 
     def __init__(self, rows: Sequence[Order] = ()) -> None:
@@ -152,7 +153,7 @@ class FakeCatalog:
         self.journal_script: deque[Misfortune] = deque()
         self.chunk = 2
         self.clock: Callable[[], float] = time.monotonic
-        self._trades: dict[str, tuple[Trade, Order | int]] = {}  # id -> row, or why it was refused
+        self._trades: dict[str, tuple[Trade, Order | int]] = {}  # id -> row, or refusal
 
     def update_batch(self, epoch: int, trades: Sequence[Trade], timeout_s: float) -> list[Result]:
         self.sent.append((epoch, [trade.request_id for trade in trades], timeout_s))
@@ -224,7 +225,7 @@ class FakeCatalog:
 
 @dataclass
 class Parts:
-    """Log, state machine and append path of one replica."""
+    """The log, the state machine and the ledger of one replica."""
 
     log: OrderLog
     node: Node
@@ -246,7 +247,7 @@ def open_parts(directory: Path, rows: Sequence[Order] = (), replica_id: int = 1)
 
 @contextmanager
 def refusing_rows(log: OrderLog) -> Iterator[None]:
-    """A disk that takes nothing, as long as the block lasts."""
+    """During the block, the disk accepts no rows."""
     log._writer.execute("PRAGMA query_only = 1")
     try:
         yield
@@ -255,7 +256,7 @@ def refusing_rows(log: OrderLog) -> Iterator[None]:
 
 
 def lead(node: Node, epoch: int) -> None:
-    """From follower to leader, as if the fence had accepted it."""
+    """Makes a follower the leader, as if the fence had accepted it."""
     node.step(lambda replica: replica.stand(epoch))
     node.step(lambda replica: replica.fence_accepted(epoch))
     node.step(lambda replica: replica.caught_up(epoch))

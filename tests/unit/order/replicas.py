@@ -1,4 +1,4 @@
-"""Whole order replicas for tests: they serve, and let a test watch and disturb them."""
+"""Complete order replicas for tests: they serve, and a test can watch and disturb them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LIMITS = CallLimits(trades=4, lookups=2, appends=2, saves=1, streams=2)
 
 
 class WatchedQueue(TradeQueue):
-    """Says when a trade has arrived."""
+    """Releases `arrivals` when trades arrive."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity, 256, time.monotonic)
@@ -51,7 +51,7 @@ class WatchedQueue(TradeQueue):
 
 
 class WatchedHub(UpdateHub):
-    """Says when somebody has subscribed."""
+    """Releases `subscriptions` when a client has subscribed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,10 +65,10 @@ class WatchedHub(UpdateHub):
 
 
 class WatchedServicer(OrderServicer):
-    """Lets a test see, delay or refuse what peers send and ask."""
+    """A test can see, delay or refuse the calls of peers."""
 
     on_rows: Callable[[list[int]], None] = staticmethod(lambda _numbers: None)
-    # Who leads, if this knows better.
+    # The answer to GetLeader; None for the usual one.
     on_asked: Callable[[], bourse_pb2.GetLeaderResponse | None] = staticmethod(lambda: None)
 
     def GetLeader(  # noqa: N802 - gRPC's name
@@ -85,7 +85,7 @@ class WatchedServicer(OrderServicer):
 
 
 class RunningReplica:
-    """A replica that serves on a free port of this machine; its pipeline runs when it is told."""
+    """A replica that serves on a free port. A test can start its pipeline."""
 
     def __init__(
         self,
@@ -173,7 +173,7 @@ class RunningReplica:
         return getattr(self.stub, method)(request or bourse_pb2.Empty(), timeout=timeout_s)
 
     def lead(self, epoch: int = 1) -> None:
-        """Leads, and the catalog knows."""
+        """Makes the replica leader of an epoch that is registered in the catalog."""
         self.catalog.registered = (epoch, self.replica_id)
         lead(self.node, epoch)
 
@@ -212,7 +212,7 @@ def running_replica(
 
 @contextmanager
 def peer_of(*replicas: RunningReplica) -> Iterator[list[ReplicaPeer]]:
-    """The way to each of these replicas, as their peers have it."""
+    """A peer for each of these replicas."""
     peers = [ReplicaPeer(replica.replica_id, replica.address) for replica in replicas]
     try:
         yield peers

@@ -1,4 +1,4 @@
-"""The process of a replica: a log that is set aside, and being told to stop meanwhile."""
+"""The process of a replica: it sets a log aside and starts again, or stops on a signal."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ UNCHANGED = {"version": 1, "incremental": True}
 
 
 class Life:
-    """Stands in for a service that is over as soon as it has started."""
+    """A fake service that ends as soon as it has started."""
 
-    begun_with: list[int]  # the last number of each life's log
-    in_each: list[Callable[[Life], None]]  # what happens in them
+    begun_with: list[int]  # the last order in the log at each start
+    in_each: list[Callable[[Life], None]]  # what happens after each start
 
     def __init__(self, _settings: object, log: OrderLog, _is_signalled: object) -> None:
         self.failed = False
@@ -49,7 +49,7 @@ def stop_this_process() -> None:
 
 @pytest.fixture
 def lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Life]]:
-    """Of a replica with three rows in its log."""
+    """The services of a replica that has three rows in its log."""
     Life.begun_with, Life.in_each = [], []
     monkeypatch.setattr(order_main, "Service", Life)
     monkeypatch.setattr(order_main, "logging_config", lambda *_: UNCHANGED)

@@ -1,4 +1,4 @@
-"""Who leads, over gRPC: promotion, hearing of others, and what a replica says of itself."""
+"""Leadership over gRPC: promotion, news of other leaders, and the status of a replica."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_rows_of_a_leader_that_cannot_be_are_refused(replica: RunningReplica) ->
 
 
 def test_asking_who_leads_changes_nothing(leader: RunningReplica) -> None:
-    """The watchdog notices a replica that hangs. GetLeader only reads."""
+    """Only the watchdog deposes a replica that hangs. GetLeader just reads."""
     with leader.progress.of_work():
         leader.clock.now_s += STUCK_AFTER_S + 1
         assert leader_and_epoch(leader) == (1, 1)
@@ -106,7 +106,7 @@ def test_a_replica_whose_disk_hangs_does_not_lead(leader: RunningReplica) -> Non
 
 
 class GoneCaller:
-    """The context of a call that waited for a thread until nobody waited for its answer."""
+    """The context of a call whose deadline passed before it got a thread."""
 
     def time_remaining(self) -> float:
         return 0.0

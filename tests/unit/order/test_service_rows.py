@@ -1,4 +1,4 @@
-"""The rows of a replica over gRPC: looked up, saved, streamed, and taken from others."""
+"""The rows of a replica over gRPC: they are looked up, saved, streamed, and appended."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_the_batch_form_streams_the_same_rows_in_chunks(
 
 
 def test_replicas_with_the_same_rows_stream_the_same_bytes(tmp_path: Path) -> None:
-    """However the rows got there."""
+    """One has the rows from trades, the other one from its leader."""
     with ExitStack() as stack:
         leader, other = (
             stack.enter_context(running_replica(tmp_path / str(one), replica_id=one))

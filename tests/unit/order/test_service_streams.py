@@ -1,4 +1,4 @@
-"""A replica's updates over gRPC, and the bounds that keep calls from crowding each other out."""
+"""A replica's updates over gRPC, and the limits on calls that run at the same time."""
 
 from __future__ import annotations
 
@@ -81,14 +81,14 @@ def test_streams_end_when_the_service_stops(replica: RunningReplica) -> None:
 
 
 def assert_still_there(replica: RunningReplica) -> None:
-    """Who elects must never wait behind trades and streams."""
+    """Checks that calls for an election do not wait for trades and streams."""
     assert replica.call("IsAlive", timeout_s=5).last_number == replica.log.last_number
     assert replica.call("GetLeader", timeout_s=5).replica_id == 1
     assert replica.call("Status", timeout_s=5).replica_id == 1
 
 
 def has_place(call: Callable[[], object]) -> bool:
-    """False while the thread that kept the place has not noticed that its caller went."""
+    """False as long as the thread of a cancelled call still holds the place."""
     try:
         call()
     except grpc.RpcError as error:
@@ -128,7 +128,7 @@ def test_subscribers_are_bounded(leader: RunningReplica) -> None:
     code, details = refusal(lambda: list(leader.stream("StreamDBUpdates")))
     assert (code, details) == (Status.RESOURCE_EXHAUSTED, "too many streams at once")
     assert_still_there(leader)
-    assert synced(leader) != []  # who catches up has places of its own
+    assert synced(leader) != []  # streams for catching up have a separate limit
     assert leader.call("Trade", trade("a")).status == 1
     streams.pop().cancel()
 
@@ -144,7 +144,7 @@ def test_subscribers_are_bounded(leader: RunningReplica) -> None:
 
 
 def test_streams_of_rows_are_bounded(tmp_path: Path) -> None:
-    """A reader that does not read keeps its place, but never that of another kind of call."""
+    """A reader that does not read holds a place for streams, but no place for other calls."""
     with running_replica(tmp_path, make_rows(20_000)) as replica:
         streams = [replica.stream("SyncOrderDB", bourse_pb2.SyncRequest()) for _ in range(2)]
         for stream in streams:
@@ -161,7 +161,7 @@ def test_streams_of_rows_are_bounded(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_hangs_keeps_nobody_from_asking_who_leads(replica: RunningReplica) -> None:
-    """Callers give up and call again; the threads of the first calls are still there."""
+    """Callers give up and call again, while the threads of their first calls still hang."""
     calls_of_a_kind = 20
     with replica.log._reading, replica.ledger._appending:
         calls = [

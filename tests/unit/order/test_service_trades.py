@@ -1,4 +1,4 @@
-"""A replica's Trade over gRPC: what is decided, what it is refused with, and defects on the way."""
+"""Trades at a replica over gRPC: decisions, refusals, and unexpected errors."""
 
 from __future__ import annotations
 

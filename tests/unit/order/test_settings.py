@@ -1,4 +1,4 @@
-"""A replica's settings: what is wrong stops it at start, with one line that names the variable."""
+"""A replica's settings: a wrong one stops it at start, with one line that names the variable."""
 
 from __future__ import annotations
 

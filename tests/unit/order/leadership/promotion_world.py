@@ -1,4 +1,4 @@
-"""A replica that is promoted, with a catalog that plays a script and time that a test sets."""
+"""A replica that is promoted, with a fake catalog and a clock that a test sets."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ JOURNAL = make_rows(7)
 
 @dataclass
 class World:
-    """Replica 1, with the first two rows of a journal of seven; epoch 4 is registered.
+    """Replica 1 has the first two of seven rows of the journal. Epoch 4 is registered.
 
-    A promotion runs in the thread of who asks first, from the fence to leading.
+    The whole promotion runs in the thread of the first caller.
     """
 
     parts: Parts
@@ -76,7 +76,7 @@ class World:
         return [epoch for epoch, _leader_id, _timeout_s in self.catalog.asked]
 
     def assert_rests(self, why: str) -> None:
-        """It does not lead for a moment, and says why."""
+        """Checks that it refuses to lead for a short time, and gives the reason."""
         asked = len(self.catalog.asked)
         with pytest.raises(Unavailable, match=f"resting: .*{why}"):
             self.promotion.lead(6)

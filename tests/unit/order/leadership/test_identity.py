@@ -1,4 +1,4 @@
-"""Who is wrong when log and journal contradict each other, and what a replica then does."""
+"""If log and journal contradict each other: which one is wrong, and what a replica does."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ OTHER = chained(make_rows(12, epoch=9))
 
 @dataclass
 class FakeJournal:
-    """The catalog's journal, or none that can be reached."""
+    """The journal of the catalog. With `error`, it cannot be reached."""
 
     rows: list[Order] = field(default_factory=lambda: list(ROWS))
     error: BourseError | None = None
-    first_error: BourseError | None = None  # only when its first order is asked for
+    first_error: BourseError | None = None  # raised only when the first order is read
     asked: list[tuple[int, int]] = field(default_factory=list)
 
     def first_digest(self, timeout_s: float) -> bytes:
@@ -51,7 +51,7 @@ def replicas() -> Iterator[Replicas]:
 
 
 class World:
-    """Replica 1 with a log, and two others that say where theirs end."""
+    """Replica 1 with a log, and two other replicas that report the ends of their logs."""
 
     def __init__(self, replicas: Replicas, log: list[Order]) -> None:
         self.replicas = replicas
@@ -71,7 +71,7 @@ class World:
         )
 
     def others_have(self, second: list[Order] | None, third: list[Order] | None) -> None:
-        """None: it does not answer."""
+        """Sets the logs of the two others. With None, a replica does not answer."""
         for replica_id, log in ((2, second), (3, third)):
             replica = self.replicas[replica_id]
             if log is None:
@@ -81,7 +81,7 @@ class World:
                 replica.first_digest = log[0].digest
 
     def look(self) -> tuple[bool, bool, bool]:
-        """Whether log and catalog belong together, orders are served, the log is given up."""
+        """Whether log and catalog match, whether orders are served, whether the log is given up."""
         self.identity.look()
         return self.identity.matches, self.identity.may_serve_orders, bool(self.wrong_log)
 
@@ -104,7 +104,7 @@ def test_a_beginning_of_the_journal_belongs_to_it(replicas: Replicas, log: list[
 
 
 JUDGEMENTS = {
-    # the others' logs → served, given up; the log is not the catalog's
+    # the other two logs → served, given up; this log does not match the catalog
     "both are the catalog's": (ROWS, ROWS[:2], False, True),
     "one is the catalog's, one is silent": (ROWS, None, False, False),
     "one is the catalog's, one is empty": (ROWS, [], False, False),
@@ -161,7 +161,7 @@ def test_without_a_catalog_nothing_changes(replicas: Replicas) -> None:
 
 
 STANDING = {
-    # the others' logs → whether a replica whose own log contradicts nothing may stand
+    # the other two logs → whether a replica may stand whose own log matches the catalog
     "both are the catalog's": (ROWS, ROWS[:1], True),
     "one is, one is not": (ROWS, OTHER, True),
     "one is not, one is silent": (OTHER, None, False),
@@ -193,7 +193,7 @@ def test_what_was_seen_of_a_replica_counts_when_it_is_dead(replicas: Replicas) -
 
 
 def test_a_catalog_that_cannot_be_asked_lets_nobody_lead(replicas: Replicas) -> None:
-    """It may be another one by the time it answers."""
+    """When it answers again, it may be another catalog."""
     world = World(replicas, [])
     world.others_have(OTHER, OTHER)
     world.look()
@@ -209,7 +209,7 @@ BRANCHED = ROWS[:5] + make_rows(4, after=ROWS[:5], epoch=9)
 def test_a_log_that_begins_as_the_journal_does_is_never_given_up(
     replicas: Replicas, log: list[Order]
 ) -> None:
-    """The last to lead had orders that the catalog lost; the others lagged behind."""
+    """The last leader may have orders that the catalog lost, while the other logs end earlier."""
     world = World(replicas, log)
     world.journal.rows = ROWS[:5] if log is ROWS else list(ROWS)
     world.others_have(ROWS[:5], ROWS[:3])

@@ -1,4 +1,4 @@
-"""Promotion: the fence, who asks for it at once, and the wait for the promotion."""
+"""Promotion: the fence, several callers at the same time, and waiting for the result."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_fence_pull_lead(world: World) -> None:
 
 
 def test_pulled_rows_are_published(world: World) -> None:
-    """The leader that had it committed may have died before it could."""
+    """The leader that had them committed may have died before it published them."""
     world.promotion.lead(5)
     assert world.published == JOURNAL[2:]
     assert world.catalog.pulled_after == [2]
@@ -88,7 +88,7 @@ def test_what_was_heard_of_does_not_count_against_what_is_registered(world: Worl
 
 
 def test_a_refusal_that_names_the_asker_confers_nothing(world: World) -> None:
-    """Epoch 5 was registered for this replica's life before this one."""
+    """Epoch 5 was registered for this replica before its last restart."""
     world.catalog.registered = (5, 1)
     states: list[tuple[Role, int, int]] = []
     world.catalog.fence_script.extend([meanwhile(lambda: states.append(world.state()))] * 2)
@@ -199,7 +199,7 @@ def test_who_leads_answers_with_its_epoch_and_changes_nothing(world: World) -> N
 
 
 def take_at_once(world: World, answer: Misfortune) -> list[Future[int]]:
-    """Eight callers, all of them there before the first gets an answer from the fence."""
+    """Eight callers. All of them call before the fence answers the first."""
     is_asking = threading.Event()
     is_calling = threading.Semaphore(0)
 
@@ -303,11 +303,11 @@ def test_a_catalog_that_denies_the_log_registers_no_epoch(world: World) -> None:
     world.catalog.fence_script.append(lost(Contradiction("another log")))
     with pytest.raises(Unavailable, match="cannot lead: another log"):
         world.promotion.lead(5)
-    assert world.asked_epochs() == [5]  # asking again would not help
+    assert world.asked_epochs() == [5]  # the fence is asked only once
     assert world.identity.denials == ["another log"]
     assert world.halted == []
     assert world.state() == (Role.FOLLOWER, 0, 0)
-    assert world.promotion.lead(5) == 5  # once the right one is back
+    assert world.promotion.lead(5) == 5  # after the right catalog is back
 
 
 def test_who_speaks_for_the_others_logs_is_heard_before_the_fence(world: World) -> None:
@@ -315,12 +315,12 @@ def test_who_speaks_for_the_others_logs_is_heard_before_the_fence(world: World) 
     with pytest.raises(Unavailable, match="not the others' catalog"):
         world.promotion.lead(5)
     assert world.catalog.asked == []
-    assert world.identity.asked_with == [PATIENCE_S]  # asking again would not help
+    assert world.identity.asked_with == [PATIENCE_S]  # the others are asked only once
     assert world.state() == (Role.FOLLOWER, 0, 0)
 
 
 def test_the_others_are_heard_again_before_the_fence_is_asked_again(world: World) -> None:
-    """The catalog that answers at last may be another than the one that was down."""
+    """After an outage, the address may belong to another catalog."""
 
     def comes_back_emptied(execute: Callable[[], Any]) -> Any:
         world.identity.objection = WrongCatalog("not the others' catalog")
@@ -352,7 +352,7 @@ def test_one_patience_is_for_the_logs_and_the_fence(world: World) -> None:
 
 
 def test_no_fence_is_asked_when_the_patience_is_over(world: World) -> None:
-    """The callers have gone on, and another candidate may lead by now."""
+    """The callers have given up, and another candidate may lead by now."""
     world.identity.during_check = lambda: world.clock.pause(PATIENCE_S)
     with pytest.raises(Unavailable, match="cannot reach the catalog"):
         world.promotion.lead(5)

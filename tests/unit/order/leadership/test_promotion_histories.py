@@ -1,7 +1,7 @@
-"""Whatever the order of events: promotions, resignations, hanging work and the watchdog together.
+"""Promotions, resignations, hanging work and the watchdog, in every order of events.
 
-Every activity of a replica waits for its turn at each call to the catalog and around each step of
-the state machine, so that a list of numbers decides which of them goes on.
+Every activity of a replica pauses at each call to the catalog, and before and after each step of
+the state machine. A list of numbers decides which activity goes on.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def let_others_run() -> None:
 
 
 class TurnLock:
-    """A lock that lets others run while it is held by another activity."""
+    """A lock. Who waits for it lets other activities run."""
 
     def __init__(self) -> None:
         self._is_held = False
@@ -66,7 +66,7 @@ class TurnNode(Node):
 
 
 class Ledger:
-    """Appends what a pull brings, as fast as it gets its turns."""
+    """Appends pulled rows, and lets others run before each chunk."""
 
     last_append_failed = False
 
@@ -81,7 +81,7 @@ class Ledger:
 
 
 class Replicated:
-    """One replica: what can lead, and what hangs."""
+    """A replica that can lead, with work that can hang."""
 
     is_alive = True
 
@@ -90,7 +90,7 @@ class Replicated:
         self.tasks: list[Task] = []
         self.won: set[int] = set()  # the epochs that the catalog registered for it
         self.attempts: list[Future[int]] = []
-        self.begun_resting: list[Future[int]] = []  # attempts asked for while it rested
+        self.begun_resting: list[Future[int]] = []  # attempts that began while it rested
         self.node = TurnNode(Replica(replica_id, 0, EMPTY_DIGEST))
         self.progress = Progress(world.clock)
         self.promotion = Promotion(
@@ -166,7 +166,7 @@ class Replicated:
             assert now.role not in LEADING or now.epoch != epoch, "the resignation was lost"
 
     def look(self) -> None:
-        """The watchdog's turn."""
+        """Runs the watchdog once."""
         hangs, before = self.progress.longest_idle_s() > STUCK_AFTER_S, self.node.view()
         self.watchdog.look()
         if hangs and before.role in LEADING:
@@ -182,7 +182,7 @@ class Replicated:
                 epoch = self.node.step(Replica.open_batch)
             except IllegalTransition:
                 return
-            let_others_run()  # for as long as its disk hangs
+            let_others_run()  # the work hangs here
             self.node.step(lambda replica: replica.settle_batch(epoch))
 
 
@@ -288,7 +288,7 @@ class World:
     # ---- the end
 
     def settle(self) -> None:
-        """Everything gets its turn until nothing is left to do."""
+        """Runs all activities until nothing is left to do."""
         for _ in range(5_000):
             if not self._tasks():
                 return

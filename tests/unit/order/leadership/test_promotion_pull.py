@@ -1,4 +1,4 @@
-"""The rows that a new leader needs: the pull, and a log that refused its last rows."""
+"""A new leader pulls the rows that it lacks. A replica whose log takes no rows cannot lead."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_journal_that_contradicts_the_log_ends_the_promotion(world: World) -> 
     (denial,) = world.identity.denials
     assert "row 3 does not continue the log's chain" in denial
     assert world.halted == []
-    assert len(world.catalog.pulled_after) == 1  # and is not asked again
+    assert len(world.catalog.pulled_after) == 1  # the journal is not asked again
 
 
 def test_a_defect_while_promoting_ends_the_promotion(
@@ -100,9 +100,9 @@ def test_an_epoch_lost_while_promoting_stays_lost(
     world.catalog.journal_script.append(meanwhile(lambda: leave(world)))
     world.promotion.lead(5)
     assert world.state()[0] is Role.FOLLOWER
-    assert world.parts.log.rows(0) == JOURNAL  # what was pulled is right all the same
+    assert world.parts.log.rows(0) == JOURNAL  # the pulled rows are right anyway
     assert world.published == JOURNAL[2:]
-    assert world.promotion.lead(6) == 6  # it did nothing wrong, and need not rest
+    assert world.promotion.lead(6) == 6  # it has no fault, so it need not rest
 
 
 def test_a_pull_for_a_lost_epoch_is_not_tried_again(world: World) -> None:
@@ -120,7 +120,7 @@ def test_a_promotion_that_fails_late_does_not_touch_the_next_one(
     def lose_and_win(_execute: Callable[[], object]) -> object:
         deposed(world)
         world.catalog.registered = (6, 2)
-        assert world.promotion.lead(7) == 7  # leads when it returns
+        assert world.promotion.lead(7) == 7  # it leads when this returns
         raise error
 
     world.catalog.journal_script.append(lose_and_win)
@@ -134,7 +134,7 @@ def test_a_promotion_that_fails_late_does_not_touch_the_next_one(
 
 @pytest.fixture
 def refused(world: World) -> World:
-    """Its log took no rows the last time."""
+    """A replica whose last append failed."""
     with refusing_rows(world.parts.log), pytest.raises(AppendFailed):
         world.parts.ledger.append(JOURNAL[2:3])
     return world
@@ -146,7 +146,7 @@ def test_it_is_not_electable_while_the_disk_refuses(refused: World) -> None:
         pytest.raises(Unavailable, match="the log takes no rows"),
     ):
         refused.promotion.lead(5)
-    assert refused.catalog.asked == []  # the fence is for those who can lead
+    assert refused.catalog.asked == []  # only a replica that can lead asks the fence
     assert refused.state() == (Role.FOLLOWER, 0, 0)
 
 

@@ -1,4 +1,4 @@
-"""A replica that stops leading by its own fault rests for a moment."""
+"""A replica that resigns because of its own fault does not lead for a short time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state machine of a replica: every step in every role, and what no walk can reach."""
+"""The state machine of a replica: every step in every role, and states that are unreachable."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DIGEST = b"d" * 32
 
 
 def follower() -> Replica:
-    """At row 10; heard that another replica leads epoch 4."""
+    """A follower with ten rows that has heard of the leader of epoch 4."""
     replica = Replica(ME, 10, EMPTY_DIGEST)
     replica.hear_of(OTHER, 4)
     return replica
@@ -75,8 +75,8 @@ STEPS: dict[str, Callable[[Replica], Any]] = {
     "advance.gap": lambda replica: replica.advance(13, 2, DIGEST),
     "advance.back": lambda replica: replica.advance(10, 0, DIGEST),
 }
-# What each step gives in each state: the state after it, `same` when nothing changes, `changed`
-# when the role stays; with what the step returns, where that says something. `-`: illegal.
+# The result of each step in each state: the new state, `same` if nothing changes, `changed` if only
+# the role stays, or `-` if the step is illegal. After a colon comes the value that it returns.
 TABLE = """
                  follower       candidate   promoting      leader         in_batch
 stand            candidate:5    -           -              -              -
@@ -113,7 +113,7 @@ def cells() -> list[tuple[str, str, str]]:
 
 
 def insides(replica: Replica) -> dict[str, object]:
-    """Everything the replica is made of, so that nothing can change unseen."""
+    """All attributes of the replica, so that no change stays unnoticed."""
     return dict(vars(replica))
 
 
@@ -184,13 +184,16 @@ def test_what_is_registered_counts_whatever_was_seen_before() -> None:
 
 
 def test_a_refusal_is_a_refusal_though_it_registered_what_was_asked() -> None:
-    """The fence refuses epoch 5 because 5 is registered: for an earlier life of this replica, or
-    for a copy of this very call. Either way it must ask for another."""
+    """The fence refuses epoch 5 because it is registered already, and this replica is its leader.
+
+    That was before a restart of the replica, or by a copy of the same call. In both cases it must
+    ask for another epoch.
+    """
     replica = candidate()
     assert replica.fence_refused(5, 5) == 6
     assert replica.view().role is Role.CANDIDATE
     with pytest.raises(IllegalTransition):
-        replica.fence_accepted(5)  # the answer of an earlier copy confers nothing any more
+        replica.fence_accepted(5)  # a late answer to an earlier copy has no effect
     replica.fence_accepted(6)
     assert replica.view().epoch == 6
 
@@ -223,7 +226,7 @@ def test_who_steps_down_knows_no_leader_and_remembers_its_epoch() -> None:
     replica = leader()
     replica.step_down(5)
     assert (replica.view().leader_id, replica.view().epoch) == (0, 5)
-    replica.hear_of(OTHER, 4)  # whom it deposed itself
+    replica.hear_of(OTHER, 4)  # the leader that this replica deposed
     assert replica.view().leader_id == 0
     replica.hear_of(OTHER, 6)
     assert replica.view().leader_id == OTHER
@@ -251,7 +254,7 @@ def test_a_batch_does_not_outlive_its_epoch(leave: str) -> None:
     replica.caught_up(7)
     assert replica.open_batch() == 7
     before = insides(replica)
-    assert replica.settle_batch(5) is False  # news of the batch of the epoch before
+    assert replica.settle_batch(5) is False  # the batch of the earlier epoch ends now
     assert replica.step_down(5) is False
     assert insides(replica) == before
 
@@ -313,7 +316,7 @@ def test_position_and_digest_change_together() -> None:
 
 
 def test_no_walk_breaks_an_invariant() -> None:
-    """From the start, every step with every epoch from 1 to 3, until nothing new is reached."""
+    """Tries every step with epochs 1 to 3, from every state that can be reached."""
     epochs = (1, 2, 3)
     accepted: list[Callable[[Replica], Any]] = [lambda r, e=e: r.fence_accepted(e) for e in epochs]
     steps: list[Callable[[Replica], Any]] = [

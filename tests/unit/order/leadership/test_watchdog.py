@@ -1,4 +1,4 @@
-"""A replica in which work hangs stops leading and rests, until nothing hangs any more."""
+"""A replica with hanging work stops leading, and does not lead again until the work ends."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_follower_whose_batch_does_not_end_does_not_lead(world: World) -> None
 
 @pytest.mark.parametrize("chunk_takes_s", [2.0, 3.0])
 def test_a_promotion_without_progress_is_stuck(world: World, chunk_takes_s: float) -> None:
-    """It may last as long as it likes if only rows come in."""
+    """A promotion may take any time as long as rows arrive."""
     world.catalog.chunk = 1
     states: list[Role] = []
 
@@ -145,7 +145,7 @@ def test_while_a_promotion_is_stuck_no_other_begins(world: World) -> None:
 
 
 def test_a_deposed_promotion_that_ends_hides_no_later_one_that_hangs(world: World) -> None:
-    """Two promotions can be under way: the replica was deposed during the first."""
+    """Two promotions can run at once, if the replica was deposed during the first."""
     states: list[Role] = []
 
     def hang(execute: Callable[[], object]) -> object:

@@ -8,7 +8,7 @@ from pathlib import Path
 from order.log.log import OrderLog
 from tests.unit.order.fakes import make_rows
 
-ROWS = make_rows(130)  # more than a page of them
+ROWS = make_rows(130)  # they need more than one page
 
 
 def path_in(directory: Path) -> Path:

@@ -1,4 +1,4 @@
-"""A leader with its in-sync set, and followers that really serve."""
+"""A leader with its in-sync set, and followers that are real servers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROWS = make_rows(10)
 
 
 class RacingLedger(Ledger):
-    """Lets something happen right before the log stands still, or right after it did."""
+    """Calls `before` right before the log is locked, and `after` right after its release."""
 
     before: Callable[[], None] = staticmethod(lambda: None)
     after: Callable[[], None] = staticmethod(lambda: None)
@@ -36,7 +36,7 @@ class RacingLedger(Ledger):
 
 
 class Rounds(threading.Event):
-    """Lets the thread that keeps a follower up look once, and once more after each of these."""
+    """Limits the rounds of checking a follower: one, and one more after each of `between`."""
 
     def __init__(self, between: Sequence[Callable[[], object]]) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Rounds(threading.Event):
 
 @dataclass
 class World:
-    """Replica 1 leads epoch 3 with five rows; replicas 2 and 3 follow it, with none."""
+    """Replica 1 leads epoch 3 and has five rows. Replicas 2 and 3 are followers without rows."""
 
     parts: Parts
     followers: dict[int, RunningReplica]
@@ -93,7 +93,7 @@ class World:
         )
 
     def settle(self) -> None:
-        """Both followers are in sync; nobody brings them up again by itself."""
+        """Brings both followers in sync. No thread goes on checking them."""
         for peer in self.peers:
             self.look(peer)
         assert self.replicator.in_sync() == [2, 3]
@@ -101,7 +101,7 @@ class World:
             sent.clear()
 
     def look(self, peer: ReplicaPeer, *between: Callable[[], object]) -> None:
-        """What the thread that keeps this follower up does, round by round, in this thread."""
+        """Checks this follower round by round, as its thread would, but in the test's thread."""
         stopping = self.replicator._stopping
         self.replicator._stopping = Rounds(between)
         try:
@@ -110,7 +110,7 @@ class World:
             self.replicator._stopping = stopping
 
     def append(self, count: int = 1) -> list[Order]:
-        """What the pipeline does before it replicates."""
+        """Appends rows, as the pipeline does before it replicates."""
         position = self.node.view().position
         return self.ledger.append(ROWS[position : position + count])
 

@@ -1,4 +1,4 @@
-"""Catching up at start, from peers that really serve."""
+"""Catching up at start, from real replicas."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def mine(tmp_path: Path) -> Iterator[Parts]:
 
 @pytest.fixture
 def leader(tmp_path: Path) -> Iterator[RunningReplica]:
-    """Replica 2; leads epoch 5 with all the rows."""
+    """Replica 2, which leads epoch 5 and has all rows."""
     with running_replica(tmp_path / "leader", ROWS, replica_id=2) as replica:
         replica.lead(epoch=5)
         yield replica
@@ -39,7 +39,7 @@ def leader(tmp_path: Path) -> Iterator[RunningReplica]:
 
 @pytest.fixture
 def other(tmp_path: Path) -> Iterator[RunningReplica]:
-    """Replica 3; follows nobody, with fifty rows."""
+    """Replica 3, which knows no leader and has fifty rows."""
     with running_replica(tmp_path / "other", ROWS[:50], replica_id=3) as replica:
         yield replica
 
@@ -50,7 +50,7 @@ def start(
     peers: Sequence[ReplicaPeer] = (),
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> list[Order]:
-    """Catches up from these; returns what was published."""
+    """Catches up from these replicas. Returns the rows that were published."""
     published: list[Order] = []
     with peer_of(*replicas) as known:
         catch_up(
@@ -96,7 +96,7 @@ def test_without_a_leader_it_starts_with_its_own_log(mine: Parts, other: Running
     asked: list[int] = []
     other.servicer.on_asked = lambda: asked.append(1)
     assert start(mine, other) == []
-    assert len(asked) == 2  # before it gave up
+    assert len(asked) == 2  # then it gave up
     assert mine.log.last_number == 10
     assert heard(mine) == (Role.FOLLOWER, 0, 0)
 
@@ -106,7 +106,7 @@ def test_alone_it_starts_with_its_own_log(mine: Parts) -> None:
 
 
 def test_hearsay_is_no_leader(mine: Parts, other: RunningReplica) -> None:
-    """It names one that is not to be found; nothing is pulled on another's word."""
+    """Replica 3 names a leader that is not there. Only a leader's own answer counts."""
     other.node.step(lambda replica: replica.hear_of(2, 9))
     assert start(mine, other) == []
     assert heard(mine) == (Role.FOLLOWER, 0, 0)
@@ -116,7 +116,7 @@ def test_hearsay_is_no_leader(mine: Parts, other: RunningReplica) -> None:
 def test_of_two_that_say_they_lead_the_newer_is_believed(
     mine: Parts, leader: RunningReplica, other: RunningReplica, the_newer_is_first: bool
 ) -> None:
-    other.lead(epoch=6)  # replica 2 does not know yet that it was deposed
+    other.lead(epoch=6)  # replica 2 was deposed and does not know it yet
     first, second = (other, leader) if the_newer_is_first else (leader, other)
     was_asked, never = threading.Event(), threading.Event()
 
@@ -156,7 +156,7 @@ def test_peers_that_are_away_or_silent_do_not_hold_it_up(
     other.servicer.on_asked = lambda: may_answer.wait(TIMEOUT_S) and None
     with ExitStack() as stack:
         held = stack.enter_context(socket.socket())
-        held.bind(("127.0.0.1", 0))  # and does not listen
+        held.bind(("127.0.0.1", 0))  # bound, but not listening
         away = ReplicaPeer(4, f"127.0.0.1:{held.getsockname()[1]}")
         stack.callback(away.close)
         peers = stack.enter_context(peer_of(other, leader))
@@ -179,7 +179,7 @@ def test_peers_that_are_away_or_silent_do_not_hold_it_up(
 def break_off(
     leader: RunningReplica, monkeypatch: pytest.MonkeyPatch, error: BourseError | None = None
 ) -> None:
-    """The leader fails behind the first 1,000 rows it is asked for."""
+    """Makes the leader fail after the first 1,000 rows."""
     chunks = leader.log.chunks
 
     def breaking(after: int) -> Iterator[list[Order]]:
@@ -191,7 +191,7 @@ def break_off(
     monkeypatch.setattr(leader.log, "chunks", breaking)
 
 
-# What the leader says of its own log says nothing of this one.
+# Damage in the log of the leader is not damage in this log.
 @pytest.mark.parametrize("error", [Unavailable("gone"), Damaged("a page is bad")])
 def test_with_a_leader_that_breaks_off_it_starts_with_what_it_got(
     mine: Parts,
@@ -219,7 +219,7 @@ def test_with_a_disk_that_takes_no_rows_it_starts_with_its_own_log(
     with refusing_rows(mine.log):
         assert start(mine, leader) == []
     assert mine.log.last_number == 10
-    assert mine.ledger.last_append_failed  # which keeps it from leading
+    assert mine.ledger.last_append_failed  # so it does not lead
 
 
 def test_a_leader_that_contradicts_its_log_is_damage(
@@ -241,7 +241,7 @@ def test_with_a_leader_whose_stream_has_a_hole_it_starts_with_what_it_got(
 
 
 def test_it_does_not_run_after_a_leader_that_trades(mine: Parts, leader: RunningReplica) -> None:
-    """Each chunk that is appended here takes the leader the time to append one more row."""
+    """The leader appends one more row for each chunk that is appended here."""
     more = iter(make_rows(50, after=ROWS))
     published: list[Order] = []
 

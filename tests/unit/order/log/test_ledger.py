@@ -1,4 +1,4 @@
-"""The append path: rows get in once, in order and chained, or not at all, from many threads."""
+"""Appending rows from many threads: each row once, in order and chained, or not at all."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ ROWS = make_rows(20)
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Iterator[Parts]:
-    """With the first ten of ROWS."""
+    """A replica with the first ten of ROWS."""
     with open_parts(tmp_path, ROWS[:10]) as made:
         yield made
 
 
 def assert_holds(parts: Parts, rows: Sequence[Order]) -> None:
-    """Log and state machine say the same."""
+    """Checks that log and state machine have exactly these rows."""
     assert parts.log.rows(0) == list(rows)
     view = parts.node.view()
     assert (view.position, view.digest) == (rows[-1].number, rows[-1].digest)
@@ -128,7 +128,7 @@ def test_an_append_that_fails_is_remembered_until_one_succeeds(parts: Parts) -> 
             assert isinstance(caught.value.__cause__, sqlite3.Error)
             assert parts.ledger.last_append_failed
     assert_holds(parts, ROWS[:10])
-    # What asks nothing of the disk proves nothing.
+    # Appends that write nothing do not prove that the disk works again.
     assert parts.ledger.append(ROWS[:10]) == []
     assert parts.ledger.append([]) == []
     assert parts.ledger.last_append_failed
@@ -184,7 +184,7 @@ def test_what_came_before_the_source_broke_off_is_kept(parts: Parts) -> None:
 
 @pytest.mark.timeout(20)
 def test_others_append_while_the_source_is_slow(parts: Parts) -> None:
-    """The lock is not held between chunks; what came in by the other way is known by then."""
+    """A pull does not hold the lock between chunks, and skips rows that others appended."""
     published: list[Order] = []
 
     def slow(after: int) -> Iterable[list[Order]]:
@@ -208,7 +208,7 @@ def test_a_pull_that_the_disk_refuses(parts: Parts) -> None:
 
 
 def test_rows_that_arrive_by_many_ways_at_once_get_in_once(tmp_path: Path) -> None:
-    """Each thread sends overlapping pieces in its own order, as peers and pulls do."""
+    """Each thread sends overlapping pieces in its own order, like peers and pulls."""
     rows = make_rows(300)
     everybody = threading.Barrier(8, timeout=10)
 
@@ -229,7 +229,7 @@ def test_rows_that_arrive_by_many_ways_at_once_get_in_once(tmp_path: Path) -> No
         with ThreadPoolExecutor(8) as threads:
             appended = [row for rows in threads.map(send, range(8)) for row in rows]
         assert_holds(parts, rows)
-    assert sorted(numbers(appended)) == numbers(rows)  # each published by one thread
+    assert sorted(numbers(appended)) == numbers(rows)  # each row was new for one thread only
 
 
 def test_nothing_is_appended_while_the_log_stands_still(parts: Parts) -> None:

@@ -1,4 +1,4 @@
-"""The log on a real disk: what it keeps, how it is read, and that an append is all or nothing."""
+"""The log on a real disk: it keeps its rows, and an append is complete or not done at all."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_closing_leaves_one_file(written: Path) -> None:
 
 
 def test_what_a_killed_process_wrote_is_there(tmp_path: Path, path: Path) -> None:
-    """Its files as they lie on the disk while it runs, never closed."""
+    """Copies the files of an open log, as a killed process leaves them."""
     with closing(OrderLog(path)) as log:
         log.append(ROWS[:100])
         log.append(ROWS[100:])
@@ -151,7 +151,7 @@ def test_reading_does_not_wait_for_an_append(written: Path) -> None:
 def assert_unchanged(log: OrderLog, path: Path, rows: list[Order]) -> None:
     assert (log.last_number, log.digest) == (rows[-1].number, rows[-1].digest)
     assert log.rows(0) == rows
-    with closing(sqlite3.connect(path)) as connection:  # what is on the disk
+    with closing(sqlite3.connect(path)) as connection:  # reads what is on the disk
         assert connection.execute("SELECT max(number) FROM orders").fetchone() == (len(rows),)
 
 
@@ -201,7 +201,7 @@ def test_it_knows_its_first_order(tmp_path: Path) -> None:
 def test_a_log_is_never_set_aside_without_its_write_ahead_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever is left there when the process dies in between, SQLite throws nothing away."""
+    """If the process dies between the two renames, no file may be lost."""
     path = tmp_path / "orders.db"
     for part in (path, path.with_name("orders.db-wal")):
         part.write_bytes(part.name.encode())

@@ -25,7 +25,7 @@ def log(tmp_path: Path) -> Iterator[OrderLog]:
 
 
 def append_each(log: OrderLog, first: int, last: int) -> int:
-    """Appends these rows one by one; returns how long the write-ahead log was at most, in bytes."""
+    """Appends these rows one by one. Returns the longest write-ahead log, in bytes."""
     ahead = log._path.with_name("orders.db-wal")
     longest = 0
     for row in ROWS[first:last]:
@@ -56,7 +56,7 @@ def test_a_slow_reader_of_a_stream_does_not_hold_it_open(log: OrderLog) -> None:
 
 
 def test_it_is_cut_again_after_a_long_reader(log: OrderLog) -> None:
-    """Somebody looks at the file from outside, a backup for instance."""
+    """The reader is another process, for example a backup."""
     append_each(log, 0, 10)
     with closing(sqlite3.connect(log._path, isolation_level=None)) as other:
         other.execute("BEGIN")

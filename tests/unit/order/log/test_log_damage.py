@@ -1,4 +1,4 @@
-"""A damaged log on a real disk: what is noticed, and that it is set aside, not thrown away."""
+"""A damaged log on a real disk is noticed, and is set aside, not deleted."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def change(path: Path, statement: str) -> None:
 
 
 def assert_set_aside(path: Path, why: str) -> None:
-    """Opening the log says why, keeps what was there under another name, and starts anew."""
+    """Opening the log gives the reason, renames the damaged file, and makes an empty log."""
     log, damage = open_log(path)
     with closing(log):
         assert damage is not None
@@ -136,7 +136,7 @@ def test_nothing_of_a_damaged_log_is_thrown_away(written: Path) -> None:
 
 
 def test_a_damaged_logs_writes_ahead_do_not_get_into_the_new_one(written: Path) -> None:
-    """Of a killed process whose file was damaged, the write-ahead log lies beside it still."""
+    """After a kill, the write-ahead log is still beside the damaged file."""
     with closing(OrderLog(written)) as log:
         log.append(make_rows(3, after=ROWS))
         ahead = Path(f"{written}-wal").read_bytes()
@@ -158,7 +158,7 @@ def test_a_file_cut_off_anywhere_is_noticed(tmp_path: Path, written: Path) -> No
 
 
 def served(path: Path) -> str:
-    """How a log with a flipped bit is taken: `damaged`, `whole`, or what is wrong with it."""
+    """What opening the log gives: `damaged`, `whole`, or what is wrong with it."""
     log, damage = open_log(path)
     with closing(log):
         if damage is not None:
@@ -176,7 +176,7 @@ def flip(content: bytes, position: int, bit: int) -> bytes:
 def test_a_flipped_bit_in_the_header_is_noticed_or_does_not_matter(
     tmp_path: Path, written: Path
 ) -> None:
-    """Also by appending: a header can let a log be read and forbid that it grows."""
+    """The test also appends: with some headers, a log can be read but not written."""
     content = written.read_bytes()
     for flipped in range(0, 8 * 100, 3):  # some bits of every byte
         position, bit = divmod(flipped, 8)
@@ -192,7 +192,7 @@ def test_a_flipped_bit_in_the_header_is_noticed_or_does_not_matter(
 
 
 def test_a_header_that_forbids_writing_is_damage(written: Path) -> None:
-    written.write_bytes(flip(written.read_bytes(), 18, 0))  # the version needed for writing
+    written.write_bytes(flip(written.read_bytes(), 18, 0))  # the file format version for writing
     assert_set_aside(written, "its header forbids writing")
 
 
@@ -201,20 +201,20 @@ def test_a_flipped_bit_is_noticed_or_does_not_matter(tmp_path: Path, written: Pa
     chance = random.Random(11)  # noqa: S311 - repeatable on purpose
     results = []
     for attempt in range(120):
-        # Behind the first two pages, which hold the header and the tree's root, lie the rows.
+        # The rows come after the first two pages, which hold the header and the root of the tree.
         position = chance.randrange(2 * 4096, len(content))
         copy = tmp_path / str(attempt) / "orders.db"
         copy.parent.mkdir()
         copy.write_bytes(flip(content, position, chance.randrange(8)))
         results.append(served(copy))
-    assert set(results) == {"damaged", "whole"}  # a page has unused bytes, too
+    assert set(results) == {"damaged", "whole"}  # "whole", because a page also has unused bytes
     assert results.count("damaged") > 60
 
 
 def test_a_flipped_bit_in_the_way_to_the_rows_is_noticed(tmp_path: Path, written: Path) -> None:
     content = written.read_bytes()
     results = {}
-    for position in range(2 * 4096 - 10, 2 * 4096):  # the cells of the tree's root
+    for position in range(2 * 4096 - 10, 2 * 4096):  # the cells in the root of the tree
         for bit in range(8):
             copy = tmp_path / f"{position} {bit}" / "orders.db"
             copy.parent.mkdir()

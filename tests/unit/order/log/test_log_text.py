@@ -1,4 +1,4 @@
-"""The log as text: what is saved, and that a save replaces the file whole or not at all."""
+"""The log as text: a save writes all rows, and replaces the file completely or not at all."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_save_replaces_the_file_at_the_end_only(
 
         monkeypatch.setattr(os, "fsync", sync)
         log.save()
-    assert seen == [before]  # all is written and synced before the old file is let go
+    assert seen == [before]  # the old file stays until all is written and synced
     assert len(saved(path)) == 1 + len(ROWS)
     assert not list(path.parent.glob("*.tmp"))
 
@@ -109,7 +109,7 @@ def test_saves_at_once_do_not_write_into_one_file(path: Path) -> None:
         fsync = os.fsync
 
         def sync(file: int) -> None:
-            in_step.wait()  # all have written, none has replaced
+            in_step.wait()  # all have written their file, none has replaced the old one
             fsync(file)
 
         def save(_index: int) -> int:

@@ -1,4 +1,4 @@
-"""Trouble with the disk under the log: it is reported, and not taken for damage."""
+"""Errors of the disk under the log are reported, and are not taken for damage."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_file_that_cannot_be_opened_is_trouble_with_the_disk(path: Path) -> No
 
 @contextmanager
 def bound_by_permissions() -> Iterator[None]:
-    """As somebody who is not root, who may write everything."""
+    """Runs the block as another user: root could write every file."""
     before = os.geteuid()
     if before == 0:
         os.seteuid(NOBODY)
@@ -125,7 +125,7 @@ def test_a_file_that_may_not_be_written_is_trouble_with_the_disk(directory_mode:
 
 
 class UnreadableDisk:
-    """In place of a connection."""
+    """Replaces the connection to SQLite. Every read fails."""
 
     def execute(self, *_: object) -> None:
         error = sqlite3.OperationalError("disk I/O error")
@@ -145,7 +145,7 @@ def test_a_disk_that_cannot_be_read_for_now_is_not_taken_for_damage(
 
 
 def test_a_log_that_was_closed_is_not_damaged(written: Path) -> None:
-    """Who reads while the service stops must not stop it for good."""
+    """A read during the stop of the service must not count as damage."""
     log = OrderLog(written)
     log.close()
     with pytest.raises(Unavailable):

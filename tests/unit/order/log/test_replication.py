@@ -1,4 +1,4 @@
-"""The in-sync set on the trades' path: who is sent the rows, waited for, and dropped."""
+"""The in-sync set during trades: who gets the rows, who is waited for, and who is dropped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_followers_have_the_rows_when_replicate_returns(world: World) -> None:
     for follower in world.followers.values():
         assert follower.log.rows(0) == ROWS[:8]
         view = follower.node.view()
-        assert (view.leader_id, view.epoch) == (1, EPOCH)  # and it knows whom from
+        assert (view.leader_id, view.epoch) == (1, EPOCH)  # the follower also knows the leader
 
 
 def test_without_rows_nobody_is_asked(world: World) -> None:
@@ -43,7 +43,7 @@ def test_who_is_not_in_sync_is_not_waited_for(world: World) -> None:
 
 
 def test_followers_are_asked_at_once(world: World) -> None:
-    """Each answers only when the other has been asked, too."""
+    """Each follower answers only after the other one was asked too."""
     world.settle()
     both = threading.Barrier(2, timeout=TIMEOUT_S / 2)
     for follower in world.followers.values():
@@ -61,7 +61,7 @@ def test_a_follower_that_is_too_slow_leaves_the_set(world: World) -> None:
     world.replicate(world.append())
     assert time.monotonic() - started < TIMEOUT_S / 2
     assert world.replicator.in_sync() == [3]
-    world.replicate(world.append())  # does not wait for it any more
+    world.replicate(world.append())  # does not wait for that follower any more
     may_answer.set()
     assert world.followers[3].node.view().position == 7
 
@@ -87,10 +87,10 @@ def test_a_follower_that_is_gone_leaves_the_set(world: World) -> None:
 def test_a_follower_whose_log_ends_earlier_leaves_the_set(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It takes what it gets, and says that rows are missing."""
+    """The follower answers that rows are missing."""
     world.settle()
     world.append()
-    world.replicate(world.append())  # the row between was never sent
+    world.replicate(world.append())  # the row before was never sent
     assert world.replicator.in_sync() == []
     assert "replica 2 left the in-sync set: its log ends at 5" in caplog.messages
 
@@ -114,7 +114,7 @@ def test_another_replicas_answer_is_not_believed(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.settle()
-    world.followers[2].servicer._replica_id = 3  # the addresses have been swapped
+    world.followers[2].servicer._replica_id = 3  # as if the addresses were swapped
     world.replicate(world.append())
     assert world.replicator.in_sync() == [3]
     world.look(world.peers[0])

@@ -35,14 +35,14 @@ def elect_again(world: World) -> None:
 
 
 def test_a_new_epoch_begins_with_nobody_in_sync(world: World) -> None:
-    """Its followers may have missed rows of the epoch between."""
+    """Followers may have missed rows of the epoch in between."""
     world.settle()
     elect_again(world)
     assert world.replicator.in_sync() == []
     world.replicate(world.append())
     assert world.asked == {2: [], 3: []}
     world.look(world.peers[1])
-    assert world.replicator.in_sync() == [3]  # not replica 2 of the epoch before
+    assert world.replicator.in_sync() == [3]  # not replica 2 of the earlier epoch
     assert world.positions() == [5, 6]
 
 
@@ -117,4 +117,4 @@ def test_stopping_ends_the_threads(world: World) -> None:
     world.replicator.stop()
     left = {thread.name for thread in set(threading.enumerate()) - before}
     assert not {name for name in left if name.startswith("catch-up")}
-    assert numbers(world.append()) == [6]  # and nobody holds the log
+    assert numbers(world.append()) == [6]  # no thread holds the lock of the log

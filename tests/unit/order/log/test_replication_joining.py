@@ -1,4 +1,4 @@
-"""The in-sync set off the trades' path: followers are brought up, join, and are looked after."""
+"""The in-sync set in the background: followers get missing rows, join, and are checked."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def wipe(follower: RunningReplica) -> None:
-    """It comes back with an empty volume, at the same address."""
+    """As if the follower restarted with an empty volume at the same address."""
     follower.log._writer.execute("DELETE FROM orders")
     follower.log.last_number, follower.log.digest = 0, EMPTY_DIGEST
     follower.node._replica = Replica(follower.replica_id, 0, EMPTY_DIGEST)
@@ -57,13 +57,13 @@ def test_a_long_log_is_sent_in_pieces(tmp_path: Path) -> None:
         world.wait_in_sync(2)
         world.replicator.stop()
         assert follower.log.digest == leader.log.digest
-    # The first asks how far the follower is; what comes after these is heartbeats.
+    # The first message asks for the end of the follower's log. After these four come heartbeats.
     lengths = [len(piece) for piece in sent]
     assert (lengths[:4], sum(lengths)) == ([0, 500, 500, 190], 1190)
 
 
 def test_who_catches_up_by_itself_is_sent_nothing_until_it_has(world: World) -> None:
-    """Both at once, every row would come twice, and the catching up would take twice as long."""
+    """Otherwise every row would be sent twice, and catching up would take twice as long."""
     follower = world.followers[2]
     follower.is_ready.clear()
 
@@ -84,7 +84,7 @@ def test_it_rejoins_only_when_an_append_off_the_path_succeeded(world: World) -> 
         world.replicate(world.append())
         tries = len(world.asked[2])
         wait_for(lambda: len(world.asked[2]) > tries + 6, TIMEOUT_S, lambda: world.asked)
-        assert world.replicator.in_sync() == [3]  # it answers, but takes nothing
+        assert world.replicator.in_sync() == [3]  # the follower answers, but appends nothing
         world.replicate(world.append(2))
     world.wait_in_sync(2, 3)
     assert world.positions() == [8, 8]
@@ -92,7 +92,7 @@ def test_it_rejoins_only_when_an_append_off_the_path_succeeded(world: World) -> 
 
 
 def test_a_row_that_comes_between_is_sent_before_it_joins(world: World) -> None:
-    """The follower has said that it has all; then, before it is let in, a trade commits."""
+    """A trade commits after the follower had all rows and before it joins the set."""
 
     def commit() -> None:
         world.ledger.before = lambda: None
@@ -105,7 +105,7 @@ def test_a_row_that_comes_between_is_sent_before_it_joins(world: World) -> None:
 
 
 def test_a_row_that_comes_next_is_sent_to_who_just_joined(world: World) -> None:
-    """The moment the log may move again, the follower must be in the set already."""
+    """The follower must be in the set before the log can grow again."""
 
     def commit() -> None:
         if world.parts.log.last_number == world.followers[2].log.last_number:
@@ -119,7 +119,7 @@ def test_a_row_that_comes_next_is_sent_to_who_just_joined(world: World) -> None:
 
 
 def test_under_load_no_row_is_missed_while_followers_come_and_go(world: World) -> None:
-    """Trades commit just while those who want to rejoin are being brought up."""
+    """Trades commit while followers get the missing rows to join again."""
     chance = random.Random(5)  # noqa: S311 - repeatable on purpose
     rows = ROWS[:5]
     contact = threading.Semaphore(0)
@@ -145,7 +145,7 @@ def test_under_load_no_row_is_missed_while_followers_come_and_go(world: World) -
         to_fail.update([2, 3][turn % 2 :])
         commit()
         while world.replicator.in_sync() != [2, 3]:
-            # Not each time: one that lacks a row whenever it is looked at is never let in.
+            # Only sometimes: with a new row before every check, a follower would never join.
             if contact.acquire(timeout=0.01) and chance.random() < 0.5:
                 commit()
     assert len(rows) > 40
@@ -163,7 +163,7 @@ def test_a_member_that_dies_while_nobody_trades_leaves_the_set(world: World) -> 
 def test_a_member_that_came_back_empty_is_brought_up_again(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody trades, so nobody else would notice."""
+    """Without trades, only this check can notice it."""
     world.settle()
     world.look(world.peers[0], lambda: wipe(world.followers[2]))
     assert "replica 2 left the in-sync set: its log ends at 0" in caplog.messages
@@ -183,7 +183,7 @@ def test_a_member_is_not_dropped_for_the_batch_that_is_on_its_way(
 ) -> None:
     world.settle()
     rows: list[Order] = []
-    world.look(world.peers[0], lambda: rows.extend(world.append()))  # looked at in this moment
+    world.look(world.peers[0], lambda: rows.extend(world.append()))  # during a check
     world.replicate(rows)
     assert "left the in-sync set" not in caplog.text
     assert world.positions() == [6, 6]
@@ -193,7 +193,7 @@ def test_one_that_is_away_does_not_hold_up_the_other(
     world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))  # and does not listen
+        held.bind(("127.0.0.1", 0))  # bound, but not listening
         away = ReplicaPeer(4, f"127.0.0.1:{held.getsockname()[1]}")
         looks: list[str] = []
         call = away.call

@@ -1,4 +1,4 @@
-"""A pipeline whose every step is written down, with the catalog, followers and clock of a test."""
+"""A pipeline that records each of its steps, with a fake catalog, fake followers and a clock."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ATTEMPT_TIMEOUT_S, PATIENCE_S = 0.5, 1.0
 
 
 class WatchedLedger(Ledger):
-    """Writes down what is appended and what is pulled."""
+    """Records appends and pulls."""
 
     steps: list[str]
 
@@ -51,7 +51,7 @@ class WatchedLedger(Ledger):
 
 @dataclass
 class World:
-    """A leader of epoch 3 whose every step is written down; it plays the followers, too."""
+    """A leader of epoch 3 that records its steps. The class is also its fake followers."""
 
     log: OrderLog
     node: Node
@@ -61,8 +61,8 @@ class World:
     steps: list[str] = field(default_factory=list)
     halted: list[str] = field(default_factory=list)
     identity: FakeIdentity = field(default_factory=FakeIdentity)
-    resigned: list[str] = field(default_factory=list)  # why it stopped leading by its own fault
-    break_down: str = ""  # the step that has a defect
+    resigned: list[str] = field(default_factory=list)  # the reasons for which it resigned
+    break_down: str = ""  # the step that raises an unexpected error
 
     def __post_init__(self) -> None:
         self.ledger.steps = self.steps
@@ -114,7 +114,7 @@ class World:
     # ---- what a test does
 
     def ask(self, *requests: str | PendingTrade) -> list[PendingTrade]:
-        """Puts trades into the queue; their answers are written down, too."""
+        """Puts trades into the queue, and records their answers as steps."""
         pendings = [make_pending(one) if isinstance(one, str) else one for one in requests]
         for pending in pendings:
             pending.outcome.add_done_callback(
@@ -124,7 +124,7 @@ class World:
         return pendings
 
     def run(self) -> None:
-        """Until everything that was asked for is answered."""
+        """Runs the pipeline until all trades are answered."""
         self.queue.close()
         self.pipeline.run()
 
@@ -138,7 +138,7 @@ class World:
         return self.node.view().role
 
     def assert_deposed(self) -> None:
-        """It stopped leading, but not by its own fault."""
+        """Checks that it stopped leading, but did not resign."""
         view = self.node.view()
         assert (view.role, view.leader_id, view.epoch) == (Role.FOLLOWER, 0, EPOCH)
         assert self.resigned == []
@@ -152,7 +152,7 @@ class World:
 
 @contextmanager
 def open_world(directory: Path) -> Iterator[World]:
-    """Leads, with two rows of earlier epochs in journal and log."""
+    """A leader. Journal and log have two rows of earlier epochs."""
     rows = make_rows(2)
     with open_parts(directory, rows) as parts:
         lead(parts.node, EPOCH)

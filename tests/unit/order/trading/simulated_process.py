@@ -1,5 +1,6 @@
-"""A replica's process of which only one thread ever runs, and only from one call over the network
-to the next: it makes the real pipeline, promotion, ledger and state machine wait for their turn.
+"""A simulated process of a replica, with the real pipeline, promotion, ledger and state machine.
+
+Only one of its threads runs at a time, and only from one network call to the next.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from order.trading.queue import TradeQueue
 
 
 class Killed(BaseException):
-    """The process this task belongs to has died."""
+    """The process of this task has died."""
 
 
 @dataclass
@@ -33,17 +34,17 @@ class Message:
 
     task: Task
     description: str
-    execute: Callable[[], Any]  # at the catalog; raises what the caller shall see
+    execute: Callable[[], Any]  # runs at the catalog; raises the error for the caller
     outcome: Any = None
     was_executed: bool = False
 
 
 class Task:
-    """One activity of a process: runs until it waits for the network, then waits for its turn."""
+    """One activity of a process. It runs until a network call, and then until it is resumed."""
 
     def __init__(self, process: Process, work: Callable[[], None]) -> None:
         self.process = process
-        self.waiting_for: Message | None = None  # None while waiting: it sleeps
+        self.waiting_for: Message | None = None  # None in a pause: no message is expected
         self.is_over = False
         self._work = work
         self._outcome: Any = None
@@ -78,7 +79,7 @@ class Task:
             self._work()
         except Killed:
             pass
-        except BaseException as error:  # the world reports it as a defect
+        except BaseException as error:  # `World.check` raises it again
             self.process.world.defects.append(error)
         self.is_over = True
         self._has_stopped.release()
@@ -88,18 +89,18 @@ _RUNNING = threading.local()
 
 
 def running_task() -> Task:
-    """The task whose thread this is."""
+    """The task that runs in the current thread."""
     task: Task = _RUNNING.task
     return task
 
 
 class Surroundings(Protocol):
-    """What a process knows of the world."""
+    """The part of the world that a process uses."""
 
     now_s: float
     store: CatalogStore
     to_catalog: list[Message]
-    to_replicas: list[tuple[list[Order], int, int]]  # rows, who sent them, its epoch
+    to_replicas: list[tuple[list[Order], int, int]]  # rows, the sender, its epoch
     sent: set[tuple[int, str, int]]  # epoch, request id, id of the process
     defects: list[BaseException]
 
@@ -113,7 +114,7 @@ class Surroundings(Protocol):
 
 
 class Process:
-    """One life of a replica, from its start to its death."""
+    """A replica from one start until it is killed."""
 
     def __init__(self, world: Surroundings, replica_id: int, log: OrderLog) -> None:
         self.world = world
@@ -202,7 +203,7 @@ class Process:
         pass
 
     def contradicted(self, denial: Contradiction) -> None:
-        self.world.halted(denial.message)  # no fault here can bring that about
+        self.world.halted(denial.message)  # no simulated fault can cause that
 
     # ---- what the world does to it
 
@@ -218,10 +219,10 @@ class Process:
         try:
             self.ledger.append(rows)
         except Gap:
-            pass  # told to the sender, who brings this replica up some other time
+            pass  # the real sender would send the missing rows later
 
     def promote(self, suggested_epoch: int) -> None:
-        self.promotion.begin(suggested_epoch)  # joins the attempt that runs, if one does
+        self.promotion.begin(suggested_epoch)  # joins a running attempt, if there is one
 
     def run_batch(self) -> None:
         is_idle = self.pipeline_task is None or self.pipeline_task.is_over

@@ -1,10 +1,12 @@
-"""A world in which the order of everything is chosen: the real pipeline, promotion, ledger, state
-machine and catalog store, with a network and a scheduler between them that do their worst.
+"""A deterministic simulation of several replicas and the catalog.
 
-Each activity of a replica runs in a thread of its own, but only one thread ever runs, and only
-from one call over the network to the next. So a list of numbers decides all that happens:
-messages are delivered late, twice, out of order or never, callers lose patience though their
-message still travels, processes die and come back with their log, a part of it or nothing.
+The pipeline, promotion, ledger, state machine and catalog store are the real ones. The network and
+the scheduler are simulated.
+
+Each activity of a replica runs in a thread of its own. Only one thread runs at a time, and only
+from one network call to the next. So a list of numbers decides everything that happens. Messages
+are delivered late, twice, out of order or never. Callers give up while their message is still on
+its way. Processes die, and restart with their log, a part of it, or an empty one.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ class World:
     to_replicas: list[tuple[list[Order], int, int]] = field(default_factory=list)
     asked: list[tuple[Trade, PendingTrade]] = field(default_factory=list)
     told: dict[str, tuple[int, int]] = field(default_factory=dict)  # request id -> first answer
-    registrants: dict[int, Process] = field(default_factory=dict)  # epoch -> who got it
+    registrants: dict[int, Process] = field(default_factory=dict)  # epoch -> its leader
     sent: set[tuple[int, str, int]] = field(default_factory=set)
     defects: list[BaseException] = field(default_factory=list)
 
@@ -96,7 +98,7 @@ class World:
         return FenceAnswer(accepted, registered.epoch, registered.leader_id)
 
     def execute(self, message: Message) -> None:
-        """The catalog gets (a copy of) the message; the first copy's answer travels back."""
+        """The catalog gets a message, or a copy of it. Only the first execution is answered."""
         try:
             outcome = message.execute()
         except BourseError as error:
@@ -170,7 +172,7 @@ class World:
     # ---- what can happen
 
     def step(self, choice: int) -> None:
-        """One event, picked by the number; nothing happens when it picks what cannot happen."""
+        """Does the event that the number selects, or nothing if that event is not possible now."""
         pick, choice = choice % len(_EVENTS), choice // len(_EVENTS)
         _EVENTS[pick](self, choice)
         self.check()
@@ -186,7 +188,7 @@ class World:
     def answer(self, choice: int) -> None:
         if self.answers:
             message = self.answers.pop(choice % len(self.answers))
-            if message.task.waiting_for is message:  # else its caller lost patience or died
+            if message.task.waiting_for is message:  # otherwise its caller gave up or died
                 message.task.resume(message.outcome)
 
     def lose_patience(self, choice: int) -> None:
@@ -205,7 +207,7 @@ class World:
             self.to_catalog.pop(choice % len(self.to_catalog))
 
     def replicate(self, choice: int) -> None:
-        """A follower gets rows, some sent long ago; they stay, so others get them too, or again."""
+        """A follower gets rows, perhaps old ones. They stay, so they can be delivered again."""
         if self.to_replicas:
             rows, leader_id, epoch = self.to_replicas[choice % len(self.to_replicas)]
             process = self._pick(choice // 7)
@@ -213,8 +215,7 @@ class World:
                 process.receive(rows, leader_id, epoch)
 
     def ask(self, choice: int) -> None:
-        """A client sends a trade, new or again, mostly to one that leads, if only as
-        far as it knows."""
+        """A client sends a new or repeated trade, if possible to one that thinks it leads."""
         leading = [one for one in self.processes if one.node.view().role in LEADING]
         process = leading[choice % len(leading)] if leading else self._pick(choice)
         trade = TRADES[choice // self.replica_count % len(TRADES)]
@@ -232,19 +233,19 @@ class World:
             process.run_batch()
 
     def elect(self, choice: int) -> None:
-        """Somebody wants this replica to lead; the epoch suggested may be any."""
+        """A frontend asks this replica to lead. It may suggest a wrong epoch."""
         suggested = self.store.registered().epoch + 1 + (choice // 3 % 4 - 1 if choice & 8 else 0)
         self._pick(choice).promote(suggested)
 
     def gossip(self, choice: int) -> None:
-        """News of an epoch that somebody did get."""
+        """A replica hears of an epoch that has a leader."""
         if self.registrants:
             epoch = list(self.registrants)[choice % len(self.registrants)]
             leader_id = self.registrants[epoch].node.view().replica_id
             self._pick(choice // 5).node.step(lambda replica: replica.hear_of(leader_id, epoch))
 
     def crash(self, choice: int) -> None:
-        """kill -9 and start again, with the log, without its tail, or without any of it."""
+        """Kills a replica. It restarts with its log, with a part of it, or with an empty one."""
         index = choice % self.replica_count
         process = self.processes[index]
         replica_id = process.node.view().replica_id
@@ -266,7 +267,7 @@ class World:
     # ---- the end
 
     def heal(self) -> None:
-        """From here on the network works: whatever happened before, every trade gets decided."""
+        """From now on the network works, and every trade must be decided."""
         leader = self.processes[-1]
         for _ in range(200):
             self._let_all_arrive()
@@ -293,7 +294,7 @@ class World:
             elif any(task.waiting_for is None for task in self._tasks()):
                 self.wake(0)
             elif self._tasks():
-                self.lose_patience(0)  # its message was lost before
+                self.lose_patience(0)  # the network had lost its message
             else:
                 return
             self.check()
@@ -304,7 +305,7 @@ class World:
         self.database.close()
 
 
-# How often each event is picked, so that trades get through and still meet every misfortune.
+# How often each event is chosen. Most trades must succeed, and every fault must still happen.
 _WEIGHTS: dict[Callable[[World, int], None], int] = {
     World.deliver: 10,
     World.deliver_copy: 3,
@@ -323,7 +324,7 @@ _EVENTS = [event for event, weight in _WEIGHTS.items() for _ in range(weight)]
 
 
 def explore(directory: Path, choices: Sequence[int]) -> None:
-    """Runs one history; raises AssertionError as soon as a promise is broken."""
+    """Runs one history. Raises AssertionError as soon as a promise is broken."""
     world = World(directory)
     try:
         for choice in choices:

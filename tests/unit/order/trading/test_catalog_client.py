@@ -1,4 +1,4 @@
-"""The catalog as a replica sees it: answers translated, failures told by their kind."""
+"""The client of the catalog: it translates answers, and distinguishes kinds of errors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Update = bourse_pb2.UpdateResponse
 
 
 class Catalog(bourse_pb2_grpc.CatalogServiceServicer):
-    """Answers as it is told and remembers what it was asked."""
+    """Gives the answer that a test sets, and records the requests."""
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
@@ -211,7 +211,7 @@ def chunk(rows: list[Order]) -> bourse_pb2.OrderBatch:
 
 
 def serve(catalog: Catalog, rows: list[Order]) -> None:
-    """The journal has these rows and sends two in each message."""
+    """Makes the catalog serve these rows as its journal, two in each message."""
 
     def answer() -> Iterator[bourse_pb2.OrderBatch]:
         request = catalog.asked[-1]
@@ -223,7 +223,7 @@ def serve(catalog: Catalog, rows: list[Order]) -> None:
 
 
 def test_the_journal_comes_in_chunks(client: CatalogClient, catalog: Catalog) -> None:
-    """Each by a call of its own, so that none can take long."""
+    """A call fetches only one chunk, so no call takes long."""
     rows = make_rows(2_300)
     serve(catalog, rows)
     chunks = list(client.journal(100))
@@ -245,7 +245,7 @@ def test_a_journal_that_has_no_more(client: CatalogClient, catalog: Catalog) -> 
 def test_a_journal_that_breaks_off_is_an_error_after_what_came(
     client: CatalogClient, catalog: Catalog, error: BourseError
 ) -> None:
-    """Damage over there is not damage here."""
+    """Damage in the catalog is not damage in this replica's log."""
     serve(catalog, make_rows(1_500))
     journal = client.journal(0)
     assert len(next(journal)) == 1_000

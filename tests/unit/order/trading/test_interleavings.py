@@ -1,6 +1,6 @@
-"""Whatever the order of events, nothing is executed twice, lost, or decided by a deposed leader.
+"""In every order of events, no trade is executed twice, lost, or decided by a deposed leader.
 
-And each mechanism that this rests on is needed: with it taken out, a promise breaks.
+Each mechanism for this is necessary: when it is taken out, a promise breaks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from common.errors import BourseError
 from tests.support.mechanisms import taken_out
 from tests.unit.order.trading.simulation import explore
 
-# Enough to find each mechanism that is taken out, as the last test shows; more only take longer.
+# The last test shows that this is enough to notice each missing mechanism.
 HISTORIES, LENGTH = 40, 300
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - thousands of small databases
@@ -51,7 +51,7 @@ def test_no_long_history_breaks_a_promise(scratch: Path) -> None:
         explore(fresh(scratch), choices)
 
 
-# Taken out, each of these lets some order of events break a promise.
+# Without one of these, some order of events breaks a promise.
 NEEDED = (
     "fence check",
     "recorded rows",

@@ -1,4 +1,4 @@
-"""The pipeline, step by step: what a batch does to the log, to others and to its callers."""
+"""The steps of the pipeline: the effects of a batch on log, followers and callers."""
 
 from __future__ import annotations
 
@@ -66,8 +66,10 @@ def test_batches_follow_one_another(world: World) -> None:
 
 
 def test_a_batch_without_a_new_row_still_goes_all_the_way(world: World) -> None:
-    """Nothing for the followers; what is repeated is published again, for the first time may
-    have been lost with the leader that had it committed."""
+    """A repeated trade is published again: its leader may have died before it published.
+
+    There is nothing to send to the followers.
+    """
     world.catalog.update_batch(EPOCH, [make_trade("a")], 1)
     world.ledger.append(world.catalog.rows[2:])
     world.steps.clear()
@@ -122,7 +124,7 @@ def test_a_defect_leaves_no_caller_without_an_answer(
     world: World, step: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.break_down = step
-    answers = world.answers(*"abcd")  # returns: the pipeline's thread goes on to the end
+    answers = world.answers(*"abcd")  # returns, so the thread of the pipeline ran to its end
     assert [type(answer) for answer in answers] == [OutcomeUnknown] * 3 + [NotLeader]
     world.assert_resigned("unexpected error in the trade pipeline")
     assert world.halted == []
@@ -132,7 +134,7 @@ def test_a_defect_leaves_no_caller_without_an_answer(
 def test_a_disk_that_cannot_be_read_ends_leading_but_not_the_answers(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the log is said to have cannot be compared."""
+    """The leader cannot compare the decision with the row in its log."""
 
     def fail(*_: int) -> list[Order]:
         raise Unavailable("disk I/O error")
@@ -180,9 +182,10 @@ def test_a_batch_waits_for_those_just_answered_and_those_who_waited(
 ) -> None:
     gathered: list[int] = []
     monkeypatch.setattr(world.queue, "gather", lambda count, _timeout_s: gathered.append(count))
-    world.ask(*"abcdefgh")  # three to a batch
+    world.ask(*"abcdefgh")  # a batch takes three
     world.run()
-    # Nobody is expected at first; then three were answered and five waited; then two.
+    # The first batch waits for nobody. Before the second, three were answered and five wait (8).
+    # Before the third, three were answered and two wait (5).
     assert gathered == [8, 5]
 
 
@@ -215,7 +218,7 @@ def test_a_batch_is_work_until_it_is_answered(world: World) -> None:
     look()
     world.catalog.update_script.append(meanwhile(lambda: work(3)))
     world.catalog.update_script.append(meanwhile(lambda: work(2)))
-    world.answers(*"abcd")  # two batches
+    world.answers(*"abcd")  # in two batches
     assert idle_s == [0, 0, 3, 0, 2]
     world.clock.now_s += 50
     assert world.progress.longest_idle_s() == 0

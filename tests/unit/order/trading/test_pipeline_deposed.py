@@ -35,7 +35,7 @@ def test_decisions_hold_though_the_epoch_was_lost_meanwhile(world: World) -> Non
 
 
 def test_a_batch_of_an_old_epoch_does_not_end_the_new_one(world: World) -> None:
-    """Deposed while the batch is in doubt, and elected again before it is refused."""
+    """The leader is deposed during a batch, and elected again before that batch is refused."""
 
     def lose_and_win() -> None:
         world.node.step(lambda replica: replica.hear_of(2, EPOCH + 1))

@@ -1,4 +1,4 @@
-"""A batch in doubt: it is sent again as it is, until it is decided or patience is over."""
+"""A batch of unknown outcome is sent again, unchanged, until it is decided or patience ends."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 def test_a_batch_in_doubt_is_sent_again_as_it_is(
     world: World, misfortune: Callable[..., Any], error: BourseError
 ) -> None:
-    """Whatever was answered: the batch keeps its trades and its epoch, and none overtakes it."""
+    """After any error, the batch keeps its trades and its epoch, and no other one is sent first."""
     world.catalog.update_script.extend([misfortune(error)] * 3)
     pendings = world.ask("a", "b")
 
@@ -74,7 +74,7 @@ def test_the_first_copy_refused_for_its_epoch_was_not_executed(world: World) -> 
 def test_a_later_copy_refused_for_its_epoch_leaves_the_outcome_unknown(
     world: World, misfortune: Callable[..., Any]
 ) -> None:
-    """The copy before it may have been executed, and here it sometimes was."""
+    """The first copy may have been executed. In one case of this test, it was."""
 
     def deposed() -> None:
         world.catalog.registered = (EPOCH + 1, 2)
@@ -90,7 +90,7 @@ def test_who_waits_behind_a_refused_batch_is_told_that_another_leads(world: Worl
     world.catalog.registered = (EPOCH + 1, 2)
     answers = world.answers(*"abcdefg")
     assert {type(answer) for answer in answers} == {NotLeader}
-    assert len(world.catalog.sent) == 1  # the queue is emptied without asking the catalog again
+    assert len(world.catalog.sent) == 1  # the waiting trades are refused without asking the catalog
 
 
 def test_a_leader_without_the_catalog_steps_down_when_its_patience_is_over(world: World) -> None:
@@ -105,7 +105,7 @@ def test_a_leader_without_the_catalog_steps_down_when_its_patience_is_over(world
 
 
 def test_the_patience_is_for_each_batch(world: World) -> None:
-    almost = [lost(Unavailable())] * 15  # of 20 that would be too many
+    almost = [lost(Unavailable())] * 15  # 20 in one batch would be too many
     world.catalog.update_script.extend([*almost, lambda execute: execute(), *almost])
     answers = world.answers(*"abcdef")
     assert [summary(answer) for answer in answers] == [(1, n) for n in range(3, 9)]
@@ -113,7 +113,7 @@ def test_the_patience_is_for_each_batch(world: World) -> None:
 
 
 def test_an_answer_that_comes_late_but_comes_is_taken(world: World) -> None:
-    """The patience says when to stop asking, not when to stop listening."""
+    """The patience limits when a batch is sent again. It does not end a call in flight."""
 
     def slow() -> None:
         world.clock.now_s += 10 * PATIENCE_S

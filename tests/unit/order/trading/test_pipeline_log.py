@@ -21,7 +21,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def test_an_append_that_fails_ends_leading_but_not_the_answers(world: World) -> None:
-    """What the catalog decided is decided; the followers get it by the journal."""
+    """The catalog has decided, so callers get answers. Followers get the rows from the journal."""
     with refusing_rows(world.log):
         answers = world.answers("a", make_pending("r", quantity=5_000), "b", "c")
     assert [summary(answer) for answer in answers] == [(1, 3), (0, -1), (1, 4), NotLeader]
@@ -32,7 +32,7 @@ def test_an_append_that_fails_ends_leading_but_not_the_answers(world: World) -> 
 
 
 def test_a_gap_is_filled_from_the_journal(world: World) -> None:
-    """Rows that an earlier leader had committed, but nobody sent here."""
+    """The missing rows were committed by an earlier leader and never sent to this replica."""
     world.catalog.rows += make_rows(5, after=world.catalog.rows, epoch=2)
     world.catalog.chunk = 4
     (answer,) = world.answers("a")
@@ -60,7 +60,7 @@ def test_a_gap_that_cannot_be_filled_ends_leading_but_not_the_answers(world: Wor
 
 
 def test_no_trade_is_acknowledged_under_a_contradiction(world: World) -> None:
-    """The catalog numbers a trade 2 that is another one in the log."""
+    """The catalog gives a trade number 2, but the log has another trade there."""
     del world.catalog.rows[1:]
     answers = world.answers(*"abcd")
     assert [type(answer) for answer in answers] == [OutcomeUnknown] * 3 + [NotLeader]

@@ -1,4 +1,4 @@
-"""Publishing: the newest version of each stock to every sink, and nobody waits for a slow one."""
+"""Publishing sends the newest version of each stock to every sink, and waits for no slow one."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_stream_hands_out_changes_in_order() -> None:
 
 def test_a_stream_that_lost_a_change_says_so_from_then_on() -> None:
     stream = UpdateStream()
-    stream.push(dict.fromkeys("abcdef", 1))  # one more than it holds
+    stream.push(dict.fromkeys("abcdef", 1))  # one more than the stream can hold
     for _ in range(3):
         with pytest.raises(Busy, match="too slow: updates were lost"):
             stream.take()
@@ -106,7 +106,7 @@ def test_every_subscriber_gets_every_change() -> None:
             assert taken(second) == [("b", 3), ("c", 4)]
         hub.offer({"d": 5})
         assert taken(first) == [("a", 2), ("b", 3), ("c", 4), ("d", 5)]
-        assert taken(second) == []  # it has gone
+        assert taken(second) == []  # it has unsubscribed
     hub.offer({"after": 6})
     assert taken(first) == []
 
@@ -153,7 +153,7 @@ def test_subscribers_come_and_go_while_changes_are_offered() -> None:
 
 
 class FakeRedis:
-    """Publishes by a script; where it ends, everything succeeds."""
+    """Each call does what the script says. After the script, every call succeeds."""
 
     def __init__(self) -> None:
         self.published: list[list[list[Any]]] = []
@@ -171,7 +171,7 @@ class FakeRedis:
             self._tries.release()
 
     def wait_for_tries(self, count: int) -> None:
-        """Until so many calls, since the last time, have ended."""
+        """Waits until that many more calls have ended."""
         for _ in range(count):
             assert self._tries.acquire(timeout=TIMEOUT_S)
 
@@ -199,7 +199,7 @@ def publisher(client: FakeRedis) -> RedisPublisher:
 def test_what_waits_goes_in_one_message(publisher: RedisPublisher, client: FakeRedis) -> None:
     publisher.offer({"a": 1, "b": 2})
     publisher.offer({"a": 3, "c": 1})
-    publisher.offer({"a": 2})  # late news
+    publisher.offer({"a": 2})  # an old version that comes late
     publisher.start()
     client.wait_for_tries(1)
     publisher.offer({"a": 4})
@@ -211,7 +211,7 @@ def test_what_waits_goes_in_one_message(publisher: RedisPublisher, client: FakeR
 
 @contextmanager
 def hanging(publisher: RedisPublisher, client: FakeRedis) -> Iterator[None]:
-    """Redis does not answer as long as the block lasts."""
+    """During the block, Redis does not answer."""
     is_publishing, may_go_on = threading.Event(), threading.Event()
 
     def hang() -> None:
@@ -232,11 +232,11 @@ def hanging(publisher: RedisPublisher, client: FakeRedis) -> Iterator[None]:
 def test_a_redis_that_hangs_blocks_nobody(publisher: RedisPublisher, client: FakeRedis) -> None:
     with hanging(publisher, client):
         for version in range(100):
-            publisher.offer(dict.fromkeys("abcd", version))  # returns, whatever happens
+            publisher.offer(dict.fromkeys("abcd", version))  # returns at once
         assert client.published == []
     client.wait_for_tries(2)
     publisher.stop()
-    # What did not fit was let go: it carries no promise.
+    # A full publisher drops changes: no promise depends on them.
     assert client.published == [[["hangs", 0]], [["a", 99], ["b", 99], ["c", 99]]]
 
 
@@ -256,7 +256,7 @@ def test_a_redis_that_fails_is_tried_again_with_the_next_batch(
     publisher.stop()
     assert client.published == [[["a", 2]]]
     assert caplog.messages == [
-        f"cannot publish invalidations: {error}",  # once
+        f"cannot publish invalidations: {error}",  # logged only once
         "publishing invalidations again",
     ]
 
@@ -277,7 +277,7 @@ def test_a_defect_does_not_end_the_publishing(
 def test_stopping_waits_for_the_call_under_way_and_no_other(
     publisher: RedisPublisher, client: FakeRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A Redis that is gone would cost a timeout for each batch that waits."""
+    """If Redis is down, each waiting batch would take a timeout."""
     join = publisher._thread.join
     with ExitStack() as stack:
         stack.enter_context(hanging(publisher, client))

@@ -1,4 +1,4 @@
-"""Where trades wait for their batch: bounded, oldest first, none sent after its deadline."""
+"""The queue of trades: it is bounded, oldest first, and drops trades after their deadline."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_full_queue_takes_nothing_more(queue: TradeQueue) -> None:
         queue.put(refused)
     assert queue.take_batch() + queue.take_batch() == pendings
     assert not refused.outcome.done()
-    queue.put(refused)  # there is room again
+    queue.put(refused)  # there is space again
     assert queue.take_batch() == [refused]
 
 
@@ -91,7 +91,7 @@ def woken_in_a_thread(
     meanwhile: Callable[[], None],
     waits: Callable[[], object] | None = None,
 ) -> object:
-    """What a thread gets that waits already, and would wait long."""
+    """Lets a thread wait, then calls `meanwhile`. Returns what the thread gets."""
     is_waiting = threading.Event()
     wait_for = queue._arrived.wait_for
 
@@ -103,7 +103,7 @@ def woken_in_a_thread(
     with ThreadPoolExecutor(1) as thread:
         taking = thread.submit(waits or (lambda: queue.wait(LONG_S)))
         assert is_waiting.wait(10)
-        meanwhile()  # gets the lock only when the thread has let go of it to wait
+        meanwhile()  # gets the lock only after the thread released it to wait
         return taking.result(timeout=10)
 
 
@@ -118,7 +118,7 @@ def test_who_waits_is_woken_when_the_queue_closes(queue: TradeQueue) -> None:
 
 def test_who_gathers_goes_on_when_enough_have_come(queue: TradeQueue) -> None:
     fill(queue, 2)
-    queue.gather(2, LONG_S)  # at once
+    queue.gather(2, LONG_S)  # returns at once
     woken_in_a_thread(
         queue,
         lambda: queue.put(make_pending("a"), make_pending("b")),
@@ -157,4 +157,4 @@ def test_a_closed_queue_takes_nothing_and_hands_out_what_it_has(queue: TradeQueu
     assert not queue.is_drained
     assert queue.take_batch() == pendings[3:]
     assert queue.is_drained
-    assert queue.take_batch() == []  # at once
+    assert queue.take_batch() == []  # returns at once
