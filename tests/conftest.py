@@ -18,6 +18,7 @@ settings.load_profile("bourse")
 
 TESTS = Path(__file__).parent
 E2E = TESTS / "e2e"
+PROOFS = "test_faults_proof.py"
 NOT_RUN = pytest.StashKey[list[str]]()
 SLOW_NOT_RUN = pytest.StashKey[int]()
 DEMANDED = pytest.StashKey[str]()
@@ -31,9 +32,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what lies in tests/e2e, so that `-m` sees it and no test has to say it.
 
     These tests come first, for together they take longest; and of them the README's tour, which
-    needs a stack that nobody has traded on.
+    needs a stack that nobody has traded on. Those that start a stack for each test come next.
     """
-    items.sort(key=lambda item: (E2E not in item.path.parents, item.path.name != "test_readme.py"))
+    items.sort(
+        key=lambda item: (
+            E2E not in item.path.parents,
+            item.path.name == PROOFS,
+            item.path.name != "test_readme.py",
+        )
+    )
     for item in items:
         if E2E in item.path.parents:
             item.add_marker(pytest.mark.containers)
@@ -42,14 +49,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Groups(LoadScopeScheduling):
-    """Runs each group of tests in one process: those with containers share a stack, those of
-    Terraform a cloud, and the tests of another file what that file sets up.
+    """Runs each group of tests in one process: those with containers share a stack (but those of
+    one file have a stack each), those of Terraform a cloud, and the tests of another file what that
+    file sets up.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
-        folder = path.split("/")[1]
-        return folder if folder in ("e2e", "terraform") else path
+        folder, name = path.split("/")[1], path.rpartition("/")[2]
+        return folder if folder in ("e2e", "terraform") and name != PROOFS else path
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:

@@ -33,18 +33,6 @@ PROOFS = (
         r"was committed under epoch \d+, after epoch \d+ had begun",
     ),
     Proof(
-        "recorded rows",
-        "--fault kill:leader --every 5 --for 18 --rate 0",
-        "G1",
-        "never got its decision again, last 500",
-    ),
-    Proof(
-        "recorded refusals",
-        "--fault kill:leader --every 5 --for 18 --rate 0",
-        "G1",
-        "was decided anew",
-    ),
-    Proof(
         "lease wait",
         "--fault pubsub --every 5 --for 18 --rate 0",
         "G6",
@@ -54,7 +42,7 @@ PROOFS = (
         "the edge's repeat",
         "--no-keys --fault kill:frontend --every 5 --for 25 --rate 0",
         "G8",
-        "a trade, got 503 after",
+        "a (trade|lookup), got (503|no answer) after",
     ),
     Proof(
         "the edge's key",
@@ -69,10 +57,8 @@ PROOFS = (
         r"with orders up to \d+, without \d+ of an earlier leader",
     ),
 )
-# What holds as it is, whichever of those schedules is played.
-WHOLE = [
-    one.schedule for one in PROOFS if one.mechanism in ("pull before leading", "the edge's key")
-]
+# The longest of those schedules. Frontends that fail: test_faults.py.
+WHOLE = next(one.schedule for one in PROOFS if one.mechanism == "pull before leading")
 
 
 def stack_without(mechanism: str, directory: Path) -> Stack:
@@ -112,8 +98,7 @@ def test_without_it_the_promise_is_broken(proof: Proof, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("schedule", WHOLE)
-def test_with_all_of_them_every_promise_holds(schedule: str, tmp_path: Path) -> None:
-    done = played(Proof("", schedule, "", ""), tmp_path)
+def test_with_all_of_them_every_promise_holds(tmp_path: Path) -> None:
+    done = played(Proof("", WHOLE, "", ""), tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("Every promise held.\n")

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,9 @@ Ask = Callable[..., tuple[http.client.HTTPResponse, bytes]]
 @pytest.fixture
 def ask(connection: http.client.HTTPConnection) -> Ask:
     def ask(method: str, path: str, **options: Any) -> tuple[http.client.HTTPResponse, bytes]:
-        connection.request(method, path, **options)
+        # The server may answer, and close, before it was sent the whole body.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.request(method, path, **options)
         answer = connection.getresponse()
         return answer, answer.read()
 
