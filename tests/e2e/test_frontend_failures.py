@@ -120,6 +120,7 @@ def test_nobody_notices_a_frontend_that_fails(stack: Stack) -> None:
     assert seen.slowest_s < 10
 
 
+@pytest.mark.slow
 def test_frontends_are_added_and_taken_away_behind_the_edge(stack: Stack) -> None:
     started = stack.container("edge").attrs["State"]["StartedAt"]
     before = int(digests(stack)[0])

@@ -166,6 +166,7 @@ def assert_stopped_in_good_order(stack: Stack, service: str, since_s: float) -> 
     assert CLOSING[service] in said.splitlines()[-1], f"{service}:\n{said}"
 
 
+@pytest.mark.slow
 def test_all_stop_in_good_order_under_load(stack: Stack) -> None:
     assert trade(stack)[0] == 200
     since_s = time.time()
@@ -201,6 +202,7 @@ def test_ctrl_c_is_a_stop(stack: Stack, service: str) -> None:
     assert_stopped_in_good_order(stack, service, since_s)
 
 
+@pytest.mark.slow
 def test_a_new_container_takes_over_the_volume(stack: Stack) -> None:
     """As an upgrade does it, one service at a time."""
     assert trade(stack)[0] == 200

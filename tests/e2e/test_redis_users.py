@@ -226,6 +226,7 @@ def test_new_passwords_need_no_restart_of_those_who_use_them(stack: Stack) -> No
     assert lives(stack) == started_at
 
 
+@pytest.mark.slow
 def test_lost_volumes_are_made_anew_in_any_order_of_starts(stack: Stack) -> None:
     users = ("frontend", *ORDER_SERVICES)
     before = stack.execute("redis", "cat", *SECRETS[1:])

@@ -45,6 +45,7 @@ def test_a_lost_catalog_volume_is_restored(stack: Stack) -> None:
         assert "damaged" not in files, files  # no log was given up
 
 
+@pytest.mark.slow
 def test_a_damaged_catalog_is_moved_away_and_restored(stack: Stack) -> None:
     with BourseClient(stack.url) as client:
         key = str(uuid.uuid4())

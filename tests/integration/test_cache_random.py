@@ -242,6 +242,7 @@ def test_no_lookup_is_older_than_an_acknowledged_trade() -> None:
     assert all(run.history.results[result] for result in CacheResult)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mechanism", ["floor", "generation", "replication id", "token expiry", "lease wait"]
 )

@@ -109,6 +109,7 @@ def test_under_load_nothing_is_lost_or_done_twice(cluster: RiggedCluster, point:
         assert load.traffic.server_errors == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["promotion after fence", "promotion during pull"])
 def test_a_candidate_dies_while_promoting(cluster: RiggedCluster, point: str) -> None:
     leader = wait_all_in_sync(cluster)

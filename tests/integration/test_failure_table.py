@@ -28,6 +28,7 @@ def test_row_holds(cluster: RiggedCluster, row: Row) -> None:
 
 
 @each_row
+@pytest.mark.slow
 def test_row_fails_without_its_mechanism(tmp_path: Path, row: Row) -> None:
     with (
         rigged_cluster(tmp_path, without=row.mechanism) as cluster,

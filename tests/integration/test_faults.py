@@ -205,6 +205,7 @@ def test_all_order_logs_are_lost(cluster: Cluster) -> None:
 # ---------------------------------------------------------------- stopping
 
 
+@pytest.mark.slow
 def test_sigterm_ends_each_part_cleanly(tmp_path: Path) -> None:
     with running_cluster(tmp_path) as cluster:
         load = Load(cluster.url, 4)
@@ -235,6 +236,7 @@ def _eventually_ok(client: BourseClient, key: str) -> Answer:
 # ---------------------------------------------------------------- without keys
 
 
+@pytest.mark.slow
 def test_who_sends_no_keys_notices_no_leader_that_dies(cluster: Cluster) -> None:
     """Uses the load and the checker of the fault injector on processes, without containers."""
     before = opening(cluster)

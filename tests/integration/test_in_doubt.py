@@ -166,6 +166,7 @@ def test_a_refused_trade_stays_refused_though_there_is_stock_again(cluster: Rigg
     cluster.check_promises({})
 
 
+@pytest.mark.slow
 def test_without_its_record_a_refused_trade_would_be_executed(tmp_path: Path) -> None:
     with (
         rigged_cluster(tmp_path, without="recorded refusals") as cluster,

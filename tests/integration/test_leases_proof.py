@@ -158,6 +158,7 @@ def test_no_lookup_is_stale(whole: LeaseCluster, steps: Steps) -> None:
     assert not is_stale_after(steps, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mechanism", SCENARIOS)
 def test_it_is_found_out_when_a_mechanism_is_missing(tmp_path: Path, mechanism: str) -> None:
     with running_lease_cluster(tmp_path, mechanism) as cluster:

@@ -143,6 +143,7 @@ def test_a_catalog_that_is_not_the_logs_is_refused_by_both(cluster: Cluster, kin
     assert not list(cluster.directory.glob("order-*/orders.db.damaged-*"))
 
 
+@pytest.mark.slow
 def test_replicas_that_start_under_a_wrong_catalog_refuse_it_too(cluster: Cluster) -> None:
     acknowledged = trade(cluster, 5)
     names = [f"order-{replica_id}" for replica_id in REPLICAS]
@@ -217,6 +218,7 @@ def test_an_empty_replica_does_not_lead_when_the_catalog_comes_back_emptied(
     shutil.rmtree(asides[1])
 
 
+@pytest.mark.slow
 def test_a_single_log_keeps_an_older_backup_from_numbering_anew(cluster: Cluster) -> None:
     """Two replicas were down while the third led, so the backup agrees with their logs."""
     acknowledged = trade(cluster, 5)

@@ -46,6 +46,7 @@ def test_it_is_valid(alone: Terraform) -> None:
     alone("validate")
 
 
+@pytest.mark.slow
 def test_its_own_tests(alone: Terraform) -> None:
     said = plain(alone("test"))
     passed = re.search(r"Success! (\d+) passed, 0 failed\.", said)
