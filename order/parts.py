@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 _BATCH_LIMIT = 256
 _JOIN_TIMEOUT_S = 5.0
+# How often a leader asks a follower that has everything where its log ends.
+_IDLE_S = 0.5
 _SERVICE = bourse_pb2.DESCRIPTOR.services_by_name["OrderService"].full_name
 
 
@@ -194,11 +196,9 @@ class Service:
         return Replicator(
             self._node,
             self._log,
-            self._ledger,
             self._peers,
-            replication_timeout_s=self._settings.replication_timeout_s,
-            catch_up_timeout_s=self._settings.peer_timeout_s,
-            interval_s=self._settings.catch_up_interval_s,
+            timeout_s=self._settings.peer_timeout_s,
+            idle_s=_IDLE_S,
         )
 
     def _make_promotion(self) -> Promotion:

@@ -64,14 +64,8 @@ class OrderSettings(RpcServiceSettings):
         default=0.65,
         description="how long the caller of a candidate waits for it to register its epoch",
     )
-    replication_timeout_s: Seconds = Field(
-        default=0.25, description="how long a trade waits for a follower"
-    )
     peer_timeout_s: Seconds = Field(
         default=0.5, description="a call to another replica that no trade waits for"
-    )
-    catch_up_interval_s: Seconds = Field(
-        default=0.5, description="how often a leader looks for followers that are behind"
     )
     pull_timeout_s: Seconds = Field(default=1.0, description="each 1,000 rows that are pulled")
 
@@ -83,9 +77,9 @@ class OrderSettings(RpcServiceSettings):
 
     @property
     def stuck_after_s(self) -> float:
-        """Longer than the slowest batch: one in doubt, that pulls the journal and is replicated."""
+        """Longer than the slowest batch: one in doubt, that pulls the journal."""
         in_doubt_s = self.commit_patience_s + self.commit_attempt_timeout_s
-        return in_doubt_s + self.pull_timeout_s + self.replication_timeout_s + 0.25
+        return in_doubt_s + self.pull_timeout_s + 0.5
 
     @property
     def call_limits(self) -> CallLimits:

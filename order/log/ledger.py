@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 
 from common.domain import Order, next_digest
 from common.errors import Contradiction
@@ -71,12 +70,6 @@ class Ledger:
         """
         for rows in source(self._node.view().position):
             on_appended(self.append(rows))
-
-    @contextmanager
-    def standing_still(self) -> Iterator[int]:
-        """The last number, which does not change inside the `with`."""
-        with self._appending:
-            yield self._node.view().position
 
     def _check_known(self, rows: list[Order]) -> None:
         if not rows or self._log.rows(rows[0].number - 1, len(rows)) == rows:

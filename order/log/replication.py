@@ -1,11 +1,12 @@
-"""Replication: rows to the followers in sync on the trades' path, to the others off it."""
+"""Replication: one loop for each follower keeps its log up with the leader's. No trade waits."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from common.domain import Order
 from common.errors import BourseError
@@ -13,172 +14,187 @@ from common.on_change import OnChange
 from common.replicas import ReplicaPeer
 from common.wire import order_to_item
 from order.leadership.node import Node
-from order.leadership.replica import Role
-from order.log.ledger import Ledger
+from order.leadership.replica import ReplicaView, Role
 from order.log.log import OrderLog
 from proto import bourse_pb2
 
 logger = logging.getLogger(__name__)
 
-_CATCH_UP_CHUNK = 500
+_MOST_ROWS = 1_000
+# From the answer to one message to the next message. Rows that come meanwhile travel together.
+_BETWEEN_S = 0.02
+# A follower is in sync if it has all that was in the leader's log so long ago.
+_IN_SYNC_S = 1.0
 
 
 class Replicator:
-    """The in-sync set of a leader.
+    """Sends the rows of a leader's log to its followers.
 
-    A follower that does not take a batch in time leaves the set. A thread for this follower sends
-    what it lacks and lets it in again. It joins while no row can be appended, so that it misses
-    none. Nothing depends on followers being in sync: the catalog's journal has every row.
+    A trade does not wait for that: it is durable in the catalog's journal, and a new leader pulls
+    from there what its log lacks.
+
+    Args:
+        timeout_s: of each message.
+        idle_s: how often a follower is asked where its log ends while there is nothing to send.
     """
 
     def __init__(
         self,
         node: Node,
         log: OrderLog,
-        ledger: Ledger,
         peers: Sequence[ReplicaPeer],
         *,
-        replication_timeout_s: float,
-        catch_up_timeout_s: float,
-        interval_s: float,
+        timeout_s: float,
+        idle_s: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._node = node
-        self._log = log
-        self._ledger = ledger
-        self._peers = tuple(peers)
-        self._replication_timeout_s = replication_timeout_s
-        self._catch_up_timeout_s = catch_up_timeout_s
-        self._interval_s = interval_s
-        self._changing = threading.Lock()
-        self._epoch = 0  # that the in-sync set belongs to
-        self._in_sync: dict[int, ReplicaPeer] = {}
-        self._stopping = threading.Event()
-        self._threads: list[threading.Thread] = []
-        self._senders = ThreadPoolExecutor(max(1, len(peers) - 1), "replicate")
+        self._followers = [
+            Follower(peer, node, log, timeout_s=timeout_s, idle_s=idle_s, clock=clock)
+            for peer in peers
+        ]
+
+    def wake(self) -> None:
+        """There are new rows in the log."""
+        for follower in self._followers:
+            follower.wake()
 
     def in_sync(self) -> list[int]:
         """The ids of the followers in sync; empty while this replica does not lead."""
         view = self._node.view()
-        with self._changing:
-            is_current = view.role is Role.LEADER and view.epoch == self._epoch
-            return sorted(self._in_sync) if is_current else []
-
-    def replicate(self, rows: Sequence[Order], epoch: int) -> None:
-        """Sends rows to every follower in sync at once; returns when all took them or left."""
-        members = self._members(epoch)
-        if not rows or not members:
-            # Maybe nobody is in sync.
-            # Without it, no survivor leads ("leading without followers": test_failure_table.py).
-            return
-        batch = batch_of(rows, self._node.view().replica_id, epoch)
-        # This thread sends to one of them, which saves waking another thread.
-        sending = [self._senders.submit(self._give, peer, batch) for peer in members[1:]]
-        self._give(members[0], batch)
-        for sent in sending:
-            sent.result()
-
-    def _give(self, peer: ReplicaPeer, batch: bourse_pb2.OrderBatch) -> None:
-        try:
-            last_number = send_rows(peer, batch, self._replication_timeout_s).last_number
-        except BourseError as error:
-            self._drop(peer, error.message)
-            return
-        if last_number < batch.rows[-1].number:
-            self._drop(peer, f"its log ends at {last_number}")
+        if view.role is not Role.LEADER:
+            return []
+        return sorted(one.replica_id for one in self._followers if one.is_in_sync(view.epoch))
 
     def start(self) -> None:
-        for peer in self._peers:
-            thread = threading.Thread(
-                target=self._keep_up, args=(peer,), name=f"catch-up-{peer.replica_id}", daemon=True
-            )
-            thread.start()
-            self._threads.append(thread)
+        for follower in self._followers:
+            follower.start()
+
+    def stop(self) -> None:
+        for follower in self._followers:
+            follower.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Where a log ended at a moment, in an epoch of this leader."""
+
+    epoch: int
+    number: int
+    at_s: float
+
+
+class Follower:
+    """One follower, as its leader sees it, and the loop that sends it rows.
+
+    A follower that was slow, paused, wiped or has just started is nothing special: its log ends at
+    a lower number.
+    """
+
+    def __init__(
+        self,
+        peer: ReplicaPeer,
+        node: Node,
+        log: OrderLog,
+        *,
+        timeout_s: float,
+        idle_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self.replica_id = peer.replica_id
+        self._peer = peer
+        self._node = node
+        self._log = log
+        self._timeout_s = timeout_s
+        self._idle_s = idle_s
+        self._clock = clock
+        self._said: _End | None = None  # its own log, when it last answered
+        self._pulls = False  # it takes the rows from a leader by itself
+        self._goal: _End | None = None  # an end of our log that it is to reach next
+        self._reached: _End | None = None  # the last goal that it reached
+        self._failing = OnChange(logger)
+        self._awake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, name=f"follower-{peer.replica_id}", daemon=True
+        )
+
+    def wake(self) -> None:
+        self._awake.set()
+
+    def is_in_sync(self, epoch: int) -> bool:
+        # Without it, a silent one is called in sync ("in sync by time": test_failure_table.py).
+        reached = self._reached
+        return (
+            reached is not None
+            and reached.epoch == epoch
+            and self._clock() - reached.at_s <= _IN_SYNC_S
+        )
+
+    def start(self) -> None:
+        self._thread.start()
 
     def stop(self) -> None:
         self._stopping.set()
-        for thread in self._threads:
-            thread.join()
-        self._senders.shutdown()
+        self._awake.set()
+        if self._thread.is_alive():
+            self._thread.join()
 
-    def _members(self, epoch: int) -> list[ReplicaPeer]:
-        with self._changing:
-            return list(self._in_sync.values()) if epoch == self._epoch else []
-
-    def _drop(self, peer: ReplicaPeer, why: str) -> None:
-        # Without it, batches wait for the dead ("out of the in-sync set": test_failure_table.py).
-        with self._changing:
-            if self._in_sync.pop(peer.replica_id, None):
-                logger.warning("%s left the in-sync set: %s", peer, why)
-
-    def _is_member(self, peer: ReplicaPeer, epoch: int) -> bool:
-        with self._changing:
-            return self._epoch == epoch and peer.replica_id in self._in_sync
-
-    def _join(self, peer: ReplicaPeer, epoch: int) -> None:
-        with self._changing:
-            if epoch > self._epoch:
-                self._epoch, self._in_sync = epoch, {}
-            if epoch == self._epoch:
-                self._in_sync[peer.replica_id] = peer
-                logger.info("%s joined the in-sync set of epoch %d", peer, epoch)
-
-    def _keep_up(self, peer: ReplicaPeer) -> None:
-        """For as long as the service runs: lets this follower into the set, or out of it.
-
-        A member is asked too. It can die or come back empty while nobody trades, and must not be
-        called in sync then.
-        """
-        unreachable = OnChange(logger)
-        owed = 0  # rows that a member must have by now; newer ones may be on their way
-        while not self._stopping.wait(self._interval_s):
+    def _run(self) -> None:
+        """For as long as the service runs, whoever leads."""
+        while not self._stopping.is_set():
+            self._awake.clear()
             view = self._node.view()
             if view.role is not Role.LEADER:
-                continue
-            try:
-                self._bring_up(peer, view.replica_id, view.epoch, owed)
-                unreachable.over("%s can be brought up again", peer)
-            except BourseError as error:
-                self._drop(peer, error.message)
-                unreachable.trouble("%s cannot be brought up: %s", peer, error)
-            except Exception:
-                logger.exception("unexpected error while bringing up %s", peer)
-            owed = view.position
+                self._awake.wait(self._idle_s)
+            elif not self._send_guarded(view):
+                self._stopping.wait(self._idle_s)
+            elif not self._stopping.wait(_BETWEEN_S) and not self._has_more():
+                self._awake.wait(self._idle_s)
 
-    def _bring_up(self, peer: ReplicaPeer, leader_id: int, epoch: int, owed: int) -> None:
-        answer = self._send(peer, (), leader_id, epoch)
-        last_number = answer.last_number
-        if self._is_member(peer, epoch):
-            if last_number >= owed:
-                return
-            self._drop(peer, f"its log ends at {last_number}")
-        if answer.catching_up:
-            return  # it pulls the same rows itself
-        while not self._stopping.is_set() and self._node.view().role is Role.LEADER:
-            with self._ledger.standing_still() as position:
-                if last_number >= position:
-                    self._join(peer, epoch)
-                    return
-            rows = self._log.rows(last_number, _CATCH_UP_CHUNK)
-            last_number = self._send(peer, rows, leader_id, epoch).last_number
+    def _send_guarded(self, view: ReplicaView) -> bool:
+        """Whether it was sent something and answered."""
+        try:
+            self.send(view)
+        except BourseError as error:
+            self._said = self._reached = None
+            self._failing.trouble("%s is not kept in sync: %s", self._peer, error.message)
+        except Exception:
+            logger.exception("unexpected error while replicating to %s", self._peer)
+        else:
+            self._failing.over("%s can be kept in sync again", self._peer)
+            return True
+        return False
 
-    def _send(
-        self, peer: ReplicaPeer, rows: Sequence[Order], leader_id: int, epoch: int
-    ) -> bourse_pb2.SyncResponse:
-        return send_rows(peer, batch_of(rows, leader_id, epoch), self._catch_up_timeout_s)
+    def send(self, view: ReplicaView) -> None:
+        """Sends what it lacks, at most 1,000 rows; nothing, if it is not known what it lacks.
+
+        Raises:
+            BourseError: it did not answer, or took nothing.
+        """
+        if self._goal is None or self._goal.epoch != view.epoch:
+            self._goal = _End(view.epoch, view.position, self._clock())
+        rows = self._rows(view.epoch)
+        answer = self._peer.call("SyncOrderBatch", batch_of(rows, view), self._timeout_s)
+        self._said = _End(view.epoch, answer.last_number, self._clock())
+        self._pulls = answer.catching_up
+        if answer.last_number >= self._goal.number:
+            self._reached, self._goal = self._goal, None
+        elif self._reached is not None and answer.last_number < self._reached.number:
+            self._reached = None  # its volume was lost
+
+    def _rows(self, epoch: int) -> list[Order]:
+        if self._said is None or self._said.epoch != epoch or self._pulls:
+            return []
+        return self._log.rows(self._said.number, _MOST_ROWS)
+
+    def _has_more(self) -> bool:
+        view = self._node.view()
+        return self._said is not None and not self._pulls and view.position > self._said.number
 
 
-def batch_of(rows: Sequence[Order], leader_id: int, epoch: int) -> bourse_pb2.OrderBatch:
+def batch_of(rows: Sequence[Order], leader: ReplicaView) -> bourse_pb2.OrderBatch:
     """Rows as a leader sends them."""
-    return bourse_pb2.OrderBatch(rows=map(order_to_item, rows), leader_id=leader_id, epoch=epoch)
-
-
-def send_rows(
-    peer: ReplicaPeer, batch: bourse_pb2.OrderBatch, timeout_s: float
-) -> bourse_pb2.SyncResponse:
-    """Sends rows to a replica's log; the answer says where that log ends then.
-
-    Raises:
-        BourseError: what the call ended with.
-    """
-    answer: bourse_pb2.SyncResponse = peer.call("SyncOrderBatch", batch, timeout_s)
-    return answer
+    return bourse_pb2.OrderBatch(
+        rows=map(order_to_item, rows), leader_id=leader.replica_id, epoch=leader.epoch
+    )

@@ -1,4 +1,4 @@
-"""The trade pipeline: batch → commit → append → replicate → publish → answer."""
+"""The trade pipeline: batch → commit → append → answer; then replicating and publishing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ class CommitPoint(Protocol):
 
 
 class Followers(Protocol):
-    def replicate(self, rows: Sequence[Order], epoch: int) -> None: ...
+    def wake(self) -> None:
+        """There are new rows in the log."""
 
 
 class Publisher(Protocol):
@@ -151,9 +152,10 @@ class Pipeline:
         rows = [result.row for result in results if result.row is not None]
         appended = self._append(rows, epoch)
         self._node.step(lambda replica: replica.settle_batch(epoch))
-        self._followers.replicate(appended, epoch)
-        self._publisher.publish([*rows, *appended])
+        # Without it, no survivor serves ("no trade waits for followers": test_failure_table.py).
         _answer(batch, results)
+        self._followers.wake()
+        self._publisher.publish([*rows, *appended])
         logger.info("epoch %d: batch of %d, %s", epoch, len(batch), _numbers(appended))
 
     def _open(self) -> int:

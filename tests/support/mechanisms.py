@@ -23,7 +23,8 @@ from common.errors import BourseError, Unavailable
 from order.leadership.promotion import Promotion
 from order.leadership.replica import Replica, Role
 from order.log.log import OrderLog
-from order.log.replication import Replicator
+from order.log.replication import Follower
+from order.trading.pipeline import Pipeline
 from tests.support.points import find
 
 
@@ -84,17 +85,21 @@ def take_a_refusal_for_yes(promotion: Promotion, asked: int) -> int:
     return answer.epoch
 
 
-_replicate = Replicator.replicate
+_append = Pipeline._append
 _FOLLOWERS_JOIN_WITHIN_S = 2.0
 
 
-def replicate_or_fail(replicator: Replicator, rows: Sequence[Order], epoch: int) -> None:
+def append_with_followers(pipeline: Pipeline, rows: Sequence[Order], epoch: int) -> list[Order]:
     give_up_at = time.monotonic() + _FOLLOWERS_JOIN_WITHIN_S
-    while not replicator._members(epoch):
+    while not pipeline._followers.in_sync():  # type: ignore[attr-defined]
         if time.monotonic() > give_up_at:
             raise Unavailable("no follower would have the rows")
         time.sleep(0.05)
-    _replicate(replicator, rows, epoch)
+    return _append(pipeline, rows, epoch)
+
+
+def call_in_sync(_follower: Follower, _epoch: int) -> bool:
+    return True
 
 
 def believe_the_log(log: OrderLog, _check: object) -> tuple[int, bytes]:
@@ -161,9 +166,9 @@ MECHANISMS: Mapping[str, Mechanism] = {
         "order.leadership.promotion:Promotion._ask_fence", take_a_refusal_for_yes
     ),
     "pull before leading": Mechanism("order.leadership.promotion:Promotion._pull", _nothing),
-    "out of the in-sync set": Mechanism("order.log.replication:Replicator._drop", _nothing),
-    "leading without followers": Mechanism(
-        "order.log.replication:Replicator.replicate", replicate_or_fail
+    "in sync by time": Mechanism("order.log.replication:Follower.is_in_sync", call_in_sync),
+    "no trade waits for followers": Mechanism(
+        "order.trading.pipeline:Pipeline._append", append_with_followers
     ),
     "log verified at start": Mechanism("order.log.log:OrderLog._verify", believe_the_log),
     "repeat at the next leader": Mechanism("frontend.trading.leader:_FINAL", (BourseError,)),

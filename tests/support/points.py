@@ -42,10 +42,10 @@ POINTS = {
     ),
     "leader before append": Point("order", "order.log.ledger:Ledger._write", "before", "leader"),
     "leader before replicate": Point(
-        "order", "order.log.replication:Replicator.replicate", "before", "leader"
+        "order", "order.log.replication:Replicator.wake", "before", "leader"
     ),
     "leader before publish": Point(
-        "order", "order.log.replication:Replicator.replicate", "after", "leader"
+        "order", "order.log.replication:Replicator.wake", "after", "leader"
     ),
     "leader before answer": Point("order", "order.trading.pipeline:_answer", "before"),
     # a follower

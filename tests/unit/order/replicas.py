@@ -109,11 +109,9 @@ class RunningReplica:
         self.replicator = Replicator(
             self.node,
             self.log,
-            self.ledger,
             peers,
-            replication_timeout_s=TIMEOUT_S,
-            catch_up_timeout_s=TIMEOUT_S,
-            interval_s=0.005,
+            timeout_s=TIMEOUT_S,
+            idle_s=0.005,
         )
         self.clock = Clock()
         self.progress = Progress(self.clock)

@@ -1,9 +1,8 @@
-"""A leader with its in-sync set, and followers that are real servers."""
+"""A leader, and followers that really serve."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +10,9 @@ from pathlib import Path
 from common.domain import Order
 from common.replicas import ReplicaPeer
 from order.leadership.node import Node
-from order.log.ledger import Ledger
-from order.log.replication import Replicator
+from order.log.replication import Follower, Replicator
 from stack.waiting import wait_for
+from tests.support.clock import Clock
 from tests.unit.order.fakes import TIMEOUT_S, Parts, lead, make_rows, open_parts
 from tests.unit.order.replicas import RunningReplica, peer_of, running_replica
 
@@ -21,47 +20,19 @@ EPOCH = 3
 ROWS = make_rows(10)
 
 
-class RacingLedger(Ledger):
-    """Calls `before` right before the log is locked, and `after` right after its release."""
-
-    before: Callable[[], None] = staticmethod(lambda: None)
-    after: Callable[[], None] = staticmethod(lambda: None)
-
-    @contextmanager
-    def standing_still(self) -> Iterator[int]:
-        self.before()
-        with super().standing_still() as position:
-            yield position
-        self.after()
-
-
-class Rounds(threading.Event):
-    """Limits the rounds of checking a follower: one, and one more after each of `between`."""
-
-    def __init__(self, between: Sequence[Callable[[], object]]) -> None:
-        super().__init__()
-        self._left: list[Callable[[], object]] = [lambda: None, *between]
-
-    def wait(self, timeout: float | None = None) -> bool:
-        if not self._left:
-            return True
-        self._left.pop(0)()
-        return False
-
-
 @dataclass
 class World:
-    """Replica 1 leads epoch 3 and has five rows. Replicas 2 and 3 are followers without rows."""
+    """Replica 1 leads epoch 3 with five rows; replicas 2 and 3 follow it, with none."""
 
     parts: Parts
     followers: dict[int, RunningReplica]
     peers: list[ReplicaPeer]
     asked: dict[int, list[list[int]]] = field(default_factory=dict)  # what each was sent
+    clock: Clock = field(default_factory=Clock)
     replicators: list[Replicator] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.ledger = RacingLedger(self.parts.log, self.parts.node)
-        self.replicator = self.make_replicator(self.peers)
+        self.replicator = self.replicator_with(self.clock)
         for replica_id, follower in self.followers.items():
             self.asked[replica_id] = []
             follower.servicer.on_rows = self.asked[replica_id].append
@@ -70,20 +41,28 @@ class World:
     def node(self) -> Node:
         return self.parts.node
 
-    def make_replicator(
-        self, peers: Sequence[ReplicaPeer], timeout_s: float = TIMEOUT_S
-    ) -> Replicator:
+    def replicator_with(self, clock: Callable[[], float]) -> Replicator:
         replicator = Replicator(
-            self.node,
-            self.parts.log,
-            self.ledger,
-            peers,
-            replication_timeout_s=timeout_s,
-            catch_up_timeout_s=TIMEOUT_S,
-            interval_s=0.002,
+            self.node, self.parts.log, self.peers, timeout_s=TIMEOUT_S, idle_s=0.01, clock=clock
         )
         self.replicators.append(replicator)
         return replicator
+
+    def loop(self, replica_id: int) -> Follower:
+        (found,) = (one for one in self.replicator._followers if one.replica_id == replica_id)
+        return found
+
+    def send(self, *replica_ids: int) -> None:
+        """One message of the loop to each of them."""
+        for replica_id in replica_ids:
+            self.loop(replica_id).send(self.node.view())
+
+    def settle(self) -> None:
+        """Both followers have everything."""
+        self.send(2, 3, 2, 3)
+        assert self.positions() == [self.node.view().position] * 2
+        for sent in self.asked.values():
+            sent.clear()
 
     def wait_in_sync(self, *replica_ids: int) -> None:
         wait_for(
@@ -92,30 +71,15 @@ class World:
             self.replicator.in_sync,
         )
 
-    def settle(self) -> None:
-        """Brings both followers in sync. No thread goes on checking them."""
-        for peer in self.peers:
-            self.look(peer)
-        assert self.replicator.in_sync() == [2, 3]
-        for sent in self.asked.values():
-            sent.clear()
-
-    def look(self, peer: ReplicaPeer, *between: Callable[[], object]) -> None:
-        """Checks this follower round by round, as its thread would, but in the test's thread."""
-        stopping = self.replicator._stopping
-        self.replicator._stopping = Rounds(between)
-        try:
-            self.replicator._keep_up(peer)
-        finally:
-            self.replicator._stopping = stopping
-
     def append(self, count: int = 1) -> list[Order]:
-        """Appends rows, as the pipeline does before it replicates."""
+        """What the pipeline does before it wakes the loops."""
         position = self.node.view().position
-        return self.ledger.append(ROWS[position : position + count])
+        return self.parts.ledger.append(ROWS[position : position + count])
 
-    def replicate(self, rows: Sequence[Order]) -> None:
-        self.replicator.replicate(rows, self.node.view().epoch)
+    def elect_again(self) -> None:
+        epoch = self.node.view().epoch
+        self.node.step(lambda replica: replica.step_down(epoch))
+        lead(self.node, epoch + 2)
 
     def positions(self) -> list[int]:
         return [follower.node.view().position for follower in self.followers.values()]

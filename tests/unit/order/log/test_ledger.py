@@ -6,7 +6,7 @@ import random
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -230,17 +230,6 @@ def test_rows_that_arrive_by_many_ways_at_once_get_in_once(tmp_path: Path) -> No
             appended = [row for rows in threads.map(send, range(8)) for row in rows]
         assert_holds(parts, rows)
     assert sorted(numbers(appended)) == numbers(rows)  # each row was new for one thread only
-
-
-def test_nothing_is_appended_while_the_log_stands_still(parts: Parts) -> None:
-    with ThreadPoolExecutor(1) as thread:
-        with parts.ledger.standing_still() as position:
-            appending = thread.submit(parts.ledger.append, ROWS[10:])
-            assert not wait([appending], timeout=0.1).done
-            assert position == parts.node.view().position == parts.log.last_number == 10
-        assert appending.result(timeout=10) == ROWS[10:]
-    with parts.ledger.standing_still() as position:
-        assert position == 20
 
 
 def test_a_reader_sees_position_and_digest_of_one_moment(parts: Parts) -> None:

@@ -95,9 +95,8 @@ class World:
     def journal(self, after: int) -> Iterator[list[Order]]:
         return self.catalog.journal(after)
 
-    def replicate(self, rows: Sequence[Order], epoch: int) -> None:
-        assert epoch == EPOCH
-        self.note("replicate", str(numbers(rows)))
+    def wake(self) -> None:
+        self.note("wake", "followers")
 
     def publish(self, rows: Sequence[Order]) -> None:
         self.note("publish", str(sorted(set(numbers(rows)))))

@@ -192,9 +192,8 @@ class Process:
         rows = self.call(f"journal {after}", lambda: self.world.store.journal(after))
         yield from (rows[start : start + 2] for start in range(0, len(rows), 2))
 
-    def replicate(self, rows: Sequence[Order], epoch: int) -> None:
-        if rows:
-            self.world.to_replicas.append((list(rows), self.node.view().replica_id, epoch))
+    def wake(self) -> None:
+        """The world sends rows when it chooses to."""
 
     def publish(self, rows: Sequence[Order]) -> None:
         pass

@@ -207,7 +207,14 @@ class World:
             self.to_catalog.pop(choice % len(self.to_catalog))
 
     def replicate(self, choice: int) -> None:
-        """A follower gets rows, perhaps old ones. They stay, so they can be delivered again."""
+        """A leader sends some rows of its log. Somebody gets rows, maybe others, sent long ago;
+        they stay, so others get them too, or again."""
+        leaders = [one for one in self.processes if one.node.view().role is Role.LEADER]
+        if leaders:
+            sender = leaders[choice % len(leaders)]
+            view = sender.node.view()
+            if rows := sender.log.rows(choice // 3 % (view.position + 1), 1 + choice % 4):
+                self.to_replicas.append((rows, view.replica_id, view.epoch))
         if self.to_replicas:
             rows, leader_id, epoch = self.to_replicas[choice % len(self.to_replicas)]
             process = self._pick(choice // 7)

@@ -37,10 +37,10 @@ def test_a_batch_takes_its_steps_in_order(world: World) -> None:
     assert world.steps == [
         "commit a b",
         "append [3, 4]",
-        "replicate [3, 4]",
-        "publish [3, 4]",
         "answer a",
         "answer b",
+        "wake followers",
+        "publish [3, 4]",
     ]
     assert world.log.rows(0) == world.catalog.rows
     assert world.catalog.sent == [(EPOCH, ["a", "b"], ATTEMPT_TIMEOUT_S)]
@@ -80,10 +80,10 @@ def test_a_batch_without_a_new_row_still_goes_all_the_way(world: World) -> None:
     assert world.steps == [
         "commit a r",
         "append []",
-        "replicate []",
-        "publish [3]",
         "answer a",
         "answer r",
+        "wake followers",
+        "publish [3]",
     ]
 
 
@@ -119,13 +119,16 @@ def test_a_trade_that_is_too_late_is_not_sent(world: World) -> None:
 # ------------------------------------------------------------ defects
 
 
-@pytest.mark.parametrize("step", ["commit", "replicate", "publish"])
+@pytest.mark.parametrize(
+    ("step", "answered"),
+    [("commit", OutcomeUnknown), ("wake", TradeAnswer), ("publish", TradeAnswer)],
+)
 def test_a_defect_leaves_no_caller_without_an_answer(
-    world: World, step: str, caplog: pytest.LogCaptureFixture
+    world: World, step: str, answered: type, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.break_down = step
-    answers = world.answers(*"abcd")  # returns, so the thread of the pipeline ran to its end
-    assert [type(answer) for answer in answers] == [OutcomeUnknown] * 3 + [NotLeader]
+    answers = world.answers(*"abcd")  # returns: the pipeline's thread goes on to the end
+    assert [type(answer) for answer in answers] == [answered] * 3 + [NotLeader]
     world.assert_resigned("unexpected error in the trade pipeline")
     assert world.halted == []
     assert "ZeroDivisionError" in caplog.text
@@ -227,7 +230,7 @@ def test_a_batch_is_work_until_it_is_answered(world: World) -> None:
 @pytest.mark.parametrize("failure", ["defect", "damage"])
 def test_a_batch_that_failed_is_no_work_any_more(world: World, failure: str) -> None:
     if failure == "defect":
-        world.break_down = "replicate"
+        world.break_down = "commit"
     else:
         del world.catalog.rows[1:]
     world.answers("a")
