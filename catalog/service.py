@@ -69,12 +69,15 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
     ) -> bourse_pb2.LookupResponse:
         stock = self._find(request.name, request.will_fill)
         if stock is None:
-            return bourse_pb2.LookupResponse(name=request.name, price=-1, volume=-1)
+            return bourse_pb2.LookupResponse(
+                name=request.name, price=-1, volume=-1, cluster_id=self._store.cluster_id
+            )
         return bourse_pb2.LookupResponse(
             name=stock.name,
             price=float(stock.price),
             volume=stock.volume,
             version=stock.version,
+            cluster_id=self._store.cluster_id,
         )
 
     def _find(self, name: str, will_fill: bool) -> Stock | None:
@@ -88,24 +91,31 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
     def Update(
         self, request: bourse_pb2.UpdateRequest, _context: grpc.ServicerContext
     ) -> bourse_pb2.UpdateResponse:
-        (result,) = self._decide(request.epoch, [trade_from_request(request)])
+        (result,) = self._decide(request, [trade_from_request(request)])
         if result.failure in _ERRORS:
             raise _ERRORS[result.failure]()
+        result.cluster_id = self._store.cluster_id
         return result
 
     def UpdateBatch(
         self, request: bourse_pb2.UpdateBatchRequest, _context: grpc.ServicerContext
     ) -> bourse_pb2.UpdateBatchResponse:
         trades = [trade_from_request(trade) for trade in request.trades]
-        return bourse_pb2.UpdateBatchResponse(results=self._decide(request.epoch, trades))
+        return bourse_pb2.UpdateBatchResponse(
+            results=self._decide(request, trades), cluster_id=self._store.cluster_id
+        )
 
-    def _decide(self, epoch: int, trades: Sequence[Trade]) -> list[bourse_pb2.UpdateResponse]:
+    def _decide(
+        self,
+        request: bourse_pb2.UpdateRequest | bourse_pb2.UpdateBatchRequest,
+        trades: Sequence[Trade],
+    ) -> list[bourse_pb2.UpdateResponse]:
         try:
-            decisions = self._store.update(epoch, trades)
-        except StaleEpoch as refusal:
+            decisions = self._store.update(request.epoch, trades, request.cluster_id)
+        except (StaleEpoch, Contradiction) as refusal:
             logger.warning("batch of %d: %s", len(trades), refusal.message)
             raise
-        _log(epoch, trades, decisions)
+        _log(request.epoch, trades, decisions)
         # After the commit: every lease of a reader of the old value is noted by now.
         return [
             _result(decision, self._leases.remaining_ms(trade.name))
@@ -117,7 +127,11 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
     ) -> bourse_pb2.FenceResponse:
         with self._telling_contradictions(request.leader_id):
             accepted, registered = self._store.fence(
-                request.epoch, request.leader_id, request.last_number, request.digest
+                request.epoch,
+                request.leader_id,
+                request.last_number,
+                request.digest,
+                request.cluster_id,
             )
         logger.info(
             "fence (epoch %d, leader %d) %s; registered is epoch %d of leader %d",
@@ -128,15 +142,18 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
             registered.leader_id,
         )
         return bourse_pb2.FenceResponse(
-            accepted=accepted, epoch=registered.epoch, leader_id=registered.leader_id
+            accepted=accepted,
+            epoch=registered.epoch,
+            leader_id=registered.leader_id,
+            cluster_id=self._store.cluster_id,
         )
 
     def Compare(
         self, request: bourse_pb2.CompareRequest, _context: grpc.ServicerContext
-    ) -> bourse_pb2.Empty:
+    ) -> bourse_pb2.CompareResponse:
         with self._telling_contradictions(request.replica_id):
-            self._store.compare(request.last_number, request.digest)
-        return bourse_pb2.Empty()
+            self._store.compare(request.last_number, request.digest, request.cluster_id)
+        return bourse_pb2.CompareResponse(cluster_id=self._store.cluster_id)
 
     @contextmanager
     def _telling_contradictions(self, replica_id: int) -> Iterator[None]:
@@ -174,7 +191,9 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
             wanted = MAX_CHUNK if left is None else min(left, MAX_CHUNK)
             orders = self._store.journal(last_number, wanted)
             if orders:
-                yield bourse_pb2.OrderBatch(rows=map(order_to_item, orders))
+                yield bourse_pb2.OrderBatch(
+                    rows=map(order_to_item, orders), cluster_id=self._store.cluster_id
+                )
             if len(orders) < wanted:
                 return
             last_number = orders[-1].number
@@ -192,7 +211,8 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
                     version=stock.version,
                 )
                 for stock in self._store.stocks()
-            ]
+            ],
+            cluster_id=self._store.cluster_id,
         )
 
 

@@ -73,7 +73,7 @@ class CatalogClient:
             Damaged: the journal has a gap where the order should be.
         """
         rows = self._repeated(
-            lambda left_s: read_rows(self._peer, "Journal", number - 1, 1, left_s)
+            lambda left_s: read_rows(self._peer, "Journal", number - 1, 1, left_s).orders
         )
         if not rows:
             return None

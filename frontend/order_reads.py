@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Protocol
 
-from common.errors import BourseError, Unavailable
+from common.errors import BourseError, Contradiction, Unavailable
 from common.replicas import ReplicaPeer
 from frontend.model import OrderView
 from proto import bourse_pb2
@@ -23,7 +23,9 @@ class OrderReads:
     """Looks up orders.
 
     An order never changes, so a replica that has it is right. Logs can lag behind, so only the
-    journal can say that an order does not exist.
+    journal can say that an order does not exist. A replica serves none while its log and the
+    catalog contradict each other. If that is all that the replicas say, the journal is not believed
+    either: it may be the catalog that is wrong.
 
     The replica that answered last is asked first. A silent one costs each reader one timeout.
     """
@@ -40,7 +42,8 @@ class OrderReads:
         """The order, or None if there is no such order.
 
         Raises:
-            Unavailable: no replica that answers has it, and the catalog does not answer.
+            Unavailable: no replica that answers has it, and the catalog does not answer, or
+                contradicts the logs.
         """
         asked, order = self._ask_replicas(self._in_turn(), until_answered=True, number=number)
         if order is not None:
@@ -63,6 +66,7 @@ class OrderReads:
     ) -> tuple[list[ReplicaPeer], OrderView | None]:
         """Asks one after the other until one has the order, or only until one answers."""
         asked: list[ReplicaPeer] = []
+        is_contradicted = False
         request = bourse_pb2.OrderLookupRequest(number=number)
         for peer in peers:
             asked.append(peer)
@@ -70,11 +74,14 @@ class OrderReads:
                 answer = peer.call("OrderLookup", request, self._replica_timeout_s)
             except BourseError as error:
                 logger.info("%s cannot be read: %s", peer, error.message)
+                is_contradicted |= isinstance(error, Contradiction)
                 continue
             self._preferred = self._peers.index(peer)
             if answer.status == 1:
                 trade_type = bourse_pb2.TradeType.Name(answer.type)
                 return asked, OrderView(answer.number, answer.name, trade_type, answer.quantity)
             if until_answered:
-                break
+                return asked, None
+        if is_contradicted:
+            raise Unavailable("the catalog and the order logs contradict each other")
         return asked, None

@@ -7,18 +7,21 @@ import logging.config
 import os
 import sys
 import threading
+from pathlib import Path
 
-from common.errors import BourseError
+from common.errors import BourseError, Unavailable
+from common.locks import lock_file
 from common.logs import logging_config
 from common.runtime import Stopped, stop_event
 from common.settings import load_settings
-from order.log.log import open_log, set_aside
+from order.log.log import open_log
 from order.parts import Service
 from order.settings import OrderSettings
 
 logger = logging.getLogger("order")
 
 _LOG_NAME = "orders.db"
+_LOCK_NAME = "orders.lock"
 # How soon a service that is over by itself is stopped; a signal does not wait for that.
 _LOOK_S = 0.2
 
@@ -28,11 +31,8 @@ def main() -> int:
     settings = load_settings(OrderSettings, "order")
     logging.config.dictConfig(logging_config(f"order-{settings.order_id}", settings))
     try:
-        while True:
-            service = _serve(settings, signalled)
-            if not service.wrong_log_because:
-                return 1 if service.failed else 0
-            _set_log_aside(settings, service.wrong_log_because)
+        _lock(settings.data_dir)
+        return 1 if _serve(settings, signalled).failed else 0
     except Stopped:
         logger.info("told to stop before it served")
         return 0
@@ -41,6 +41,21 @@ def main() -> int:
         return 1
     finally:
         logging.shutdown()
+
+
+def _lock(directory: Path) -> None:
+    """Takes the volume until this process ends.
+
+    Raises:
+        Unavailable: another replica has it.
+        OSError: it cannot be locked.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        # Without it, two processes write into one log ("log lock": test_main.py).
+        lock_file(directory / _LOCK_NAME)
+    except BlockingIOError:
+        raise Unavailable(f"{directory}: another replica has it open") from None
 
 
 def _serve(settings: OrderSettings, signalled: threading.Event) -> Service:
@@ -55,7 +70,6 @@ def _serve(settings: OrderSettings, signalled: threading.Event) -> Service:
         if signalled.is_set():
             raise Stopped
 
-    check()
     log, damage = open_log(settings.data_dir / _LOG_NAME, check)
     if damage is not None:
         logger.error("the log is damaged, rebuilding it: %s", damage)
@@ -70,15 +84,6 @@ def _serve(settings: OrderSettings, signalled: threading.Event) -> Service:
         os._exit(1)  # a normal exit would wait for the thread that hangs
     logger.info("stopped, last number %d", log.last_number)
     return service
-
-
-def _set_log_aside(settings: OrderSettings, reason: str) -> None:
-    aside = set_aside(settings.data_dir / _LOG_NAME)
-    logger.error(
-        "this log is not of this catalog, rebuilding it: %s; set aside as %s",
-        reason,
-        aside.name,
-    )
 
 
 if __name__ == "__main__":

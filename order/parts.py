@@ -43,7 +43,6 @@ class Service:
     Attributes:
         over: set when it has found that it cannot go on with this log.
         failed: and neither can the process.
-        wrong_log_because: why the log is not of this catalog; empty if that is not so.
     """
 
     def __init__(
@@ -51,7 +50,6 @@ class Service:
     ) -> None:
         self.over = threading.Event()
         self.failed = False
-        self.wrong_log_because = ""
         self._settings = settings
         self._log = log
         self._is_signalled = is_signalled
@@ -107,7 +105,12 @@ class Service:
         self._pipeline_thread.start()
         self._watchdog.start()
         self._replicator.start()
-        logger.info("listening on port %d, last number %d", port, self._log.last_number)
+        logger.info(
+            "listening on port %d, last number %d, cluster %s",
+            port,
+            self._log.last_number,
+            self._log.cluster_id or "not known yet",
+        )
         self._identity.look()
         if self._identity.matches:
             self._catch_up()
@@ -148,16 +151,17 @@ class Service:
         self.failed = True
         self.over.set()
 
-    def _give_up_log(self, reason: str) -> None:
-        """Ends this service, for another to begin without this log."""
-        self.wrong_log_because = reason
-        self.over.set()
-
     def _is_stopping(self) -> bool:
         return self._is_signalled() or self.over.is_set()
 
     def _is_ready(self) -> bool:
         return self._ready.is_set() and self._identity.matches
+
+    def _fit_or_not(self, matches: bool) -> None:
+        """Log and catalog turned out not to belong together, or they do again."""
+        self._say_serving()
+        if not matches:
+            self._promotion.give_up("log and catalog do not belong together")
 
     def _say_serving(self) -> None:
         self._server.set_serving(self._is_ready())
@@ -181,16 +185,7 @@ class Service:
     # ------------------------------------------------------------ building
 
     def _make_identity(self) -> LogIdentity:
-        return LogIdentity(
-            self._node,
-            self._catalog,
-            self._peers,
-            first_digest=lambda: self._log.first_digest,
-            replica_count=len(self._settings.order_replicas),
-            peer_timeout_s=self._settings.peer_timeout_s,
-            on_change=lambda _matches: self._say_serving(),
-            on_wrong_log=self._give_up_log,
-        )
+        return LogIdentity(self._node, self._ledger, self._catalog, self._fit_or_not)
 
     def _make_replicator(self) -> Replicator:
         return Replicator(
@@ -243,6 +238,6 @@ class Service:
             stream_publisher=self._stream_publisher,
             limits=self._settings.call_limits,
             is_ready=self._is_ready,
-            may_serve_orders=lambda: self._identity.may_serve_orders,
+            check_orders=self._identity.check_orders,
             is_stopping=self._is_stopping,
         )

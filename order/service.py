@@ -21,6 +21,7 @@ from common.errors import (
     Unavailable,
     number_of,
 )
+from common.on_change import OnChange
 from common.rpc_server import Slots
 from common.wire import TYPE_NUMBERS, order_to_item, orders_from_items, trade_from_request
 from order.leadership.node import Node
@@ -58,7 +59,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         stream_publisher: Publisher,
         limits: CallLimits,
         is_ready: Callable[[], bool],
-        may_serve_orders: Callable[[], bool],
+        check_orders: Callable[[], None],
         is_stopping: Callable[[], bool],
     ) -> None:
         self._node = node
@@ -78,8 +79,9 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         self._log_streams = Slots(limits.streams, "too many streams at once")
         self._update_streams = Slots(limits.streams, "too many streams at once")
         self._is_ready = is_ready
-        self._may_serve_orders = may_serve_orders
+        self._check_orders = check_orders
         self._is_stopping = is_stopping
+        self._refusing = OnChange(logger)  # a leader sends its rows again and again
         self._replica_id = node.view().replica_id
 
     # ------------------------------------------------------------ trades
@@ -155,7 +157,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
     def OrderLookup(
         self, request: bourse_pb2.OrderLookupRequest, context: grpc.ServicerContext
     ) -> bourse_pb2.OrderLookupResponse:
-        self._check_orders_are_sure()
+        self._check_orders()
         with self._lookups.taken():
             order = self._log.row(request.number) if request.number >= 1 else None
         if order is None:
@@ -189,21 +191,31 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
     def SyncOrderBatch(
         self, request: bourse_pb2.OrderBatch, context: grpc.ServicerContext
     ) -> bourse_pb2.SyncResponse:
-        if request.leader_id:
-            self._hear_of(request.leader_id, request.epoch)
         try:
+            self._ledger.check_cluster(request.cluster_id)
+            if request.leader_id:
+                self._hear_of(request.leader_id, request.epoch)
             with self._appends.taken():
-                appended = self._ledger.append(orders_from_items(request.rows))
+                rows = orders_from_items(request.rows)
+                appended = self._ledger.append(rows, request.cluster_id)
             self._stream_publisher.publish(appended)
+            if appended:
+                self._refusing.over("taking rows of leader %d again", request.leader_id)
         except ValueError as error:
             raise InvalidRequest(f"no row of a log: {error}") from error
         except Gap:
             logger.info("rows up to %d are missing here", request.rows[0].number - 1)
         except AppendFailed as failure:
             raise Unavailable(f"cannot append: {failure}") from failure
-        except Damaged as contradiction:
+        except Damaged as error:
             # This replica cannot tell which side is wrong, so it takes no row of that leader.
-            logger.critical("refused rows of leader %d: %s", request.leader_id, contradiction)
+            self._refusing.trouble(
+                "refused rows of leader %d: %s. See OPERATIONS.md, Damage and loss",
+                request.leader_id,
+                error,
+                cause=(request.leader_id, error.message),
+                level=logging.CRITICAL,
+            )
             raise
         return bourse_pb2.SyncResponse(
             replica_id=self._replica_id,
@@ -222,20 +234,18 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         self, request: bourse_pb2.SyncRequest, context: grpc.ServicerContext
     ) -> Iterator[bourse_pb2.OrderBatch]:
         for rows in self._chunks(request):
-            yield bourse_pb2.OrderBatch(rows=map(order_to_item, rows))
+            yield bourse_pb2.OrderBatch(
+                rows=map(order_to_item, rows), cluster_id=self._ledger.cluster_id
+            )
 
     def _chunks(self, request: bourse_pb2.SyncRequest) -> Iterator[list[Order]]:
-        self._check_orders_are_sure()
+        self._check_orders()
         left = request.limit if request.limit > 0 else None
         with self._log_streams.taken():
             for rows in self._log.chunks(max(0, request.last_number)):
                 yield rows[:left]
                 if left is not None and (left := left - len(rows)) <= 0:
                     return
-
-    def _check_orders_are_sure(self) -> None:
-        if not self._may_serve_orders():
-            raise Unavailable("this log and the catalog have not been found to belong together")
 
     def StreamDBUpdates(
         self, request: bourse_pb2.Empty, context: grpc.ServicerContext
@@ -290,7 +300,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
             digest=view.digest,
             in_sync=self._replicator.in_sync(),
             ready=self._is_ready(),
-            first_digest=self._log.first_digest,
+            cluster_id=self._ledger.cluster_id,
         )
 
     def _check_epoch(self, epoch: int) -> None:

@@ -6,6 +6,10 @@ The wire between the parts of Bourse. All integers are 64 bit.
 `status` is the decision: 1 done; 0 not permitted (insufficient volume; for an
 order lookup: no such order); -1 unknown stock or invalid.
 A failure inside a service is a gRPC error, never a status.
+
+`cluster_id` is the UUID that a catalog's database got when it was made, and that a log takes over
+with its first row. In a request it says to which catalog the sender's log or epoch belongs. Empty
+means: not known, so it contradicts nothing. A text, because people read it in logs and databases.
 """
 
 from collections import abc as _abc
@@ -85,6 +89,7 @@ class LookupResponse(_message.Message):
     PRICE_FIELD_NUMBER: _builtins.int
     VOLUME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     price: _builtins.float
     """two places; -1 when there is no such stock"""
@@ -92,6 +97,7 @@ class LookupResponse(_message.Message):
     """-1 when there is no such stock"""
     version: _builtins.int
     """raised by each trade of this stock"""
+    cluster_id: _builtins.str
     def __init__(
         self,
         *,
@@ -99,10 +105,11 @@ class LookupResponse(_message.Message):
         price: _builtins.float = ...,
         volume: _builtins.int = ...,
         version: _builtins.int = ...,
+        cluster_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "price", b"price", "version", b"version", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "name", b"name", "price", b"price", "version", b"version", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -117,11 +124,14 @@ class UpdateRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     QUANTITY_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     request_id: _builtins.str
     name: _builtins.str
     type: Global___TradeType.ValueType
     quantity: _builtins.int
+    cluster_id: _builtins.str
+    """of the catalog that registered the epoch"""
     def __init__(
         self,
         *,
@@ -130,10 +140,11 @@ class UpdateRequest(_message.Message):
         name: _builtins.str = ...,
         type: Global___TradeType.ValueType = ...,
         quantity: _builtins.int = ...,
+        cluster_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "name", b"name", "quantity", b"quantity", "request_id", b"request_id", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "epoch", b"epoch", "name", b"name", "quantity", b"quantity", "request_id", b"request_id", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -172,6 +183,7 @@ class UpdateResponse(_message.Message):
     REPLAYED_FIELD_NUMBER: _builtins.int
     ROW_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
     status: _builtins.int
     transaction_number: _builtins.int
     """-1 when not done"""
@@ -181,6 +193,8 @@ class UpdateResponse(_message.Message):
     """an earlier copy of the request was decided"""
     failure: Global___UpdateResponse.Failure.ValueType
     """set when this trade was not decided here"""
+    cluster_id: _builtins.str
+    """empty in a batch, which has one for all"""
     @_builtins.property
     def row(self) -> Global___OrderDBItem:
         """the journal row, when done"""
@@ -194,10 +208,11 @@ class UpdateResponse(_message.Message):
         replayed: _builtins.bool = ...,
         row: Global___OrderDBItem | None = ...,
         failure: Global___UpdateResponse.Failure.ValueType = ...,
+        cluster_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["row", b"row"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "lease_ms", b"lease_ms", "replayed", b"replayed", "row", b"row", "status", b"status", "transaction_number", b"transaction_number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "failure", b"failure", "lease_ms", b"lease_ms", "replayed", b"replayed", "row", b"row", "status", b"status", "transaction_number", b"transaction_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -209,7 +224,10 @@ class UpdateBatchRequest(_message.Message):
 
     EPOCH_FIELD_NUMBER: _builtins.int
     TRADES_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
+    cluster_id: _builtins.str
+    """of the catalog that registered the epoch"""
     @_builtins.property
     def trades(self) -> _containers.RepeatedCompositeFieldContainer[Global___TradeRequest]: ...
     def __init__(
@@ -217,10 +235,11 @@ class UpdateBatchRequest(_message.Message):
         *,
         epoch: _builtins.int = ...,
         trades: _abc.Iterable[Global___TradeRequest] | None = ...,
+        cluster_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "trades", b"trades"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "epoch", b"epoch", "trades", b"trades"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -231,6 +250,8 @@ class UpdateBatchResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    cluster_id: _builtins.str
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___UpdateResponse]:
         """one for each trade, in order"""
@@ -239,10 +260,11 @@ class UpdateBatchResponse(_message.Message):
         self,
         *,
         results: _abc.Iterable[Global___UpdateResponse] | None = ...,
+        cluster_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -256,12 +278,15 @@ class FenceRequest(_message.Message):
     LEADER_ID_FIELD_NUMBER: _builtins.int
     LAST_NUMBER_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     leader_id: _builtins.int
     last_number: _builtins.int
     """of the candidate's log; 0: it claims nothing"""
     digest: _builtins.bytes
     """read together with last_number"""
+    cluster_id: _builtins.str
+    """of the candidate's log"""
     def __init__(
         self,
         *,
@@ -269,10 +294,11 @@ class FenceRequest(_message.Message):
         leader_id: _builtins.int = ...,
         last_number: _builtins.int = ...,
         digest: _builtins.bytes = ...,
+        cluster_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "epoch", b"epoch", "last_number", b"last_number", "leader_id", b"leader_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "digest", b"digest", "epoch", b"epoch", "last_number", b"last_number", "leader_id", b"leader_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -285,26 +311,49 @@ class CompareRequest(_message.Message):
     REPLICA_ID_FIELD_NUMBER: _builtins.int
     LAST_NUMBER_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
     replica_id: _builtins.int
     """whose log it is"""
     last_number: _builtins.int
     """0: it claims nothing"""
     digest: _builtins.bytes
     """read together with last_number"""
+    cluster_id: _builtins.str
+    """of the log"""
     def __init__(
         self,
         *,
         replica_id: _builtins.int = ...,
         last_number: _builtins.int = ...,
         digest: _builtins.bytes = ...,
+        cluster_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "last_number", b"last_number", "replica_id", b"replica_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "digest", b"digest", "last_number", b"last_number", "replica_id", b"replica_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CompareRequest: _TypeAlias = CompareRequest  # noqa: Y015
+
+@_typing.final
+class CompareResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    cluster_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        cluster_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareResponse: _TypeAlias = CompareResponse  # noqa: Y015
 
 @_typing.final
 class FenceResponse(_message.Message):
@@ -313,21 +362,24 @@ class FenceResponse(_message.Message):
     ACCEPTED_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     LEADER_ID_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
     accepted: _builtins.bool
     epoch: _builtins.int
     """the registered pair, after the call"""
     leader_id: _builtins.int
     """0 when nobody ever led"""
+    cluster_id: _builtins.str
     def __init__(
         self,
         *,
         accepted: _builtins.bool = ...,
         epoch: _builtins.int = ...,
         leader_id: _builtins.int = ...,
+        cluster_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "epoch", b"epoch", "leader_id", b"leader_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "cluster_id", b"cluster_id", "epoch", b"epoch", "leader_id", b"leader_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -366,16 +418,19 @@ class ListStocksResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STOCKS_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    cluster_id: _builtins.str
     @_builtins.property
     def stocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stock]: ...
     def __init__(
         self,
         *,
         stocks: _abc.Iterable[Global___Stock] | None = ...,
+        cluster_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["stocks", b"stocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "stocks", b"stocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -711,10 +766,13 @@ class OrderBatch(_message.Message):
     ROWS_FIELD_NUMBER: _builtins.int
     LEADER_ID_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
     leader_id: _builtins.int
     """the leader that sends it; 0 in a journal stream"""
     epoch: _builtins.int
     """in which it leads; 0 in a journal stream"""
+    cluster_id: _builtins.str
+    """of the log or journal that the rows are from"""
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderDBItem]: ...
     def __init__(
@@ -723,10 +781,11 @@ class OrderBatch(_message.Message):
         rows: _abc.Iterable[Global___OrderDBItem] | None = ...,
         leader_id: _builtins.int = ...,
         epoch: _builtins.int = ...,
+        cluster_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "leader_id", b"leader_id", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "epoch", b"epoch", "leader_id", b"leader_id", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -868,7 +927,7 @@ class StatusResponse(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     IN_SYNC_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
-    FIRST_DIGEST_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
     replica_id: _builtins.int
     role: _builtins.str
     """follower, candidate, promoting or leader"""
@@ -879,8 +938,8 @@ class StatusResponse(_message.Message):
     """read together with last_number"""
     ready: _builtins.bool
     """caught up at start, and does not contradict the catalog"""
-    first_digest: _builtins.bytes
-    """of the log's first order; empty while there is none"""
+    cluster_id: _builtins.str
+    """of the log; empty while it has no row"""
     @_builtins.property
     def in_sync(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """followers in sync with this leader"""
@@ -896,11 +955,11 @@ class StatusResponse(_message.Message):
         digest: _builtins.bytes = ...,
         in_sync: _abc.Iterable[_builtins.int] | None = ...,
         ready: _builtins.bool = ...,
-        first_digest: _builtins.bytes = ...,
+        cluster_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "epoch", b"epoch", "first_digest", b"first_digest", "in_sync", b"in_sync", "last_number", b"last_number", "leader_id", b"leader_id", "ready", b"ready", "replica_id", b"replica_id", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "digest", b"digest", "epoch", b"epoch", "in_sync", b"in_sync", "last_number", b"last_number", "leader_id", b"leader_id", "ready", b"ready", "replica_id", b"replica_id", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -60,7 +60,7 @@ class CatalogServiceStub:
         self.Compare = channel.unary_unary(
                 '/bourse.v1.CatalogService/Compare',
                 request_serializer=proto_dot_bourse__pb2.CompareRequest.SerializeToString,
-                response_deserializer=proto_dot_bourse__pb2.Empty.FromString,
+                response_deserializer=proto_dot_bourse__pb2.CompareResponse.FromString,
                 _registered_method=True)
         self.Journal = channel.unary_stream(
                 '/bourse.v1.CatalogService/Journal',
@@ -88,8 +88,8 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Update(self, request, context):
-        """Decides one trade. ABORTED when `epoch` is not the registered one,
-        ALREADY_EXISTS when the request id was decided for another trade.
+        """Decides one trade. ABORTED when `epoch` is not the registered one, OUT_OF_RANGE when it was
+        registered by another catalog, ALREADY_EXISTS when the request id was decided for another trade.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,7 +97,8 @@ class CatalogServiceServicer:
 
     def UpdateBatch(self, request, context):
         """Decides a batch in one transaction, each trade seeing the one before it.
-        ABORTED when `epoch` is not the registered one: then nothing was decided.
+        ABORTED when `epoch` is not the registered one, OUT_OF_RANGE when it was registered by another
+        catalog: then nothing was decided.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,7 +159,7 @@ def add_CatalogServiceServicer_to_server(servicer, server):
             'Compare': grpc.unary_unary_rpc_method_handler(
                     servicer.Compare,
                     request_deserializer=proto_dot_bourse__pb2.CompareRequest.FromString,
-                    response_serializer=proto_dot_bourse__pb2.Empty.SerializeToString,
+                    response_serializer=proto_dot_bourse__pb2.CompareResponse.SerializeToString,
             ),
             'Journal': grpc.unary_stream_rpc_method_handler(
                     servicer.Journal,
@@ -308,7 +309,7 @@ class CatalogService:
             target,
             '/bourse.v1.CatalogService/Compare',
             proto_dot_bourse__pb2.CompareRequest.SerializeToString,
-            proto_dot_bourse__pb2.Empty.FromString,
+            proto_dot_bourse__pb2.CompareResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,10 @@ The wire between the parts of Bourse. All integers are 64 bit.
 `status` is the decision: 1 done; 0 not permitted (insufficient volume; for an
 order lookup: no such order); -1 unknown stock or invalid.
 A failure inside a service is a gRPC error, never a status.
+
+`cluster_id` is the UUID that a catalog's database got when it was made, and that a log takes over
+with its first row. In a request it says to which catalog the sender's log or epoch belongs. Empty
+means: not known, so it contradicts nothing. A text, because people read it in logs and databases.
 """
 
 from collections import abc as _abc
@@ -44,18 +48,19 @@ class CatalogServiceStub:
     Lookup: _grpc.UnaryUnaryMultiCallable[_bourse_pb2.LookupRequest, _bourse_pb2.LookupResponse]
     """Committed state only."""
     Update: _grpc.UnaryUnaryMultiCallable[_bourse_pb2.UpdateRequest, _bourse_pb2.UpdateResponse]
-    """Decides one trade. ABORTED when `epoch` is not the registered one,
-    ALREADY_EXISTS when the request id was decided for another trade.
+    """Decides one trade. ABORTED when `epoch` is not the registered one, OUT_OF_RANGE when it was
+    registered by another catalog, ALREADY_EXISTS when the request id was decided for another trade.
     """
     UpdateBatch: _grpc.UnaryUnaryMultiCallable[_bourse_pb2.UpdateBatchRequest, _bourse_pb2.UpdateBatchResponse]
     """Decides a batch in one transaction, each trade seeing the one before it.
-    ABORTED when `epoch` is not the registered one: then nothing was decided.
+    ABORTED when `epoch` is not the registered one, OUT_OF_RANGE when it was registered by another
+    catalog: then nothing was decided.
     """
     Fence: _grpc.UnaryUnaryMultiCallable[_bourse_pb2.FenceRequest, _bourse_pb2.FenceResponse]
     """Compare-and-set of the leadership: accepted when epoch = registered + 1.
     OUT_OF_RANGE when the candidate's log contradicts the journal: nothing was registered.
     """
-    Compare: _grpc.UnaryUnaryMultiCallable[_bourse_pb2.CompareRequest, _bourse_pb2.Empty]
+    Compare: _grpc.UnaryUnaryMultiCallable[_bourse_pb2.CompareRequest, _bourse_pb2.CompareResponse]
     """Whether a replica's log is the beginning of the journal, or all of it.
     OUT_OF_RANGE when they contradict each other.
     """
@@ -74,18 +79,19 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     Lookup: _aio.UnaryUnaryMultiCallable[_bourse_pb2.LookupRequest, _bourse_pb2.LookupResponse]  # type: ignore[assignment]
     """Committed state only."""
     Update: _aio.UnaryUnaryMultiCallable[_bourse_pb2.UpdateRequest, _bourse_pb2.UpdateResponse]  # type: ignore[assignment]
-    """Decides one trade. ABORTED when `epoch` is not the registered one,
-    ALREADY_EXISTS when the request id was decided for another trade.
+    """Decides one trade. ABORTED when `epoch` is not the registered one, OUT_OF_RANGE when it was
+    registered by another catalog, ALREADY_EXISTS when the request id was decided for another trade.
     """
     UpdateBatch: _aio.UnaryUnaryMultiCallable[_bourse_pb2.UpdateBatchRequest, _bourse_pb2.UpdateBatchResponse]  # type: ignore[assignment]
     """Decides a batch in one transaction, each trade seeing the one before it.
-    ABORTED when `epoch` is not the registered one: then nothing was decided.
+    ABORTED when `epoch` is not the registered one, OUT_OF_RANGE when it was registered by another
+    catalog: then nothing was decided.
     """
     Fence: _aio.UnaryUnaryMultiCallable[_bourse_pb2.FenceRequest, _bourse_pb2.FenceResponse]  # type: ignore[assignment]
     """Compare-and-set of the leadership: accepted when epoch = registered + 1.
     OUT_OF_RANGE when the candidate's log contradicts the journal: nothing was registered.
     """
-    Compare: _aio.UnaryUnaryMultiCallable[_bourse_pb2.CompareRequest, _bourse_pb2.Empty]  # type: ignore[assignment]
+    Compare: _aio.UnaryUnaryMultiCallable[_bourse_pb2.CompareRequest, _bourse_pb2.CompareResponse]  # type: ignore[assignment]
     """Whether a replica's log is the beginning of the journal, or all of it.
     OUT_OF_RANGE when they contradict each other.
     """
@@ -113,8 +119,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bourse_pb2.UpdateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bourse_pb2.UpdateResponse, _abc.Awaitable[_bourse_pb2.UpdateResponse]]:
-        """Decides one trade. ABORTED when `epoch` is not the registered one,
-        ALREADY_EXISTS when the request id was decided for another trade.
+        """Decides one trade. ABORTED when `epoch` is not the registered one, OUT_OF_RANGE when it was
+        registered by another catalog, ALREADY_EXISTS when the request id was decided for another trade.
         """
 
     @_abc_1.abstractmethod
@@ -124,7 +130,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_bourse_pb2.UpdateBatchResponse, _abc.Awaitable[_bourse_pb2.UpdateBatchResponse]]:
         """Decides a batch in one transaction, each trade seeing the one before it.
-        ABORTED when `epoch` is not the registered one: then nothing was decided.
+        ABORTED when `epoch` is not the registered one, OUT_OF_RANGE when it was registered by another
+        catalog: then nothing was decided.
         """
 
     @_abc_1.abstractmethod
@@ -142,7 +149,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _bourse_pb2.CompareRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_bourse_pb2.Empty, _abc.Awaitable[_bourse_pb2.Empty]]:
+    ) -> _typing.Union[_bourse_pb2.CompareResponse, _abc.Awaitable[_bourse_pb2.CompareResponse]]:
         """Whether a replica's log is the beginning of the journal, or all of it.
         OUT_OF_RANGE when they contradict each other.
         """

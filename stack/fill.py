@@ -139,6 +139,8 @@ def write_log(directory: Path, catalog: Path, last_number: int) -> None:
             "INSERT INTO main.orders SELECT * FROM catalog.journal WHERE number <= ?",
             (last_number,),
         )
+        if last_number > 0:
+            connection.execute("INSERT INTO main.cluster SELECT id FROM catalog.cluster")
 
 
 @contextmanager

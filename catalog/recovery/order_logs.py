@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.chain import verify_chain
@@ -29,6 +29,7 @@ class OrderLog:
     path: Path
     last_number: int
     digest: bytes
+    cluster_id: str  # empty if it has none: an empty log, or one that an earlier version wrote
 
     def orders(self) -> Iterator[Order]:
         with closing(open_to_read(self.path)) as connection:
@@ -62,13 +63,23 @@ def copy_log(origin: Path, to: Path) -> OrderLog:
     if ahead.exists():
         shutil.copyfile(ahead, path.with_name(path.name + "-wal"))
     try:
-        return OrderLog(origin, path, *verify_chain(path, "orders"))
+        return OrderLog(origin, path, *verify_chain(path, "orders"), _cluster_id(path))
     except sqlite3.Error as error:
         raise Damaged(str(error)) from error
 
 
+def _cluster_id(path: Path) -> str:
+    with closing(open_to_read(path)) as connection:
+        sql = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'cluster'"
+        ((has_table,),) = connection.execute(sql).fetchall()
+        found = connection.execute("SELECT id FROM cluster").fetchone() if has_table else None
+    return str(found[0]) if found else ""
+
+
 def longest(logs: Sequence[OrderLog]) -> OrderLog:
     """The longest log, of which every other one must be a beginning.
+
+    If it has no id of a cluster, it gets the one that others have.
 
     Raises:
         Unusable: two of them contradict each other.
@@ -80,4 +91,21 @@ def longest(logs: Sequence[OrderLog]) -> OrderLog:
                 f"these logs are not of one service, their orders up to {log.last_number} "
                 f"differ: {log}, {chosen}"
             )
-    return chosen
+    return replace(chosen, cluster_id=_cluster_of(logs))
+
+
+def _cluster_of(logs: Sequence[OrderLog]) -> str:
+    """The id of the cluster that they are of; empty if none of them has one.
+
+    Raises:
+        Unusable: two of them are of different clusters.
+    """
+    named = [log for log in logs if log.cluster_id]
+    for log in named:
+        if log.cluster_id != named[0].cluster_id:
+            raise Unusable(
+                "these logs are not of one service: "
+                f"{named[0].origin} is of cluster {named[0].cluster_id}, "
+                f"{log.origin} of cluster {log.cluster_id}"
+            )
+    return named[0].cluster_id if named else ""

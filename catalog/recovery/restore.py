@@ -129,7 +129,7 @@ def _build(
 ) -> None:
     with closing(open_to_build(path, _CACHE_KIB)) as connection:
         connection.execute("BEGIN")
-        schema.create(connection, stocks, Registration(0, 0))
+        schema.create(connection, stocks, Registration(0, 0), log.cluster_id)
         books = {stock.name: stock for stock in stocks}
         last_epoch = 0
         for orders in _chunks(log.orders()):

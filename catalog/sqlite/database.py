@@ -35,6 +35,9 @@ class Database:
 
     The whole of it is verified before anything is served or changed.
 
+    Attributes:
+        cluster_id: a UUID that the database got when it was made.
+
     Args:
         directory: where the database lives; made when missing.
         stocks_file: what the first start fills the database from.
@@ -54,14 +57,17 @@ class Database:
                 verified = verify(path)
                 home.note_database()
                 self._writer = undo.enter_context(closing(_connect(path)))
-                if not schema.has_seals(verified.schema_version):
-                    schema.migrate(self._writer, verified.initial_volumes)
+                if verified.schema_version != schema.VERSION:
+                    schema.migrate(self._writer, verified.schema_version, verified.initial_volumes)
                     logger.info("%s: brought to schema version %d", path, schema.VERSION)
+                self.cluster_id = schema.cluster_id(self._writer)
                 self._readers = undo.enter_context(closing(_ReaderPool(path, readers)))
             self._log = path.with_name(path.name + "-wal")
             self._log_limit_bytes = _LOG_LIMIT_BYTES
             self._resources = undo.pop_all()
-        logger.info("%s is whole, last number %d", path, verified.last_number)
+        logger.info(
+            "%s is whole, last number %d, cluster %s", path, verified.last_number, self.cluster_id
+        )
         self._turn = threading.Lock()
         self._closed = False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
@@ -10,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from common.locks import lock_file
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Directory:
         path.mkdir(parents=True, exist_ok=True)
         self.database = path / DATABASE
         try:
-            self._lock = _lock(path / _LOCK)
+            self._lock = lock_file(path / _LOCK)
         except BlockingIOError:
             raise CannotOpen(f"{path}: another catalog has it open") from None
         _remove_leftovers(path)
@@ -135,7 +136,7 @@ def backup_copy(directory: Path) -> Iterator[Path]:
         CannotOpen: another backup runs.
     """
     try:
-        lock = _lock(directory / _BACKUP_LOCK)
+        lock = lock_file(directory / _BACKUP_LOCK)
     except BlockingIOError:
         raise CannotOpen(f"{directory}: another backup runs") from None
     copy = directory / _BACKUP
@@ -161,17 +162,6 @@ def _remove_leftovers(directory: Path) -> None:
         logger.info("%s", error)
     except OSError as error:
         logger.warning("cannot remove what a backup or a restoring left: %s", error)
-
-
-def _lock(path: Path) -> int:
-    """Locks a file until the descriptor is closed. Raises BlockingIOError if it is locked."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def remove(database: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from operator import attrgetter
@@ -17,7 +18,8 @@ from common.errors import Damaged
 
 _order_values = attrgetter(*FRAMED_FIELDS, "digest")
 
-VERSION = 2
+VERSION = 3
+_WITHOUT_CLUSTER = 2
 _WITHOUT_SEALS = 1
 
 # The CHECKs state what must always hold. The code never relies on one of them failing.
@@ -64,22 +66,37 @@ CREATE TABLE fence (
     seal      BLOB NOT NULL
 ) STRICT;
 """
+_CLUSTER = """
+CREATE TABLE cluster (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    id       TEXT NOT NULL CHECK (id != ''),
+    seal     BLOB NOT NULL
+) STRICT;
+"""
 
 
 class OtherSchema(Exception):
     """The database was written by another version of the catalog."""
 
 
-def create(connection: sqlite3.Connection, stocks: Iterable[Stock], leader: Registration) -> None:
+def create(
+    connection: sqlite3.Connection,
+    stocks: Iterable[Stock],
+    leader: Registration,
+    cluster_id: str = "",
+) -> None:
     """Makes the tables in an empty database, inside a transaction of the caller's.
 
-    The stocks are as they were before the first trade.
+    Args:
+        stocks: as they were before the first trade.
+        cluster_id: the one that order logs have already; empty for a new one.
     """
     _execute_all(connection, _STOCKS + _JOURNAL_AND_REFUSALS + _FENCE)
     connection.execute("INSERT INTO fence VALUES (1, 0, 0, x'')")
     save_registration(connection, leader)
     for stock in stocks:
         _insert_stock(connection, stock, stock.volume)
+    _add_cluster(connection, cluster_id or str(uuid.uuid4()))
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
@@ -95,8 +112,8 @@ def found_version(connection: sqlite3.Connection) -> int:
     if not {"stocks", "journal", "fence"}.issubset(tables):
         raise Damaged(f"it is no catalog's database, its tables are: {', '.join(tables) or 'none'}")
     ((found,),) = rows(connection, "PRAGMA user_version")
-    if found not in (_WITHOUT_SEALS, VERSION):
-        raise OtherSchema(f"schema version {found}, but this catalog knows version {VERSION} only")
+    if not _WITHOUT_SEALS <= found <= VERSION:
+        raise OtherSchema(f"schema version {found}, but this catalog knows up to {VERSION} only")
     return int(found)
 
 
@@ -105,22 +122,44 @@ def has_seals(version: int) -> bool:
     return version != _WITHOUT_SEALS
 
 
-def migrate(connection: sqlite3.Connection, initial_volumes: Mapping[str, int]) -> None:
-    """From version 1, which kept neither initial volumes nor seals; in one transaction.
+def has_cluster(version: int) -> bool:
+    """Whether it keeps the id of its cluster."""
+    return version > _WITHOUT_CLUSTER
+
+
+def migrate(
+    connection: sqlite3.Connection, version: int, initial_volumes: Mapping[str, int]
+) -> None:
+    """From an earlier version to this one, in one transaction.
+
+    A cluster that had no id gets one. Logs take it over when their digests are found to fit.
 
     Args:
         initial_volumes: of every stock, by its name.
     """
     with transaction(connection):
-        stocks, leader = all_stocks(connection), registration(connection)
-        connection.execute("DROP TABLE stocks")
-        connection.execute("DROP TABLE fence")
-        _execute_all(connection, _STOCKS + _FENCE)
-        connection.execute("INSERT INTO fence VALUES (1, 0, 0, x'')")
-        save_registration(connection, leader)
-        for stock in stocks:
-            _insert_stock(connection, stock, initial_volumes[stock.name])
+        if not has_seals(version):
+            _add_seals(connection, initial_volumes)
+        if not has_cluster(version):
+            _add_cluster(connection, str(uuid.uuid4()))
         connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _add_seals(connection: sqlite3.Connection, initial_volumes: Mapping[str, int]) -> None:
+    stocks, leader = all_stocks(connection), registration(connection)
+    connection.execute("DROP TABLE stocks")
+    connection.execute("DROP TABLE fence")
+    _execute_all(connection, _STOCKS + _FENCE)
+    connection.execute("INSERT INTO fence VALUES (1, 0, 0, x'')")
+    save_registration(connection, leader)
+    for stock in stocks:
+        _insert_stock(connection, stock, initial_volumes[stock.name])
+
+
+def _add_cluster(connection: sqlite3.Connection, cluster_id: str) -> None:
+    _execute_all(connection, _CLUSTER)
+    sql = "INSERT INTO cluster VALUES (1, ?, ?)"
+    connection.execute(sql, (cluster_id, seal(cluster_id)))
 
 
 def _execute_all(connection: sqlite3.Connection, statements: str) -> None:
@@ -131,7 +170,8 @@ def _execute_all(connection: sqlite3.Connection, statements: str) -> None:
 def seal(*values: str | int) -> bytes:
     """The digest of values that do not follow from the journal, kept beside them.
 
-    They are the name, price and initial volume of a stock, and the epoch and leader of the fence.
+    They are the name, price and initial volume of a stock, the epoch and leader of the fence, and
+    the id of the cluster.
     """
     return hashlib.sha256(repr(values).encode()).digest()
 
@@ -234,6 +274,11 @@ def delete_refusals(connection: sqlite3.Connection, until_s: float, limit: int) 
         " WHERE refused_at_s <= ? LIMIT ?)",
         (until_s, limit),
     ).rowcount
+
+
+def cluster_id(connection: sqlite3.Connection) -> str:
+    ((found,),) = rows(connection, "SELECT id FROM cluster")
+    return str(found)
 
 
 def registration(connection: sqlite3.Connection) -> Registration:

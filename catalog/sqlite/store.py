@@ -75,22 +75,38 @@ class CatalogStore:
         with self._database.reading() as connection:
             return schema.orders_above(connection, max(0, after), min(limit, MAX_CHUNK))
 
-    def compare(self, last_number: int, digest: bytes) -> None:
-        """Raises Contradiction if a log that ends so is not a beginning of the journal."""
+    @property
+    def cluster_id(self) -> str:
+        return self._database.cluster_id
+
+    def compare(self, last_number: int, digest: bytes, cluster_id: str = "") -> None:
+        """Raises Contradiction if a log that ends so is not a beginning of the journal.
+
+        Args:
+            cluster_id: of the log; empty if it has none.
+        """
+        self._check_cluster(cluster_id)
         with self._database.reading() as connection:
             _check_belongs(connection, last_number, digest)
 
     def fence(
-        self, epoch: int, leader_id: int, last_number: int = 0, digest: bytes = b""
+        self,
+        epoch: int,
+        leader_id: int,
+        last_number: int = 0,
+        digest: bytes = b"",
+        cluster_id: str = "",
     ) -> Fencing:
         """Registers a leader if `epoch` follows the registered one: a compare-and-set.
 
         Args:
             last_number: of the candidate's log, and its digest; 0 claims nothing.
+            cluster_id: of the candidate's log; empty if it has none.
 
         Raises:
             Contradiction: the log is not a beginning of the journal; nothing was registered.
         """
+        self._check_cluster(cluster_id)
         asked = Registration(epoch, leader_id)
         with self._database.writing() as connection, transaction(connection):
             _check_belongs(connection, last_number, digest)
@@ -100,15 +116,20 @@ class CatalogStore:
             schema.save_registration(connection, asked)
         return Fencing(True, asked)
 
-    def update(self, epoch: int, trades: Sequence[Trade]) -> list[Decision]:
+    def update(self, epoch: int, trades: Sequence[Trade], cluster_id: str = "") -> list[Decision]:
         """Decides the trades in one transaction; one decision for each, in order.
+
+        Args:
+            cluster_id: of the catalog that registered the epoch; empty if that is not known.
 
         Raises:
             StaleEpoch: `epoch` is not the registered one; nothing was decided.
+            Contradiction: another catalog registered it; nothing was decided.
             InvalidRequest: there are more than MAX_BATCH trades; nothing was decided.
         """
         if len(trades) > MAX_BATCH:
             raise InvalidRequest(f"{len(trades)} trades, but a batch holds at most {MAX_BATCH}")
+        self._check_cluster(cluster_id)
         with self._database.writing() as connection:
             try:
                 decisions = self._decide(connection, epoch, trades)
@@ -122,6 +143,14 @@ class CatalogStore:
             self._purge_refusals(connection)
             self._database.shorten_log(connection)
         return decisions
+
+    def _check_cluster(self, cluster_id: str) -> None:
+        """Raises Contradiction if a log or an epoch belongs to another catalog than this."""
+        # Without it, another catalog decides a leader's trades ("cluster id": test_cluster_id.py).
+        if cluster_id not in ("", self.cluster_id):
+            raise Contradiction(
+                f"that log is of cluster {cluster_id}, this catalog of cluster {self.cluster_id}"
+            )
 
     def _decide(
         self, connection: sqlite3.Connection, epoch: int, trades: Sequence[Trade]

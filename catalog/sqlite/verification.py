@@ -67,21 +67,24 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 def _verify_all_but_the_chain(path: Path, version: int) -> dict[str, int]:
     with _reading(path) as connection:
-        _check_structure(connection)
+        _check_structure(connection, version)
         _check_request_ids(connection)
         initial_volumes = _follow_stocks(connection, version)
         if schema.has_seals(version):
-            _check_seals(connection)
+            _check_seals(connection, version)
     return initial_volumes
 
 
-def _check_structure(connection: sqlite3.Connection) -> None:
+def _check_structure(connection: sqlite3.Connection, version: int) -> None:
     """Pages, rows, and the indexes of the small tables.
 
     `_check_request_ids` looks at the journal's index in a cheaper way. The refusals' index serves
     only to delete them.
     """
-    for check in ("quick_check(1)", "integrity_check(stocks)", "integrity_check(fence)"):
+    checks = ["quick_check(1)", "integrity_check(stocks)", "integrity_check(fence)"]
+    if schema.has_cluster(version):
+        checks.append("integrity_check(cluster)")
+    for check in checks:
         (verdict, *_) = connection.execute(f"PRAGMA {check}").fetchone()
         if verdict != "ok":
             raise Damaged(" ".join(verdict.split()))
@@ -140,7 +143,7 @@ def _check_initial_volumes(connection: sqlite3.Connection, following: dict[str, 
             )
 
 
-def _check_seals(connection: sqlite3.Connection) -> None:
+def _check_seals(connection: sqlite3.Connection, version: int) -> None:
     sql = "SELECT seal, name, price_cents, initial_volume FROM stocks"
     for seal, *values in schema.rows(connection, sql):
         if seal != schema.seal(*values):
@@ -148,3 +151,7 @@ def _check_seals(connection: sqlite3.Connection) -> None:
     ((seal, *values),) = schema.rows(connection, "SELECT seal, epoch, leader_id FROM fence")
     if seal != schema.seal(*values):
         raise Damaged(f"the fence (epoch {values[0]}, leader {values[1]}) is not the one it had")
+    if schema.has_cluster(version):
+        ((seal, cluster_id),) = schema.rows(connection, "SELECT seal, id FROM cluster")
+        if seal != schema.seal(cluster_id):
+            raise Damaged(f"the cluster's id {cluster_id!r} is not the one it had")

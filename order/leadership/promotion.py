@@ -12,6 +12,7 @@ from typing import Protocol
 from common.domain import Order
 from common.errors import BourseError, Contradiction, Damaged, Unavailable
 from common.on_change import OnChange
+from common.pulls import Rows
 from common.retries import Retries, always
 from order.leadership.node import Node
 from order.leadership.replica import LEADING, IllegalTransition, Replica
@@ -37,21 +38,15 @@ class Registry(Protocol):
         timeout_s: float,
         last_number: int = 0,
         digest: bytes = b"",
+        *,
+        cluster_id: str = "",
     ) -> FenceAnswer: ...
 
-    def journal(self, after: int) -> Iterable[Sequence[Order]]: ...
-
-
-class WrongCatalog(Unavailable):
-    """The catalog is not the one of the replicas' logs, so nobody may lead under it."""
-
-    default_message = "this is not the catalog of the other replicas' logs"
+    def journal(self, after: int) -> Iterable[Rows]: ...
 
 
 class Identity(Protocol):
-    """Whether the logs and the catalog belong together."""
-
-    def check_peers(self, timeout_s: float) -> None: ...
+    """Whether the log and the catalog belong together."""
 
     def contradicted(self, denial: Contradiction) -> None: ...
 
@@ -205,10 +200,8 @@ class Promotion:
         unanswered = OnChange(logger)
         while (remaining_s := give_up_at - self._clock()) > 0:
             try:
-                # Before each try: while it did not answer, the catalog may have been replaced.
-                self._identity.check_peers(remaining_s)
-                answer = self._register(asked, give_up_at)
-            except (Contradiction, WrongCatalog):
+                answer = self._register(asked, remaining_s)
+            except Contradiction:
                 raise
             except BourseError as error:
                 message = "epoch %d: no answer from the fence: %s"
@@ -221,12 +214,16 @@ class Promotion:
             asked = self._refused(asked, answer)
         raise Unavailable("cannot reach the catalog to register an epoch")
 
-    def _register(self, asked: int, give_up_at: float) -> FenceAnswer:
-        remaining_s = give_up_at - self._clock()
-        if remaining_s <= 0:
-            raise Unavailable("comparing the logs took too long")
-        view = self._node.view()
-        return self._registry.fence(asked, view.replica_id, remaining_s, view.position, view.digest)
+    def _register(self, asked: int, timeout_s: float) -> FenceAnswer:
+        view, cluster_id = self._node.view(), self._ledger.cluster_id
+        return self._registry.fence(
+            asked,
+            view.replica_id,
+            timeout_s,
+            view.position,
+            view.digest,
+            cluster_id=cluster_id,
+        )
 
     def _accepted(self, asked: int) -> None:
         self._node.step(lambda replica: replica.fence_accepted(asked), "accepted by the fence")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from common.domain import Order
 from common.errors import BourseError, Damaged
-from common.pulls import pull
+from common.pulls import Rows, pull
 from common.replicas import ReplicaPeer, ask_all
 from order.leadership.node import Node
 from order.leadership.replica import Gap
@@ -42,7 +42,7 @@ def catch_up(
         logger.info("no leader found, starting with the log up to %d", node.view().position)
         return
 
-    def rows_above(after: int) -> Iterator[list[Order]]:
+    def rows_above(after: int) -> Iterator[Rows]:
         return _until_stopped(pull(leader, "SyncOrderDBBatch", after, pull_timeout_s), is_stopping)
 
     try:
@@ -55,9 +55,7 @@ def catch_up(
         logger.info("caught up with %s, last number %d", leader, node.view().position)
 
 
-def _until_stopped(
-    chunks: Iterator[list[Order]], is_stopping: Callable[[], bool]
-) -> Iterator[list[Order]]:
+def _until_stopped(chunks: Iterator[Rows], is_stopping: Callable[[], bool]) -> Iterator[Rows]:
     while not is_stopping() and (rows := next(chunks, None)):
         yield rows
 

@@ -6,17 +6,19 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from common.domain import Order, next_digest
 from common.errors import Contradiction
 from common.on_change import OnChange
+from common.pulls import Rows
 from order.leadership.node import Node
 from order.log.log import OrderLog
 
 logger = logging.getLogger(__name__)
 
 # Reads the rows above a number, in order, in chunks.
-RowSource = Callable[[int], Iterable[Sequence[Order]]]
+RowSource = Callable[[int], Iterable[Rows]]
 
 
 class AppendFailed(Exception):
@@ -37,25 +39,55 @@ class Ledger:
         """True from a failed append to the next one that succeeds."""
         return self._refusing.is_present
 
-    def append(self, rows: Iterable[Order]) -> list[Order]:
+    @property
+    def cluster_id(self) -> str:
+        """Of the log; empty while it has none."""
+        return self._log.cluster_id
+
+    def check_cluster(self, cluster_id: str) -> None:
+        """Raises Contradiction if the log is of another cluster. An empty id claims nothing."""
+        if cluster_id and self._log.cluster_id not in ("", cluster_id):
+            raise Contradiction(
+                f"this log is of cluster {self._log.cluster_id}, those rows of {cluster_id}"
+            )
+
+    def join_cluster(self, cluster_id: str) -> None:
+        """Notes the id of the catalog that confirmed the log's rows, if the log has none yet.
+
+        A log has rows and no id if an earlier version wrote it.
+
+        Raises:
+            Contradiction: the log is of another cluster.
+        """
+        with self._appending:
+            self.check_cluster(cluster_id)
+            if cluster_id and not self._log.cluster_id:
+                with suppress(AppendFailed):  # which is logged; the next look tries again
+                    self._write([], cluster_id)
+
+    def append(self, rows: Iterable[Order], cluster_id: str = "") -> list[Order]:
         """Appends what the log lacks of these rows; returns that.
 
         Rows at or below the last number must be the ones the log has.
 
+        Args:
+            cluster_id: of the rows; empty if that is not known.
+
         Raises:
             Gap: rows between the log's end and these are missing; nothing was appended.
-            Contradiction: a row contradicts the log or does not continue its chain; nothing was
-                appended.
+            Contradiction: the rows are of another cluster, a row contradicts the log or does not
+                continue its chain; nothing was appended.
             AppendFailed: the disk did not take the rows; nothing was appended.
         """
         by_number = {row.number: row for row in rows}
         with self._appending:
+            self.check_cluster(cluster_id)
             known, fresh = self._node.step(lambda replica: replica.split(by_number))
             self._check_known([by_number[number] for number in known])
             appended = [by_number[number] for number in fresh]
             if appended:
                 self._check_chain(appended)
-                self._write(appended)
+                self._write(appended, cluster_id)
         return appended
 
     def pull(self, source: RowSource, on_appended: Callable[[list[Order]], None]) -> None:
@@ -69,7 +101,7 @@ class Ledger:
             BourseError: whatever the source raises.
         """
         for rows in source(self._node.view().position):
-            on_appended(self.append(rows))
+            on_appended(self.append(*rows))
 
     def _check_known(self, rows: list[Order]) -> None:
         if not rows or self._log.rows(rows[0].number - 1, len(rows)) == rows:
@@ -85,12 +117,13 @@ class Ledger:
             if row.digest != digest:
                 raise Contradiction(f"row {row.number} does not continue the log's chain: {row}")
 
-    def _write(self, rows: Sequence[Order]) -> None:
+    def _write(self, rows: Sequence[Order], cluster_id: str) -> None:
         try:
-            self._log.append(rows)
+            self._log.append(rows, cluster_id)
         except sqlite3.Error as error:
             self._refusing.trouble("cannot append to the log: %s", error, level=logging.ERROR)
             raise AppendFailed(str(error)) from error
         self._refusing.over("appending to the log again")
-        last = rows[-1]
-        self._node.step(lambda replica: replica.advance(last.number, len(rows), last.digest))
+        if rows:
+            last = rows[-1]
+            self._node.step(lambda replica: replica.advance(last.number, len(rows), last.digest))

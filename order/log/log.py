@@ -19,10 +19,11 @@ from common.sqlite import explain, meaning, open_to_write
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_WITHOUT_CLUSTER = 1
 _CHUNK = 1_000
 _COLUMNS = "number, request_id, name, type, quantity, version, epoch, digest"
-_SCHEMA = """
+_ORDERS = """
 CREATE TABLE orders (
     number INTEGER PRIMARY KEY,
     request_id TEXT NOT NULL,
@@ -34,6 +35,8 @@ CREATE TABLE orders (
     digest BLOB NOT NULL
 ) STRICT
 """
+# Has no row until the log has one.
+_CLUSTER = "CREATE TABLE cluster (id TEXT NOT NULL) STRICT"
 
 
 class OrderLog:
@@ -58,10 +61,12 @@ class OrderLog:
         try:
             with ExitStack() as undo:
                 self._writer = undo.enter_context(closing(_connect(path)))
-                _create_or_check(self._writer)
+                version = _create_or_check(self._writer)
                 _check_writable(self._writer, path)
                 self.last_number, self.digest = self._verify(check)
-                self.first_digest = _first_digest(self._writer)
+                if version == _WITHOUT_CLUSTER:
+                    _execute_all(self._writer, _CLUSTER)
+                self.cluster_id = _cluster_id(self._writer)
                 self._reader = undo.enter_context(closing(_connect(path)))
                 undo.pop_all()
         except (Damaged, Unavailable) as error:
@@ -69,8 +74,8 @@ class OrderLog:
         except sqlite3.DatabaseError as error:
             raise _classify(error, path) from error
 
-    def append(self, rows: Sequence[Order]) -> None:
-        """Adds rows that follow the last one, all or none.
+    def append(self, rows: Sequence[Order], cluster_id: str = "") -> None:
+        """Adds rows that follow the last one, all or none; a log without an id takes this one over.
 
         Raises:
             sqlite3.Error: the disk is full or fails; the log is as it was.
@@ -78,14 +83,17 @@ class OrderLog:
         values = [_values(row) for row in rows]
         try:
             self._writer.execute("BEGIN IMMEDIATE")
+            if cluster_id and not self.cluster_id:
+                self._writer.execute("INSERT INTO cluster VALUES (?)", (cluster_id,))
             self._writer.executemany(f"INSERT INTO orders VALUES ({_marks(8)})", values)  # noqa: S608 - only placeholders
             self._writer.execute("COMMIT")
         except sqlite3.Error:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             raise
-        self.last_number, self.digest = rows[-1].number, rows[-1].digest
-        self.first_digest = self.first_digest or rows[0].digest
+        self.cluster_id = self.cluster_id or cluster_id
+        if rows:
+            self.last_number, self.digest = rows[-1].number, rows[-1].digest
 
     def row(self, number: int) -> Order | None:
         rows = self.rows(number - 1, 1)
@@ -188,23 +196,33 @@ def _connect(path: Path) -> sqlite3.Connection:
     return open_to_write(path, synchronous="NORMAL")
 
 
-def _create_or_check(connection: sqlite3.Connection) -> None:
+def _create_or_check(connection: sqlite3.Connection) -> int:
+    """Makes the tables in an empty database; returns the version of the schema."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if version == SCHEMA_VERSION:
-        return
+    if version in (_WITHOUT_CLUSTER, SCHEMA_VERSION):
+        return int(version)
     if version != 0 or tables != 0:
-        raise Damaged(f"schema version {version}, but this replica knows {SCHEMA_VERSION} only")
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute(_SCHEMA)
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    connection.execute("COMMIT")
+        known = f"{_WITHOUT_CLUSTER} to {SCHEMA_VERSION}"
+        raise Damaged(f"schema version {version}, but this replica knows {known} only")
+    _execute_all(connection, _ORDERS, _CLUSTER)
+    return SCHEMA_VERSION
 
 
-def _first_digest(connection: sqlite3.Connection) -> bytes:
-    """Of the first order; empty while there is none."""
-    found = connection.execute("SELECT digest FROM orders WHERE number = 1").fetchone()
-    return bytes(found[0]) if found else b""
+def _execute_all(connection: sqlite3.Connection, *statements: str) -> None:
+    """In one transaction, after which the schema is this version's."""
+    for statement in (
+        "BEGIN IMMEDIATE",
+        *statements,
+        f"PRAGMA user_version = {SCHEMA_VERSION}",
+        "COMMIT",
+    ):
+        connection.execute(statement)
+
+
+def _cluster_id(connection: sqlite3.Connection) -> str:
+    found = connection.execute("SELECT id FROM cluster").fetchone()
+    return found[0] if found else ""
 
 
 def _check_writable(connection: sqlite3.Connection, path: Path) -> None:

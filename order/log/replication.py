@@ -175,7 +175,8 @@ class Follower:
         if self._goal is None or self._goal.epoch != view.epoch:
             self._goal = _End(view.epoch, view.position, self._clock())
         rows = self._rows(view.epoch)
-        answer = self._peer.call("SyncOrderBatch", batch_of(rows, view), self._timeout_s)
+        batch = batch_of(rows, view, self._log.cluster_id)
+        answer = self._peer.call("SyncOrderBatch", batch, self._timeout_s)
         self._said = _End(view.epoch, answer.last_number, self._clock())
         self._pulls = answer.catching_up
         if answer.last_number >= self._goal.number:
@@ -193,8 +194,11 @@ class Follower:
         return self._said is not None and not self._pulls and view.position > self._said.number
 
 
-def batch_of(rows: Sequence[Order], leader: ReplicaView) -> bourse_pb2.OrderBatch:
+def batch_of(rows: Sequence[Order], leader: ReplicaView, cluster_id: str) -> bourse_pb2.OrderBatch:
     """Rows as a leader sends them."""
     return bourse_pb2.OrderBatch(
-        rows=map(order_to_item, rows), leader_id=leader.replica_id, epoch=leader.epoch
+        rows=map(order_to_item, rows),
+        leader_id=leader.replica_id,
+        epoch=leader.epoch,
+        cluster_id=cluster_id,
     )

@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from common.domain import Order, Trade
 from common.errors import (
     BourseError,
     Busy,
+    Contradiction,
     Damaged,
     Internal,
     KeyReused,
     damage_elsewhere,
 )
-from common.pulls import pull, read_rows
+from common.pulls import Rows, pull
 from common.rpc_client import Peer
 from common.wire import order_from_item, trade_to_request
 from order.trading.queue import TradeAnswer
@@ -28,6 +30,13 @@ class Result:
 
     outcome: TradeAnswer | BourseError
     row: Order | None  # when done
+
+
+class Decided(NamedTuple):
+    """What the catalog says of a batch."""
+
+    results: Sequence[Result]  # one for each trade, in order
+    cluster_id: str = ""  # of the rows in them; empty if that is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +58,29 @@ class CatalogClient:
         self._peer = peer
         self._pull_timeout_s = pull_timeout_s
         self._clock = clock
+        self._registered_by = ""  # the cluster of the catalog that registered this process
 
-    def update_batch(self, epoch: int, trades: Sequence[Trade], timeout_s: float) -> list[Result]:
+    def update_batch(self, epoch: int, trades: Sequence[Trade], timeout_s: float) -> Decided:
         """Has a batch decided.
 
         Raises:
             StaleEpoch: the epoch is not the registered one; this copy decided nothing.
+            Contradiction: another catalog registered the epoch; this copy decided nothing.
             BourseError: anything else leaves the batch in doubt.
         """
-        request = bourse_pb2.UpdateBatchRequest(epoch=epoch, trades=map(trade_to_request, trades))
+        request = bourse_pb2.UpdateBatchRequest(
+            epoch=epoch, trades=map(trade_to_request, trades), cluster_id=self._registered_by
+        )
         try:
             answer = self._peer.call("UpdateBatch", request, timeout_s)
+        except Contradiction:
+            raise
         except Damaged as error:
             raise damage_elsewhere(error) from error
         if len(answer.results) != len(trades):
             raise Internal(f"{len(answer.results)} results for {len(trades)} trades")
         now = self._clock()
-        return [_result(message, now) for message in answer.results]
+        return Decided([_result(message, now) for message in answer.results], answer.cluster_id)
 
     def fence(
         self,
@@ -74,32 +89,44 @@ class CatalogClient:
         timeout_s: float,
         last_number: int = 0,
         digest: bytes = b"",
+        *,
+        cluster_id: str = "",
     ) -> FenceAnswer:
         """Asks to have an epoch registered for this process.
 
         Raises:
-            Contradiction: a log that ends so is not a beginning of the catalog's journal.
+            Contradiction: a log of that cluster that ends so is not a beginning of the catalog's
+                journal.
             BourseError: anything else leaves it unknown whether it was registered.
         """
         request = bourse_pb2.FenceRequest(
-            epoch=epoch, leader_id=leader_id, last_number=last_number, digest=digest
+            epoch=epoch,
+            leader_id=leader_id,
+            last_number=last_number,
+            digest=digest,
+            cluster_id=cluster_id,
         )
         answer = self._peer.call("Fence", request, timeout_s)
+        if answer.accepted:
+            self._registered_by = answer.cluster_id
         return FenceAnswer(answer.accepted, answer.epoch, answer.leader_id)
 
-    def compare(self, replica_id: int, last_number: int, digest: bytes, timeout_s: float) -> None:
-        """Raises Contradiction if that replica's log is not a beginning of the journal."""
+    def compare(
+        self, replica_id: int, last_number: int, digest: bytes, cluster_id: str, timeout_s: float
+    ) -> str:
+        """The catalog's cluster id, if that replica's log is a beginning of its journal.
+
+        Raises:
+            Contradiction: it is not.
+            BourseError
+        """
         request = bourse_pb2.CompareRequest(
-            replica_id=replica_id, last_number=last_number, digest=digest
+            replica_id=replica_id, last_number=last_number, digest=digest, cluster_id=cluster_id
         )
-        self._peer.call("Compare", request, timeout_s)
+        answer: bourse_pb2.CompareResponse = self._peer.call("Compare", request, timeout_s)
+        return answer.cluster_id
 
-    def first_digest(self, timeout_s: float) -> bytes:
-        """Of the journal's first order; empty while there is none."""
-        rows = read_rows(self._peer, "Journal", 0, 1, timeout_s)
-        return rows[0].digest if rows else b""
-
-    def journal(self, after: int) -> Iterator[list[Order]]:
+    def journal(self, after: int) -> Iterator[Rows]:
         """The rows above `after`, in order, in chunks. Each chunk has the timeout to itself."""
         return pull(self._peer, "Journal", after, self._pull_timeout_s)
 

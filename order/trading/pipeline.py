@@ -10,12 +10,13 @@ from typing import Protocol
 from common.domain import Order, Trade
 from common.errors import BourseError, Contradiction, Damaged, NotLeader, OutcomeUnknown, StaleEpoch
 from common.on_change import OnChange
+from common.pulls import Rows
 from common.retries import Retries, always
 from order.leadership.node import Node
 from order.leadership.replica import Gap, IllegalTransition, Replica, Role
 from order.leadership.watchdog import Progress
 from order.log.ledger import AppendFailed, Ledger
-from order.trading.catalog_client import Result
+from order.trading.catalog_client import Decided, Result
 from order.trading.queue import PendingTrade, TradeAnswer, TradeQueue
 
 logger = logging.getLogger(__name__)
@@ -32,11 +33,9 @@ _GATHER_S = 0.002
 
 
 class CommitPoint(Protocol):
-    def update_batch(
-        self, epoch: int, trades: Sequence[Trade], timeout_s: float
-    ) -> list[Result]: ...
+    def update_batch(self, epoch: int, trades: Sequence[Trade], timeout_s: float) -> Decided: ...
 
-    def journal(self, after: int) -> Iterable[Sequence[Order]]: ...
+    def journal(self, after: int) -> Iterable[Rows]: ...
 
 
 class Followers(Protocol):
@@ -102,7 +101,7 @@ class Pipeline:
         self._attempt_timeout_s = attempt_timeout_s
         self._resends = Retries(
             on=(BourseError,),
-            never_on=(StaleEpoch,),
+            never_on=(StaleEpoch, Contradiction),
             for_s=patience_s,
             backoff=always(_RESEND_PAUSE_S),
             clock=clock,
@@ -145,12 +144,12 @@ class Pipeline:
         """One batch, from the queue to its answers."""
         try:
             epoch = self._open()
-            results = self._commit([pending.trade for pending in batch], epoch)
+            results, cluster_id = self._commit([pending.trade for pending in batch], epoch)
         except LeadershipLost as loss:
             _fail(batch, loss.answer)
             return
         rows = [result.row for result in results if result.row is not None]
-        appended = self._append(rows, epoch)
+        appended = self._append(Rows(rows, cluster_id), epoch)
         self._node.step(lambda replica: replica.settle_batch(epoch))
         # Without it, no survivor serves ("no trade waits for followers": test_failure_table.py).
         _answer(batch, results)
@@ -164,12 +163,13 @@ class Pipeline:
         except IllegalTransition as refusal:
             raise LeadershipLost(NotLeader()) from refusal
 
-    def _commit(self, trades: Sequence[Trade], epoch: int) -> list[Result]:
+    def _commit(self, trades: Sequence[Trade], epoch: int) -> Decided:
         """Sends the batch as it is until it is settled. Copies are harmless: each request id is
         decided once. Only results or a refusal of the epoch settle it.
 
         Raises:
             LeadershipLost: refused, or the patience is over; this replica has stepped down.
+            Contradiction: it is another catalog than the one that registered the epoch.
         """
         in_doubt = OnChange(logger)  # a full disk, for example, answers each copy alike
 
@@ -188,16 +188,18 @@ class Pipeline:
             # An earlier copy may have been decided before the epoch went stale.
             answer = OutcomeUnknown() if in_doubt.is_present else NotLeader()
             raise LeadershipLost(answer) from refusal
+        except Contradiction:
+            raise
         except BourseError as error:
             self._resign(epoch, f"cannot reach the catalog: {error.message}")
             raise LeadershipLost(OutcomeUnknown()) from error
 
-    def _append(self, rows: Sequence[Order], epoch: int) -> list[Order]:
+    def _append(self, rows: Rows, epoch: int) -> list[Order]:
         """The rows that the log lacked. Raises Contradiction if catalog and log contradict."""
         appended: list[Order] = []
         try:
             try:
-                appended.extend(self._ledger.append(rows))
+                appended.extend(self._ledger.append(*rows))
             except Gap as gap:
                 logger.info("%s: pulling the journal", gap)
                 self._ledger.pull(self._catalog.journal, appended.extend)

@@ -11,12 +11,13 @@ import pytest
 
 from common.domain import EMPTY_DIGEST, Order, Trade
 from common.errors import Contradiction
+from common.pulls import Rows
 from order.leadership.node import Node
 from order.leadership.replica import Replica, ReplicaView, Role
 from order.leadership.watchdog import Progress
 from order.log.ledger import Ledger
 from order.log.log import open_log
-from order.trading.catalog_client import Result
+from order.trading.catalog_client import Decided, Result
 from order.trading.pipeline import Pipeline
 from order.trading.queue import PendingTrade, TradeAnswer, TradeQueue
 from tests.support.cluster import Cluster
@@ -68,11 +69,11 @@ def test_nobody_waits_beyond_the_budget_for_the_next_leader(
 class DecidingCatalog:
     """Refuses each trade as not permitted, so there are no rows."""
 
-    def update_batch(self, epoch: int, trades: Sequence[Trade], timeout_s: float) -> list[Result]:
+    def update_batch(self, epoch: int, trades: Sequence[Trade], timeout_s: float) -> Decided:
         refused = TradeAnswer(0, -1, version=0, lease_ms=0, decided_at_s=0.0, replayed=False)
-        return [Result(refused, None) for _ in trades]
+        return Decided([Result(refused, None) for _ in trades])
 
-    def journal(self, after: int) -> Iterator[Sequence[Order]]:
+    def journal(self, after: int) -> Iterator[Rows]:
         yield from ()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from catalog.decisions import OpenBatch
 from catalog.leases import Leases
 from common.domain import EMPTY_DIGEST, LEASE_MS, Order
 from common.errors import BourseError, Unavailable
+from common.pulls import Rows
 from order.leadership.promotion import Promotion
 from order.leadership.replica import Replica, Role
 from order.log.log import OrderLog
@@ -89,7 +90,7 @@ _append = Pipeline._append
 _FOLLOWERS_JOIN_WITHIN_S = 2.0
 
 
-def append_with_followers(pipeline: Pipeline, rows: Sequence[Order], epoch: int) -> list[Order]:
+def append_with_followers(pipeline: Pipeline, rows: Rows, epoch: int) -> list[Order]:
     give_up_at = time.monotonic() + _FOLLOWERS_JOIN_WITHIN_S
     while not pipeline._followers.in_sync():  # type: ignore[attr-defined]
         if time.monotonic() > give_up_at:
@@ -159,6 +160,7 @@ MECHANISMS: Mapping[str, Mechanism] = {
     "recorded rows": Mechanism("catalog.sqlite.schema:find_order", _nothing),
     "recorded refusals": Mechanism("catalog.sqlite.schema:insert_refusal", _nothing),
     "one transaction": Mechanism("catalog.sqlite.store:transaction", each_statement_by_itself),
+    "cluster id": Mechanism("catalog.sqlite.store:CatalogStore._check_cluster", _nothing),
     "commit before answer": Mechanism("catalog.sqlite.store:transaction", committed_by_the_next),
     "in-order append": Mechanism("order.leadership.replica:Replica.split", split_without_order),
     "no leader by hearsay": Mechanism("order.leadership.replica:Replica.hear_of", believe_hearsay),
@@ -170,6 +172,7 @@ MECHANISMS: Mapping[str, Mechanism] = {
     "no trade waits for followers": Mechanism(
         "order.trading.pipeline:Pipeline._append", append_with_followers
     ),
+    "log lock": Mechanism("order.__main__:lock_file", _nothing),
     "log verified at start": Mechanism("order.log.log:OrderLog._verify", believe_the_log),
     "repeat at the next leader": Mechanism("frontend.trading.leader:_FINAL", (BourseError,)),
     "the next candidate": Mechanism("frontend.trading.election:order_candidates", only_the_highest),

@@ -50,7 +50,6 @@ class FakeReplica(bourse_pb2_grpc.OrderServiceServicer):
         self.epoch = 0
         self.last_number = 0
         self.digest = b""  # of its log
-        self.first_digest = b""
         self.orders: dict[int, bourse_pb2.OrderLookupResponse] = {}
         self.calls: list[Call] = []
         self._next: dict[str, deque[Act]] = {}
@@ -154,7 +153,6 @@ class FakeReplica(bourse_pb2_grpc.OrderServiceServicer):
             replica_id=self.replica_id,
             last_number=self.last_number,
             digest=self.digest,
-            first_digest=self.first_digest,
         )
 
     def _order(self, call: Call) -> Any:

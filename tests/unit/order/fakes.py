@@ -12,13 +12,16 @@ from typing import Any
 
 from common.domain import BUY, EMPTY_DIGEST, Order, Trade, next_digest
 from common.errors import BourseError, Contradiction, KeyReused, StaleEpoch
+from common.pulls import Rows
 from order.leadership.node import Node
 from order.leadership.replica import Replica
 from order.log.ledger import Ledger
 from order.log.log import OrderLog
-from order.trading.catalog_client import FenceAnswer, Result
+from order.trading.catalog_client import Decided, FenceAnswer, Result
 from order.trading.queue import PendingTrade, TradeAnswer
 
+CLUSTER = "b1946ac9-2f5c-4b58-9d0e-6a3f1c0e7d11"
+OTHER_CLUSTER = "0cc175b9-c0f1-46b6-831c-399e26977266"
 TIMEOUT_S = 10.0
 LEASE_MS = 5_000
 NEVER = float("inf")
@@ -116,19 +119,10 @@ def broken_off(chunks: int, error: BaseException) -> Misfortune:
 
 
 class FakeIdentity:
-    """Records contradictions. Every replica may lead unless `objection` is set."""
+    """Records contradictions."""
 
     def __init__(self) -> None:
         self.denials: list[str] = []
-        self.objection: BourseError | None = None
-        self.asked_with: list[float] = []  # the timeouts of the checks
-        self.during_check: Callable[[], None] = lambda: None
-
-    def check_peers(self, timeout_s: float) -> None:
-        self.asked_with.append(timeout_s)
-        self.during_check()
-        if self.objection:
-            raise self.objection
 
     def contradicted(self, denial: Contradiction) -> None:
         self.denials.append(denial.message)
@@ -143,10 +137,12 @@ class FakeCatalog:
 
     def __init__(self, rows: Sequence[Order] = ()) -> None:
         self.rows = list(rows)
+        self.cluster_id = CLUSTER
         self.registered = (0, 0)  # epoch, leader
         self.sent: list[tuple[int, list[str], float]] = []  # epoch, request ids, timeout
         self.asked: list[tuple[int, int, float]] = []  # epoch, leader, timeout
-        self.claimed: list[tuple[int, bytes]] = []  # last number and digest of the candidates
+        # Of the candidates' logs: last number, digest, cluster.
+        self.claimed: list[tuple[int, bytes, str]] = []
         self.pulled_after: list[int] = []
         self.update_script: deque[Misfortune] = deque()
         self.fence_script: deque[Misfortune] = deque()
@@ -155,7 +151,7 @@ class FakeCatalog:
         self.clock: Callable[[], float] = time.monotonic
         self._trades: dict[str, tuple[Trade, Order | int]] = {}  # id -> row, or refusal
 
-    def update_batch(self, epoch: int, trades: Sequence[Trade], timeout_s: float) -> list[Result]:
+    def update_batch(self, epoch: int, trades: Sequence[Trade], timeout_s: float) -> Decided:
         self.sent.append((epoch, [trade.request_id for trade in trades], timeout_s))
         return self._play(self.update_script, lambda: self._decide_all(epoch, trades))
 
@@ -166,15 +162,18 @@ class FakeCatalog:
         timeout_s: float,
         last_number: int = 0,
         digest: bytes = b"",
+        *,
+        cluster_id: str = "",
     ) -> FenceAnswer:
         self.asked.append((epoch, leader_id, timeout_s))
-        self.claimed.append((last_number, digest))
+        self.claimed.append((last_number, digest, cluster_id))
         return self._play(self.fence_script, lambda: self._register(epoch, leader_id))
 
-    def journal(self, after: int) -> Iterator[list[Order]]:
+    def journal(self, after: int) -> Iterator[Rows]:
         self.pulled_after.append(after)
         rows = self.rows[after:]
-        chunks = [rows[start : start + self.chunk] for start in range(0, len(rows), self.chunk)]
+        starts = range(0, len(rows), self.chunk)
+        chunks = [Rows(rows[start : start + self.chunk], self.cluster_id) for start in starts]
         yield from self._play(self.journal_script, lambda: chunks)
 
     def _play(self, script: deque[Misfortune], execute: Callable[[], Any]) -> Any:
@@ -186,10 +185,10 @@ class FakeCatalog:
             self.registered = (epoch, leader_id)
         return FenceAnswer(accepted, *self.registered)
 
-    def _decide_all(self, epoch: int, trades: Sequence[Trade]) -> list[Result]:
+    def _decide_all(self, epoch: int, trades: Sequence[Trade]) -> Decided:
         if epoch != self.registered[0]:
             raise StaleEpoch(f"epoch {self.registered[0]} is registered")
-        return [self._decide(epoch, trade) for trade in trades]
+        return Decided([self._decide(epoch, trade) for trade in trades], self.cluster_id)
 
     def _decide(self, epoch: int, trade: Trade) -> Result:
         known = self._trades.get(trade.request_id)

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 
 from common.domain import Order
+from common.errors import BourseError
 from common.replicas import ReplicaPeer
 from common.rpc_client import open_channel
 from common.rpc_server import RpcServer
@@ -104,7 +105,7 @@ class RunningReplica:
         self.is_stopping = threading.Event()
         self.halted: list[str] = []
         self.identity = FakeIdentity()
-        self.may_serve_orders = True
+        self.denial: BourseError | None = None  # of its orders
         publisher = Publisher([self.hub])
         self.replicator = Replicator(
             self.node,
@@ -155,7 +156,7 @@ class RunningReplica:
             stream_publisher=publisher,
             limits=limits,
             is_ready=self.is_ready.is_set,
-            may_serve_orders=lambda: self.may_serve_orders,
+            check_orders=self.check_orders,
             is_stopping=self.is_stopping.is_set,
         )
         self._server = RpcServer("127.0.0.1:0", limits.total + 2, queue_limit=4)
@@ -177,6 +178,10 @@ class RunningReplica:
 
     def start_pipeline(self) -> None:
         self._pipeline.start()
+
+    def check_orders(self) -> None:
+        if self.denial:
+            raise self.denial
 
     def stop_serving(self) -> None:
         self.is_stopping.set()

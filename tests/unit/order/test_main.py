@@ -1,4 +1,4 @@
-"""The process of a replica: it sets a log aside and starts again, or stops on a signal."""
+"""The process of a replica: it stops on a signal, and is alone on its log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from order import __main__ as order_main
 from order.log.log import OrderLog
-from order.log.log import set_aside as set_log_aside
+from tests.support.mechanisms import taken_out
 from tests.unit.order.fakes import make_rows
 
 ROWS = make_rows(3)
@@ -29,7 +29,6 @@ class Life:
 
     def __init__(self, _settings: object, log: OrderLog, _is_signalled: object) -> None:
         self.failed = False
-        self.wrong_log_because = ""
         self.over = threading.Event()
         self.over.set()
         self._log = log
@@ -64,45 +63,6 @@ def lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Life
         signal.signal(number, handler)
 
 
-def find_log_wrong(life: Life) -> None:
-    life.wrong_log_because = "it is of another catalog"
-
-
-def test_a_wrong_log_is_set_aside_and_the_replica_begins_anew(
-    lives: type[Life], tmp_path: Path
-) -> None:
-    lives.in_each += [find_log_wrong, lambda _life: stop_this_process()]
-    assert order_main.main() == 0
-    assert lives.begun_with == [3, 0]
-    (aside,) = tmp_path.glob("orders.db.damaged-*")
-    with closing(OrderLog(aside)) as log:
-        assert log.rows(0) == ROWS
-
-
-def test_who_is_told_to_stop_while_a_log_is_set_aside_stops(
-    lives: type[Life], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def set_aside_and_be_told(path: Path) -> Path:
-        aside = set_log_aside(path)
-        stop_this_process()
-        return aside
-
-    monkeypatch.setattr(order_main, "set_aside", set_aside_and_be_told)
-    lives.in_each += [find_log_wrong]
-    assert order_main.main() == 0
-    assert lives.begun_with == [3]
-
-
-def test_who_is_told_to_stop_while_its_log_is_wrong_stops(lives: type[Life]) -> None:
-    def find_log_wrong_and_be_told(life: Life) -> None:
-        find_log_wrong(life)
-        stop_this_process()
-
-    lives.in_each += [find_log_wrong_and_be_told]
-    assert order_main.main() == 0
-    assert lives.begun_with == [3]
-
-
 def test_who_is_told_to_stop_while_it_verifies_its_log_stops_at_once(
     lives: type[Life], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,3 +83,29 @@ def test_a_service_that_failed_is_an_error(lives: type[Life]) -> None:
 
     lives.in_each += [fail]
     assert order_main.main() == 1
+
+
+# ------------------------------------------------------------ one process for each log
+
+
+def start_another(lives: type[Life]) -> tuple[int, int]:
+    """Starts the replica while it runs already; the exit codes of the second and of the first."""
+    codes: list[int] = []
+    lives.in_each += [lambda _life: codes.append(order_main.main()), lambda _life: None]
+    codes.append(order_main.main())
+    second, first = codes
+    return second, first
+
+
+def test_a_second_process_on_a_log_does_not_start(
+    lives: type[Life], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert start_another(lives) == (1, 0)
+    assert lives.begun_with == [3]
+    assert "another replica has it open" in caplog.text
+
+
+def test_without_the_lock_two_processes_have_one_log(lives: type[Life]) -> None:
+    with taken_out("log lock"):
+        assert start_another(lives) == (0, 0)
+    assert lives.begun_with == [3, 3]

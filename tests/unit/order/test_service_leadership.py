@@ -18,7 +18,7 @@ from tests.unit.order.calls import (
     leader_and_epoch,
     refusal,
 )
-from tests.unit.order.fakes import TIMEOUT_S, refusing_rows
+from tests.unit.order.fakes import CLUSTER, TIMEOUT_S, refusing_rows
 from tests.unit.order.replicas import STUCK_AFTER_S, RunningReplica, peer_of, running_replica
 
 # ------------------------------------------------------------ leadership
@@ -134,8 +134,9 @@ def test_the_status_of_a_follower(replica: RunningReplica) -> None:
         last_number=10,
         digest=ROWS[9].digest,
         ready=False,
-        first_digest=ROWS[0].digest,
     )
+    replica.ledger.join_cluster(CLUSTER)
+    assert replica.call("Status").cluster_id == CLUSTER
     replica.is_ready.set()
     assert replica.call("Status").ready
 

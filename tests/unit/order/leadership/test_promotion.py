@@ -6,13 +6,12 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from common.domain import Order
 from common.errors import BourseError, Contradiction, Internal, OutcomeUnknown, Unavailable
-from order.leadership.promotion import WrongCatalog, _in_a_thread
+from order.leadership.promotion import _in_a_thread
 from order.leadership.replica import Role
 from stack.waiting import wait_for
 from tests.unit.order.fakes import (
@@ -296,7 +295,7 @@ def test_every_change_of_role_is_logged(world: World, caplog: pytest.LogCaptureF
 
 def test_a_candidate_tells_the_fence_where_its_log_ends(world: World) -> None:
     world.promotion.lead(5)
-    assert world.catalog.claimed == [(2, JOURNAL[1].digest)]
+    assert world.catalog.claimed == [(2, JOURNAL[1].digest, "")]
 
 
 def test_a_catalog_that_denies_the_log_registers_no_epoch(world: World) -> None:
@@ -308,52 +307,3 @@ def test_a_catalog_that_denies_the_log_registers_no_epoch(world: World) -> None:
     assert world.halted == []
     assert world.state() == (Role.FOLLOWER, 0, 0)
     assert world.promotion.lead(5) == 5  # after the right catalog is back
-
-
-def test_who_speaks_for_the_others_logs_is_heard_before_the_fence(world: World) -> None:
-    world.identity.objection = WrongCatalog("not the others' catalog")
-    with pytest.raises(Unavailable, match="not the others' catalog"):
-        world.promotion.lead(5)
-    assert world.catalog.asked == []
-    assert world.identity.asked_with == [PATIENCE_S]  # the others are asked only once
-    assert world.state() == (Role.FOLLOWER, 0, 0)
-
-
-def test_the_others_are_heard_again_before_the_fence_is_asked_again(world: World) -> None:
-    """After an outage, the address may belong to another catalog."""
-
-    def comes_back_emptied(execute: Callable[[], Any]) -> Any:
-        world.identity.objection = WrongCatalog("not the others' catalog")
-        raise Unavailable("down")
-
-    world.catalog.fence_script.append(comes_back_emptied)
-    with pytest.raises(Unavailable, match="not the others' catalog"):
-        world.promotion.lead(5)
-    assert world.asked_epochs() == [5]
-    assert world.catalog.registered == (4, 3)
-    assert world.state() == (Role.FOLLOWER, 0, 0)
-
-
-def test_while_the_others_cannot_be_heard_the_fence_is_not_asked(world: World) -> None:
-    world.identity.objection = Unavailable("down")
-    with pytest.raises(Unavailable, match="cannot reach the catalog"):
-        world.promotion.lead(5)
-    assert world.catalog.asked == []
-    assert len(world.identity.asked_with) > 1
-    world.identity.objection = None
-    assert world.promotion.lead(5) == 5
-
-
-def test_one_patience_is_for_the_logs_and_the_fence(world: World) -> None:
-    world.identity.during_check = lambda: world.clock.pause(0.4)
-    assert world.promotion.lead(5) == 5
-    ((_epoch, _leader_id, timeout_s),) = world.catalog.asked
-    assert timeout_s == pytest.approx(PATIENCE_S - 0.4)
-
-
-def test_no_fence_is_asked_when_the_patience_is_over(world: World) -> None:
-    """The callers have given up, and another candidate may lead by now."""
-    world.identity.during_check = lambda: world.clock.pause(PATIENCE_S)
-    with pytest.raises(Unavailable, match="cannot reach the catalog"):
-        world.promotion.lead(5)
-    assert world.catalog.asked == []

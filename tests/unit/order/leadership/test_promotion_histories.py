@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from common.domain import EMPTY_DIGEST, Order
 from common.errors import Contradiction, OutcomeUnknown
+from common.pulls import Rows
 from order.leadership.node import Node
 from order.leadership.promotion import Promotion
 from order.leadership.replica import LEADING, IllegalTransition, Replica, Role
@@ -69,15 +70,16 @@ class Ledger:
     """Appends pulled rows, and lets others run before each chunk."""
 
     last_append_failed = False
+    cluster_id = ""
 
     def pull(
         self,
-        source: Callable[[int], Iterator[list[Order]]],
-        on_appended: Callable[[list[Order]], None],
+        source: Callable[[int], Iterator[Rows]],
+        on_appended: Callable[[Sequence[Order]], None],
     ) -> None:
         for rows in source(0):
             let_others_run()
-            on_appended(rows)
+            on_appended(rows.orders)
 
 
 class Replicated:
@@ -112,18 +114,13 @@ class Replicated:
 
     # ---- what the promotion sees as the catalog and its surroundings
 
-    def fence(
-        self, epoch: int, leader_id: int, _timeout_s: float, _number: int = 0, _digest: bytes = b""
-    ) -> FenceAnswer:
+    def fence(self, epoch: int, leader_id: int, *_: object, **_claim: object) -> FenceAnswer:
         answer: FenceAnswer = self._call(lambda: self.world.register(self, epoch, leader_id))
         return answer
 
-    def journal(self, _after: int) -> Iterator[list[Order]]:
+    def journal(self, _after: int) -> Iterator[Rows]:
         for _ in range(2):
-            yield self._call(list)
-
-    def check_peers(self, timeout_s: float) -> None:
-        pass
+            yield Rows(self._call(list))
 
     def contradicted(self, denial: Contradiction) -> None:
         self.halt(denial.message)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import OutcomeUnknown, Unavailable
+from common.pulls import Rows
 from order.leadership.replica import Role
 from order.log.ledger import AppendFailed
 from tests.unit.order.fakes import Misfortune, broken_off, lost, meanwhile, refusing_rows
@@ -70,7 +71,7 @@ def test_a_disk_that_takes_no_rows_ends_the_promotion(world: World) -> None:
 
 
 def test_a_journal_that_contradicts_the_log_ends_the_promotion(world: World) -> None:
-    world.catalog.journal_script.append(lambda execute: [[replace(JOURNAL[2], quantity=99)]])
+    world.catalog.journal_script.append(lambda execute: [Rows([replace(JOURNAL[2], quantity=99)])])
     world.promotion.lead(5)
     assert world.state() == (Role.FOLLOWER, 5, 0)
     (denial,) = world.identity.denials
@@ -166,7 +167,9 @@ def test_it_is_electable_again_when_the_log_took_the_rows(refused: World) -> Non
 
 
 def test_a_contradiction_before_the_fence_is_no_reason_to_halt(refused: World) -> None:
-    refused.catalog.journal_script.append(lambda execute: [[replace(JOURNAL[2], quantity=99)]])
+    refused.catalog.journal_script.append(
+        lambda execute: [Rows([replace(JOURNAL[2], quantity=99)])]
+    )
     with pytest.raises(Unavailable):
         refused.promotion.lead(5)
     assert "row 3 does not continue the log's chain" in refused.identity.denials[0]

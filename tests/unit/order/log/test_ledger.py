@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +13,20 @@ from pathlib import Path
 import pytest
 
 from common.domain import Order
-from common.errors import Damaged, Unavailable
+from common.errors import Contradiction, Damaged, Unavailable
+from common.pulls import Rows
 from order.leadership.replica import Gap
-from order.log.ledger import AppendFailed
-from tests.unit.order.fakes import Parts, chained, make_rows, numbers, open_parts, refusing_rows
+from order.log.ledger import AppendFailed, RowSource
+from tests.unit.order.fakes import (
+    CLUSTER,
+    OTHER_CLUSTER,
+    Parts,
+    chained,
+    make_rows,
+    numbers,
+    open_parts,
+    refusing_rows,
+)
 
 ROWS = make_rows(20)
 
@@ -144,13 +154,64 @@ def test_rows_that_are_wrong_say_nothing_of_the_disk(parts: Parts) -> None:
     assert not parts.ledger.last_append_failed
 
 
+# ------------------------------------------------------------ the cluster
+
+
+def test_an_empty_log_takes_the_id_over_with_its_first_row(tmp_path: Path) -> None:
+    with open_parts(tmp_path) as parts:
+        parts.ledger.append([], CLUSTER)
+        parts.ledger.join_cluster("")
+        assert parts.ledger.cluster_id == ""
+        parts.ledger.append(ROWS[:2], CLUSTER)
+        assert parts.ledger.cluster_id == CLUSTER
+    with open_parts(tmp_path) as again:
+        assert again.ledger.cluster_id == CLUSTER
+
+
+def test_a_first_row_that_the_disk_refuses_brings_no_id(tmp_path: Path) -> None:
+    with open_parts(tmp_path) as parts:
+        with refusing_rows(parts.log), pytest.raises(AppendFailed):
+            parts.ledger.append(ROWS[:1], CLUSTER)
+        assert parts.ledger.cluster_id == ""
+        parts.ledger.append(ROWS[:1], OTHER_CLUSTER)
+        assert parts.ledger.cluster_id == OTHER_CLUSTER
+
+
+def test_rows_of_another_cluster_are_refused_though_they_continue_the_log(parts: Parts) -> None:
+    parts.ledger.append(ROWS[10:11], CLUSTER)
+    for rows in (ROWS[11:], ROWS[:5], []):
+        with pytest.raises(Contradiction, match=f"{CLUSTER}, those rows of {OTHER_CLUSTER}"):
+            parts.ledger.append(rows, OTHER_CLUSTER)
+    with pytest.raises(Contradiction, match=OTHER_CLUSTER):
+        parts.ledger.pull(
+            lambda after: [Rows(ROWS[after:], OTHER_CLUSTER)], lambda _: pytest.fail("took rows")
+        )
+    with pytest.raises(Contradiction, match=OTHER_CLUSTER):
+        parts.ledger.join_cluster(OTHER_CLUSTER)
+    assert_holds(parts, ROWS[:11])
+    parts.ledger.append(ROWS[11:12])  # of a leader of an earlier version, which tells no id
+    assert (parts.ledger.cluster_id, parts.log.last_number) == (CLUSTER, 12)
+
+
+def test_a_log_without_an_id_joins_the_cluster_that_confirmed_it(parts: Parts) -> None:
+    assert parts.ledger.cluster_id == ""
+    with refusing_rows(parts.log):
+        parts.ledger.join_cluster(CLUSTER)
+    assert parts.ledger.cluster_id == ""
+    parts.ledger.join_cluster(CLUSTER)
+    parts.ledger.join_cluster(CLUSTER)
+    assert parts.ledger.cluster_id == CLUSTER
+    assert_holds(parts, ROWS[:10])
+    assert parts.ledger.append(ROWS[10:], CLUSTER) == ROWS[10:]
+
+
 # ------------------------------------------------------------ pull
 
 
-def chunks_of(size: int, rows: Sequence[Order] = ROWS) -> Callable[[int], Iterator[list[Order]]]:
-    def source(after: int) -> Iterator[list[Order]]:
+def chunks_of(size: int, rows: Sequence[Order] = ROWS) -> RowSource:
+    def source(after: int) -> Iterator[Rows]:
         for start in range(after, len(rows), size):
-            yield list(rows[start : start + size])
+            yield Rows(rows[start : start + size], CLUSTER)
 
     return source
 
@@ -169,8 +230,8 @@ def test_pulling_from_who_has_no_more_changes_nothing(parts: Parts) -> None:
 
 
 def test_what_came_before_the_source_broke_off_is_kept(parts: Parts) -> None:
-    def breaking(after: int) -> Iterable[list[Order]]:
-        yield ROWS[after : after + 3]
+    def breaking(after: int) -> Iterable[Rows]:
+        yield Rows(ROWS[after : after + 3])
         raise Unavailable("gone")
 
     published: list[Order] = []
@@ -187,11 +248,11 @@ def test_others_append_while_the_source_is_slow(parts: Parts) -> None:
     """A pull does not hold the lock between chunks, and skips rows that others appended."""
     published: list[Order] = []
 
-    def slow(after: int) -> Iterable[list[Order]]:
-        yield ROWS[after : after + 2]
+    def slow(after: int) -> Iterable[Rows]:
+        yield Rows(ROWS[after : after + 2])
         assert parts.ledger.append(ROWS[12:17]) == ROWS[12:17]
-        yield ROWS[after + 2 : after + 4]
-        yield ROWS[after + 4 :]
+        yield Rows(ROWS[after + 2 : after + 4])
+        yield Rows(ROWS[after + 4 :])
 
     parts.ledger.pull(slow, published.extend)
     assert_holds(parts, ROWS)

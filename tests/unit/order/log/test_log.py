@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from common.domain import EMPTY_DIGEST, Order
 from order.log.log import OrderLog, open_log, set_aside
-from tests.unit.order.fakes import chained, make_rows, refusing_rows
+from tests.unit.order.fakes import CLUSTER, chained, make_rows, refusing_rows
 from tests.unit.order.log.logs import ROWS, path_in, write_log
 
 
@@ -188,14 +189,63 @@ def test_a_commit_that_fails_leaves_nothing_open(path: Path) -> None:
         assert_unchanged(log, path, ROWS[:3])
 
 
-def test_it_knows_its_first_order(tmp_path: Path) -> None:
-    with closing(OrderLog(tmp_path / "orders.db")) as log:
-        assert log.first_digest == b""
-        log.append(ROWS[:2])
-        log.append(ROWS[2:3])
-        assert log.first_digest == ROWS[0].digest
-    with closing(OrderLog(tmp_path / "orders.db")) as log:
-        assert log.first_digest == ROWS[0].digest
+def test_it_keeps_the_id_that_it_took_over_first(path: Path) -> None:
+    with closing(OrderLog(path)) as log:
+        assert log.cluster_id == ""
+        log.append(ROWS[:2], CLUSTER)
+        log.append(ROWS[2:3], CLUSTER)
+        assert log.cluster_id == CLUSTER
+    with closing(OrderLog(path)) as log:
+        assert (log.cluster_id, log.last_number) == (CLUSTER, 3)
+
+
+# As version 1 made it.
+VERSION_1 = """
+CREATE TABLE orders (
+    number INTEGER PRIMARY KEY,
+    request_id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    type TEXT NOT NULL,
+    quantity INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    digest BLOB NOT NULL
+) STRICT;
+PRAGMA user_version = 1;
+"""
+
+
+def write_version_1(path: Path, rows: list[Order]) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript(VERSION_1)
+        values = [tuple(getattr(row, one.name) for one in fields(row)) for row in rows]
+        connection.executemany("INSERT INTO orders VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+
+@pytest.mark.parametrize("count", [0, 100])
+def test_a_log_of_the_version_before_is_kept_and_has_no_id_yet(path: Path, count: int) -> None:
+    write_version_1(path, ROWS[:count])
+    for _ in range(2):
+        log, damage = open_log(path)
+        with closing(log):
+            assert damage is None
+            assert (log.rows(0), log.cluster_id) == (ROWS[:count], "")
+            assert log._writer.execute("PRAGMA user_version").fetchone() == (2,)
+    with closing(OrderLog(path)) as log:
+        log.append(ROWS[count:], CLUSTER)
+        assert log.cluster_id == CLUSTER
+
+
+def test_a_damaged_log_of_the_version_before_is_set_aside_as_it_was(path: Path) -> None:
+    write_version_1(path, [ROWS[0], *ROWS[2:]])
+    log, damage = open_log(path)
+    with closing(log):
+        assert "row 3 does not follow row 1" in str(damage)
+        assert log.rows(0) == []
+    (aside,) = path.parent.glob("orders.db.damaged-*[0-9]")
+    with closing(sqlite3.connect(aside)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("orders",)]
 
 
 def test_a_log_is_never_set_aside_without_its_write_ahead_log(

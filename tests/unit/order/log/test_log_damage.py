@@ -77,10 +77,11 @@ DAMAGES = {
         "row 0 ",
     ),
     "no table": ("DROP TABLE orders", "no such table"),
+    "no table for the cluster's id": ("DROP TABLE cluster", "no such table: cluster"),
     "another table": ("ALTER TABLE orders RENAME COLUMN version TO generation", "no such column"),
     "a later schema": (
-        "PRAGMA user_version = 2",
-        "schema version 2, but this replica knows 1 only",
+        "PRAGMA user_version = 3",
+        "schema version 3, but this replica knows 1 to 2 only",
     ),
     "an earlier schema": ("PRAGMA user_version = -1", "schema version -1, but"),
     "no schema version": ("PRAGMA user_version = 0", "schema version 0, but"),
@@ -130,7 +131,7 @@ def test_nothing_of_a_damaged_log_is_thrown_away(written: Path) -> None:
     asides = list(written.parent.glob("orders.db.damaged-*"))
     assert len(asides) == 2
     for aside in asides:
-        change(aside, "PRAGMA user_version = 1")
+        change(aside, "PRAGMA user_version = 2")
         with closing(OrderLog(aside)) as log:
             assert log.rows(0) == ROWS
 
@@ -201,8 +202,9 @@ def test_a_flipped_bit_is_noticed_or_does_not_matter(tmp_path: Path, written: Pa
     chance = random.Random(11)  # noqa: S311 - repeatable on purpose
     results = []
     for attempt in range(120):
-        # The rows come after the first two pages, which hold the header and the root of the tree.
-        position = chance.randrange(2 * 4096, len(content))
+        # The rows come after the first three pages, which hold the header, the root of the tree and
+        # the cluster's id.
+        position = chance.randrange(3 * 4096, len(content))
         copy = tmp_path / str(attempt) / "orders.db"
         copy.parent.mkdir()
         copy.write_bytes(flip(content, position, chance.randrange(8)))

@@ -10,12 +10,13 @@ from typing import Any
 
 from common.domain import Order
 from common.errors import BourseError
+from common.pulls import Rows
 from order.leadership.node import Node
 from order.leadership.replica import Role
 from order.leadership.watchdog import Progress
 from order.log.ledger import Ledger, RowSource
 from order.log.log import OrderLog
-from order.trading.catalog_client import Result
+from order.trading.catalog_client import Decided
 from order.trading.pipeline import Pipeline
 from order.trading.queue import PendingTrade, TradeAnswer, TradeQueue
 from tests.support.clock import Clock
@@ -39,8 +40,8 @@ class WatchedLedger(Ledger):
 
     steps: list[str]
 
-    def append(self, rows: Iterable[Order]) -> list[Order]:
-        appended = super().append(rows)
+    def append(self, rows: Iterable[Order], cluster_id: str = "") -> list[Order]:
+        appended = super().append(rows, cluster_id)
         self.steps.append(f"append {numbers(appended)}")
         return appended
 
@@ -88,11 +89,11 @@ class World:
 
     # ---- what the pipeline sees as the catalog, the followers and the publisher
 
-    def update_batch(self, epoch: int, trades: Sequence[Any], timeout_s: float) -> list[Result]:
+    def update_batch(self, epoch: int, trades: Sequence[Any], timeout_s: float) -> Decided:
         self.note("commit", " ".join(trade.request_id for trade in trades))
         return self.catalog.update_batch(epoch, trades, timeout_s)
 
-    def journal(self, after: int) -> Iterator[list[Order]]:
+    def journal(self, after: int) -> Iterator[Rows]:
         return self.catalog.journal(after)
 
     def wake(self) -> None:

@@ -13,13 +13,14 @@ from typing import Any, Protocol
 from catalog.sqlite.store import CatalogStore
 from common.domain import Order, Trade
 from common.errors import Contradiction
+from common.pulls import Rows
 from order.leadership.node import Node
 from order.leadership.promotion import Promotion
 from order.leadership.replica import Gap, Replica
 from order.leadership.watchdog import Progress
 from order.log.ledger import Ledger
 from order.log.log import OrderLog
-from order.trading.catalog_client import FenceAnswer, Result
+from order.trading.catalog_client import Decided, FenceAnswer
 from order.trading.pipeline import Pipeline
 from order.trading.queue import TradeQueue
 
@@ -106,10 +107,10 @@ class Surroundings(Protocol):
 
     def halted(self, reason: str) -> None: ...
 
-    def update(self, epoch: int, trades: Sequence[Trade]) -> list[Result]: ...
+    def update(self, epoch: int, trades: Sequence[Trade]) -> Decided: ...
 
     def fence(
-        self, process: Process, epoch: int, leader_id: int, last_number: int, digest: bytes
+        self, process: Process, epoch: int, leader_id: int, claim: tuple[int, bytes, str]
     ) -> FenceAnswer: ...
 
 
@@ -173,7 +174,7 @@ class Process:
 
     # ---- what the parts see as the catalog, the followers and the publisher
 
-    def update_batch(self, epoch: int, trades: Sequence[Trade], timeout_s: float) -> list[Result]:
+    def update_batch(self, epoch: int, trades: Sequence[Trade], timeout_s: float) -> Decided:
         self.world.sent.update((epoch, trade.request_id, id(self)) for trade in trades)
         return self.call(f"update {epoch}", lambda: self.world.update(epoch, trades))
 
@@ -184,21 +185,21 @@ class Process:
         timeout_s: float,
         last_number: int = 0,
         digest: bytes = b"",
+        *,
+        cluster_id: str = "",
     ) -> FenceAnswer:
-        claim = last_number, digest
-        return self.call(f"fence {epoch}", lambda: self.world.fence(self, epoch, leader_id, *claim))
+        claim = last_number, digest, cluster_id
+        return self.call(f"fence {epoch}", lambda: self.world.fence(self, epoch, leader_id, claim))
 
-    def journal(self, after: int) -> Iterator[list[Order]]:
+    def journal(self, after: int) -> Iterator[Rows]:
         rows = self.call(f"journal {after}", lambda: self.world.store.journal(after))
-        yield from (rows[start : start + 2] for start in range(0, len(rows), 2))
+        for start in range(0, len(rows), 2):
+            yield Rows(rows[start : start + 2], self.world.store.cluster_id)
 
     def wake(self) -> None:
         """The world sends rows when it chooses to."""
 
     def publish(self, rows: Sequence[Order]) -> None:
-        pass
-
-    def check_peers(self, timeout_s: float) -> None:
         pass
 
     def contradicted(self, denial: Contradiction) -> None:

@@ -23,7 +23,7 @@ from common.domain import Trade as CatalogTrade
 from common.errors import BourseError, OutcomeUnknown
 from order.leadership.replica import LEADING, Role
 from order.log.log import OrderLog
-from order.trading.catalog_client import FenceAnswer, Result
+from order.trading.catalog_client import Decided, FenceAnswer, Result
 from order.trading.queue import PendingTrade, TradeAnswer
 from tests.unit.order.trading.simulated_process import Message, Process, Task
 
@@ -64,7 +64,7 @@ class World:
 
     # ---- the catalog
 
-    def update(self, epoch: int, trades: Sequence[Trade]) -> list[Result]:
+    def update(self, epoch: int, trades: Sequence[Trade]) -> Decided:
         before = len(self.store.journal(0))
         decisions = self.store.update(
             epoch,
@@ -72,7 +72,7 @@ class World:
         )
         if len(self.store.journal(0)) > before:
             assert epoch == self.store.registered().epoch, "a deposed leader committed"
-        return [
+        results = [
             Result(
                 TradeAnswer(
                     status=decision.status,
@@ -88,11 +88,12 @@ class World:
             )
             for decision in decisions
         ]
+        return Decided(results, self.store.cluster_id)
 
     def fence(
-        self, process: Process, epoch: int, leader_id: int, last_number: int, digest: bytes
+        self, process: Process, epoch: int, leader_id: int, claim: tuple[int, bytes, str]
     ) -> FenceAnswer:
-        accepted, registered = self.store.fence(epoch, leader_id, last_number, digest)
+        accepted, registered = self.store.fence(epoch, leader_id, *claim)
         if accepted:
             self.registrants[epoch] = process
         return FenceAnswer(accepted, registered.epoch, registered.leader_id)

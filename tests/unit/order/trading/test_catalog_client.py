@@ -15,6 +15,7 @@ from common.domain import BUY, SELL, Order, Trade
 from common.errors import (
     BourseError,
     Busy,
+    Contradiction,
     Damaged,
     Internal,
     KeyReused,
@@ -25,10 +26,10 @@ from common.errors import (
 from common.rpc_client import Peer
 from common.rpc_server import RpcServer
 from common.wire import order_to_item
-from order.trading.catalog_client import CatalogClient, FenceAnswer, Result
+from order.trading.catalog_client import CatalogClient, Decided, FenceAnswer, Result
 from order.trading.queue import TradeAnswer
 from proto import bourse_pb2, bourse_pb2_grpc
-from tests.unit.order.fakes import TIMEOUT_S, make_rows, make_trade
+from tests.unit.order.fakes import CLUSTER, OTHER_CLUSTER, TIMEOUT_S, make_rows, make_trade
 
 ROWS = make_rows(5)
 NOW_S = 77.0
@@ -47,6 +48,9 @@ class Catalog(bourse_pb2_grpc.CatalogServiceServicer):
         return self._tell(request, context)
 
     def Fence(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return self._tell(request, context)
+
+    def Compare(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         return self._tell(request, context)
 
     def Journal(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
@@ -81,7 +85,7 @@ def client(peer: Peer) -> CatalogClient:
     return CatalogClient(peer, TIMEOUT_S, clock=lambda: NOW_S)
 
 
-def update(client: CatalogClient, *trades: Trade) -> list[Result]:
+def update(client: CatalogClient, *trades: Trade) -> Decided:
     return client.update_batch(7, trades, TIMEOUT_S)
 
 
@@ -119,7 +123,7 @@ def test_each_result_is_translated(client: CatalogClient, catalog: Catalog) -> N
         Update(status=0, transaction_number=-1, replayed=True, lease_ms=1),
         Update(status=-1, transaction_number=-1),
     )
-    assert update(client, *[make_trade("any")] * 3) == [
+    assert update(client, *[make_trade("any")] * 3).results == [
         Result(TradeAnswer(1, 9, 2**50, 4_999, NOW_S, replayed=False), row),
         Result(TradeAnswer(0, -1, 0, 1, NOW_S, replayed=True), None),
         Result(TradeAnswer(-1, -1, 0, 0, NOW_S, replayed=False), None),
@@ -139,7 +143,7 @@ def test_a_trade_that_was_not_decided_is_an_error_of_its_own(
     client: CatalogClient, catalog: Catalog, failure: int, kind: type[BourseError]
 ) -> None:
     catalog.results(Update(status=1, transaction_number=1), Update(failure=failure))  # type: ignore[arg-type]
-    good, bad = update(client, make_trade("good"), make_trade("bad"))
+    good, bad = update(client, make_trade("good"), make_trade("bad")).results
     assert isinstance(good.outcome, TradeAnswer)
     assert type(bad.outcome) is kind
     assert bad.row is None
@@ -184,11 +188,43 @@ def test_the_fence(client: CatalogClient, catalog: Catalog) -> None:
     catalog.answer = lambda: bourse_pb2.FenceResponse(accepted=True, epoch=8, leader_id=2)
     assert client.fence(8, 2, TIMEOUT_S) == FenceAnswer(True, 8, 2)
     assert catalog.asked == [bourse_pb2.FenceRequest(epoch=8, leader_id=2)]
+    claim = {"last_number": 5, "digest": b"digest", "cluster_id": CLUSTER}
+    client.fence(8, 2, TIMEOUT_S, **claim)
+    assert catalog.asked[1:] == [bourse_pb2.FenceRequest(epoch=8, leader_id=2, **claim)]
     catalog.answer = lambda: bourse_pb2.FenceResponse(accepted=False, epoch=9, leader_id=3)
     assert client.fence(9, 2, TIMEOUT_S) == FenceAnswer(False, 9, 3)
     catalog.answer = fail(Unavailable("starting"))
     with pytest.raises(Unavailable, match="starting"):
         client.fence(9, 2, TIMEOUT_S)
+
+
+def test_a_batch_is_for_the_catalog_that_registered_the_epoch(
+    client: CatalogClient, catalog: Catalog
+) -> None:
+    """A refusal does not make another catalog this process's."""
+    for accepted, cluster_id in ((True, CLUSTER), (False, OTHER_CLUSTER)):
+        answer = bourse_pb2.FenceResponse(accepted=accepted, cluster_id=cluster_id)
+        catalog.answer = lambda answer=answer: answer
+        client.fence(8, 2, TIMEOUT_S)
+    catalog.answer = lambda: bourse_pb2.UpdateBatchResponse(
+        results=[Update(status=0)], cluster_id=CLUSTER
+    )
+    assert update(client, make_trade("a")).cluster_id == CLUSTER
+    assert catalog.asked[-1].cluster_id == CLUSTER
+    catalog.answer = fail(Contradiction("another cluster"))
+    with pytest.raises(Contradiction, match="another cluster"):
+        update(client, make_trade("a"))
+
+
+def test_comparing_tells_whose_catalog_it_is(client: CatalogClient, catalog: Catalog) -> None:
+    catalog.answer = lambda: bourse_pb2.CompareResponse(cluster_id=CLUSTER)
+    assert client.compare(2, 5, b"digest", "", TIMEOUT_S) == CLUSTER
+    assert client.compare(2, 5, b"digest", CLUSTER, TIMEOUT_S) == CLUSTER
+    claim = {"replica_id": 2, "last_number": 5, "digest": b"digest"}
+    assert catalog.asked == [
+        bourse_pb2.CompareRequest(**claim),
+        bourse_pb2.CompareRequest(**claim, cluster_id=CLUSTER),
+    ]
 
 
 def test_calls_carry_the_id_of_the_request_they_serve(
@@ -207,7 +243,7 @@ def test_calls_carry_the_id_of_the_request_they_serve(
 
 
 def chunk(rows: list[Order]) -> bourse_pb2.OrderBatch:
-    return bourse_pb2.OrderBatch(rows=[order_to_item(row) for row in rows])
+    return bourse_pb2.OrderBatch(rows=[order_to_item(row) for row in rows], cluster_id=CLUSTER)
 
 
 def serve(catalog: Catalog, rows: list[Order]) -> None:
@@ -227,8 +263,9 @@ def test_the_journal_comes_in_chunks(client: CatalogClient, catalog: Catalog) ->
     rows = make_rows(2_300)
     serve(catalog, rows)
     chunks = list(client.journal(100))
-    assert [len(one) for one in chunks] == [1_000, 1_000, 200]
-    assert [row for one in chunks for row in one] == rows[100:]
+    assert [len(one.orders) for one in chunks] == [1_000, 1_000, 200]
+    assert [row for one in chunks for row in one.orders] == rows[100:]
+    assert {one.cluster_id for one in chunks} == {CLUSTER}
     assert [(one.last_number, one.limit) for one in catalog.asked] == [
         (100, 1_000),
         (1_100, 1_000),
@@ -248,7 +285,7 @@ def test_a_journal_that_breaks_off_is_an_error_after_what_came(
     """Damage in the catalog is not damage in this replica's log."""
     serve(catalog, make_rows(1_500))
     journal = client.journal(0)
-    assert len(next(journal)) == 1_000
+    assert len(next(journal).orders) == 1_000
     catalog.answer = fail(error)
     with pytest.raises(Unavailable, match=error.message):
         next(journal)

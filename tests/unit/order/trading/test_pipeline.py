@@ -11,7 +11,7 @@ import pytest
 from common.domain import Order
 from common.errors import Internal, KeyReused, NotLeader, OutcomeUnknown, Unavailable
 from order.leadership.replica import Role
-from order.trading.catalog_client import Result
+from order.trading.catalog_client import Decided, Result
 from order.trading.queue import PendingTrade, TradeAnswer
 from tests.unit.order.fakes import make_pending, make_trade, meanwhile, outcome
 from tests.unit.order.trading.pipeline_world import (
@@ -94,9 +94,9 @@ def test_a_repeat_within_one_batch(world: World) -> None:
 
 
 def test_a_trade_that_fails_by_itself_fails_alone(world: World) -> None:
-    def spoil(execute: Callable[[], list[Result]]) -> list[Result]:
-        results = execute()
-        return [results[0], Result(Internal(), None), results[2]]
+    def spoil(execute: Callable[[], Decided]) -> Decided:
+        results, cluster_id = execute()
+        return Decided([results[0], Result(Internal(), None), results[2]], cluster_id)
 
     world.catalog.update_batch(EPOCH, [make_trade("reused", quantity=7)], 1)
     world.ledger.append(world.catalog.rows[2:])

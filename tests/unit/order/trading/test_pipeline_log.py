@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import NotLeader, OutcomeUnknown, Unavailable
+from common.pulls import Rows
 from order.leadership.replica import Role
 from tests.unit.order.fakes import lost, make_pending, make_rows, refusing_rows
 from tests.unit.order.trading.pipeline_world import World, open_world, summary
@@ -79,7 +80,7 @@ def test_no_trade_is_acknowledged_under_a_contradiction(world: World) -> None:
 def test_a_journal_that_contradicts_the_log_ends_leading(world: World) -> None:
     rows = make_rows(4, after=world.catalog.rows, epoch=2)
     world.catalog.rows += rows
-    world.catalog.journal_script.append(lambda execute: [[replace(rows[0], quantity=77)]])
+    world.catalog.journal_script.append(lambda execute: [Rows([replace(rows[0], quantity=77)])])
     (answer,) = world.answers("a")
     assert type(answer) is OutcomeUnknown
     assert len(world.identity.denials) == 1
