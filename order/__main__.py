@@ -52,7 +52,7 @@ def _lock(directory: Path) -> None:
     """
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        # Without it, two processes write into one log ("log lock": test_main.py).
+        # Without it, two processes write into one log ("log lock": test_process.py).
         lock_file(directory / _LOCK_NAME)
     except BlockingIOError:
         raise Unavailable(f"{directory}: another replica has it open") from None

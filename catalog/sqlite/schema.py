@@ -113,7 +113,8 @@ def found_version(connection: sqlite3.Connection) -> int:
         raise Damaged(f"it is no catalog's database, its tables are: {', '.join(tables) or 'none'}")
     ((found,),) = rows(connection, "PRAGMA user_version")
     if not _WITHOUT_SEALS <= found <= VERSION:
-        raise OtherSchema(f"schema version {found}, but this catalog knows up to {VERSION} only")
+        known = f"versions {_WITHOUT_SEALS} to {VERSION}"
+        raise OtherSchema(f"schema version {found}, but this catalog knows {known} only")
     return int(found)
 
 

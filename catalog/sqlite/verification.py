@@ -152,6 +152,6 @@ def _check_seals(connection: sqlite3.Connection, version: int) -> None:
     if seal != schema.seal(*values):
         raise Damaged(f"the fence (epoch {values[0]}, leader {values[1]}) is not the one it had")
     if schema.has_cluster(version):
-        ((seal, cluster_id),) = schema.rows(connection, "SELECT seal, id FROM cluster")
-        if seal != schema.seal(cluster_id):
-            raise Damaged(f"the cluster's id {cluster_id!r} is not the one it had")
+        found = schema.rows(connection, "SELECT seal, id FROM cluster")
+        if [seal == schema.seal(cluster_id) for seal, cluster_id in found] != [True]:
+            raise Damaged("the cluster's id is not the one it had")

@@ -82,16 +82,22 @@ def open_store(directory: Path) -> Iterator[CatalogStore]:
 
 
 @contextmanager
-def serve(store: CatalogStore, leases: Leases) -> Iterator[Client]:
+def serving(store: CatalogStore, leases: Leases) -> Iterator[str]:
+    """Gives the address."""
     server = RpcServer("127.0.0.1:0", threads=8, queue_limit=8)
     service = CatalogService(store, leases, MAX_STREAMS)
     bourse_pb2_grpc.add_CatalogServiceServicer_to_server(service, server.grpc_server)
     port = server.start(["bourse.v1.CatalogService"])
     try:
-        with open_channel(f"127.0.0.1:{port}") as channel:
-            yield Client(channel)
+        yield f"127.0.0.1:{port}"
     finally:
         server.stop(grace_s=1)
+
+
+@contextmanager
+def serve(store: CatalogStore, leases: Leases) -> Iterator[Client]:
+    with serving(store, leases) as address, open_channel(address) as channel:
+        yield Client(channel)
 
 
 def made_leader(client: Client) -> Client:

@@ -68,6 +68,35 @@ def test_a_contradiction_registers_nothing(
     assert store.update(1, [buy("later")])[0].number == 6
 
 
+OTHER_CLUSTER = "0cc175b9-c0f1-46b6-831c-399e26977266"
+
+
+def test_another_cluster_registers_and_decides_nothing(
+    store: CatalogStore, journal: list[Order]
+) -> None:
+    """Whatever the digests say."""
+    why = f"that log is of cluster {OTHER_CLUSTER}, this catalog of cluster {store.cluster_id}"
+    digest = journal[2].digest
+    for number in (0, 3):
+        with pytest.raises(Contradiction, match=why):
+            store.compare(number, digest, OTHER_CLUSTER)
+        with pytest.raises(Contradiction, match=why):
+            store.fence(2, 3, number, digest, OTHER_CLUSTER)
+    with pytest.raises(Contradiction, match=why):
+        store.update(1, [buy("a")], OTHER_CLUSTER)
+    assert store.registered() == (1, 2)
+    assert store.journal(0) == journal
+
+
+def test_this_cluster_and_none_are_no_contradiction(
+    store: CatalogStore, journal: list[Order]
+) -> None:
+    for epoch, cluster_id in enumerate(("", store.cluster_id), start=2):
+        store.compare(5, journal[-1].digest, cluster_id)
+        assert store.fence(epoch, 3, 5, journal[-1].digest, cluster_id).accepted
+        store.update(epoch, [buy("later")], cluster_id)
+
+
 @pytest.fixture
 def client(store: CatalogStore) -> Iterator[Client]:
     with serve(store, Leases(lambda: 0.0)) as client:
@@ -103,3 +132,43 @@ def test_it_says_the_same_of_a_replica_once_until_it_is_mended(
     compare(right)
     assert_refused(grpc.StatusCode.OUT_OF_RANGE, lambda: compare(wrong))
     assert [record.levelname for record in caplog.records].count("CRITICAL") == 2
+
+
+def test_every_answer_says_whose_catalog_it_is(
+    client: Client, store: CatalogStore, journal: list[Order]
+) -> None:
+    stub, end = client._stub, journal[-1]
+    buys = [bourse_pb2.TradeRequest(request_id="a", name="stock1", quantity=1)]
+    answers = [
+        stub.Fence(bourse_pb2.FenceRequest(epoch=2, leader_id=3), timeout=TIMEOUT_S),
+        stub.Compare(bourse_pb2.CompareRequest(), timeout=TIMEOUT_S),
+        stub.UpdateBatch(bourse_pb2.UpdateBatchRequest(epoch=2, trades=buys), timeout=TIMEOUT_S),
+        client.update(2, "b"),
+        client.lookup("stock1"),
+        client.lookup("nosuch"),
+        stub.ListStocks(bourse_pb2.Empty(), timeout=TIMEOUT_S),
+        *client.journal(end.number),
+    ]
+    assert [answer.cluster_id for answer in answers] == [store.cluster_id] * 8
+
+
+def test_a_request_for_another_catalog_is_refused_on_the_wire(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    stub = client._stub
+    buys = [bourse_pb2.TradeRequest(request_id="a", name="stock1", quantity=1)]
+    calls = [
+        (stub.Fence, bourse_pb2.FenceRequest(epoch=2, leader_id=3)),
+        (stub.Compare, bourse_pb2.CompareRequest(replica_id=3)),
+        (stub.UpdateBatch, bourse_pb2.UpdateBatchRequest(epoch=1, trades=buys)),
+        (stub.Update, bourse_pb2.UpdateRequest(epoch=1, request_id="b", name="stock1", quantity=1)),
+    ]
+    for call, request in calls:
+        request.cluster_id = OTHER_CLUSTER
+        assert_refused(
+            grpc.StatusCode.OUT_OF_RANGE,
+            lambda call=call, request=request: call(request, timeout=TIMEOUT_S),
+        )
+    (line,) = (record for record in caplog.records if record.levelname == "CRITICAL")
+    assert OTHER_CLUSTER in line.getMessage()
+    assert "OPERATIONS.md" in line.getMessage()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from common.errors import Busy, Damaged, Internal, OutcomeUnknown, Unavailable
+from common.errors import Busy, Contradiction, Damaged, Internal, OutcomeUnknown, Unavailable
 from frontend.model import OrderView
 from frontend.order_reads import OrderReads
 from proto import bourse_pb2
@@ -141,6 +141,39 @@ def test_a_damaged_journal_is_no_answer(journal: FakeJournal, reads: OrderReads)
     journal.error = Damaged("the journal has no order 7 but has order 8")
     with pytest.raises(Damaged):
         reads.order(7)
+
+
+# ---------------------------------------------------------------- logs and catalog contradict
+
+
+APART = Contradiction("log and journal contradict each other")
+
+
+def test_a_journal_that_all_logs_contradict_is_not_believed(
+    replicas: Replicas, journal: FakeJournal, reads: OrderReads
+) -> None:
+    """It may be a new, empty catalog in place of the one that had the order, or another one."""
+    replicas[1].always("OrderLookup", fails(APART))
+    replicas[2].always("OrderLookup", fails(APART))
+    replicas[3].always("OrderLookup", fails(Unavailable("gone")))
+    journal.orders[8] = ORDER
+    for number in (7, 8):
+        with pytest.raises(Unavailable, match="contradict each other"):
+            reads.order(number)
+    assert journal.asked == []
+
+
+def test_a_log_that_fits_the_catalog_speaks_for_it(
+    replicas: Replicas, journal: FakeJournal, reads: OrderReads
+) -> None:
+    for replica_id in (1, 2):
+        replicas[replica_id].always("OrderLookup", fails(APART))
+    assert reads.order(7) is None
+    journal.orders[7] = ORDER
+    assert reads.order(7) == ORDER
+    give(replicas, 3)
+    assert reads.order(7) == ORDER
+    assert journal.asked == [7, 7]
 
 
 # ---------------------------------------------------------------- the catalog is down

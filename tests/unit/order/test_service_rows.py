@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
 import pytest
 
 from common.domain import EMPTY_DIGEST
+from common.errors import Contradiction
 from common.wire import order_to_item
 from proto import bourse_pb2
 from tests.unit.order.calls import (
@@ -21,7 +23,7 @@ from tests.unit.order.calls import (
     synced,
     trade,
 )
-from tests.unit.order.fakes import make_rows, refusing_rows
+from tests.unit.order.fakes import CLUSTER, OTHER_CLUSTER, make_rows, refusing_rows
 from tests.unit.order.replicas import RunningReplica, running_replica
 
 # ------------------------------------------------------------ OrderLookup, Save
@@ -200,6 +202,53 @@ def test_rows_that_contradict_the_log_are_refused_loudly(
     assert "row 5 is not the one in the log" in details
     assert [record.levelname for record in caplog.records] == ["CRITICAL"]
     assert replica.log.rows(0) == ROWS[:10]
+
+
+def test_a_contradiction_that_is_sent_again_and_again_is_said_once(
+    replica: RunningReplica, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Between its rows, a leader that is refused asks where the log ends."""
+    wrong = batch(replace(ROWS[4], quantity=77), leader_id=2)
+    for request in (wrong, batch(leader_id=2), wrong):
+        with suppress(grpc.RpcError):
+            replica.call("SyncOrderBatch", request)
+    assert [record.levelname for record in caplog.records].count("CRITICAL") == 1
+
+
+def test_rows_of_another_cluster_are_refused_and_their_sender_is_no_leader(
+    replica: RunningReplica, caplog: pytest.LogCaptureFixture
+) -> None:
+    of_this = batch(ROWS[10], leader_id=3, epoch=5)
+    of_this.cluster_id = CLUSTER
+    assert replica.call("SyncOrderBatch", of_this).last_number == 11
+    assert replica.call("Status").cluster_id == CLUSTER
+    for rows in (ROWS[11:13], []):
+        of_another = batch(*rows, leader_id=2, epoch=9)
+        of_another.cluster_id = OTHER_CLUSTER
+        code, details = refusal(lambda one=of_another: replica.call("SyncOrderBatch", one))
+        assert code is Status.OUT_OF_RANGE
+        assert CLUSTER in details
+        assert OTHER_CLUSTER in details
+    assert leader_and_epoch(replica) == (3, 5)
+    assert replica.log.rows(0) == ROWS[:11]
+    (line,) = [one.getMessage() for one in caplog.records if one.levelname == "CRITICAL"]
+    assert "refused rows of leader 2" in line
+
+
+def test_a_log_that_the_catalog_denies_serves_no_orders(replica: RunningReplica) -> None:
+    replica.denial = Contradiction("they do not belong together")
+    for call in (
+        lambda: replica.call("OrderLookup", bourse_pb2.OrderLookupRequest(number=1)),
+        lambda: list(replica.stream("SyncOrderDB", bourse_pb2.SyncRequest())),
+        lambda: list(replica.stream("SyncOrderDBBatch", bourse_pb2.SyncRequest())),
+    ):
+        assert refusal(call)[0] is Status.OUT_OF_RANGE
+
+
+def test_chunks_of_a_log_say_of_which_cluster_it_is(replica: RunningReplica) -> None:
+    replica.ledger.join_cluster(CLUSTER)
+    (chunk,) = replica.stream("SyncOrderDBBatch", bourse_pb2.SyncRequest())
+    assert (len(chunk.rows), chunk.cluster_id) == (10, CLUSTER)
 
 
 def test_rows_that_the_disk_does_not_take(replica: RunningReplica) -> None:

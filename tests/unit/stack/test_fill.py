@@ -99,6 +99,8 @@ def test_each_log_is_the_beginning_of_the_journal(
         assert damage is None
         assert log.rows(0) == journal[:length]
         assert log.digest == (journal[length - 1].digest if length else EMPTY_DIGEST)
+        with closing(sqlite3.connect(filled / "catalog" / "catalog.db")) as connection:
+            assert log.cluster_id == (schema.cluster_id(connection) if length else "")
 
 
 def test_the_same_arguments_write_the_same_rows_and_another_seed_others(tmp_path: Path) -> None:

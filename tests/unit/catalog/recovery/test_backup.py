@@ -56,6 +56,12 @@ def test_a_serving_catalog_is_copied_up_to_its_last_commit(tmp_path: Path) -> No
     (tmp_path / "copy" / "stocks.txt").touch()
     (copy / "catalog.db").write_bytes(done.stdout)
     assert content(copy) == content(data)
+    assert cluster_of(copy) == cluster_of(data)
+
+
+def cluster_of(data: Path) -> str:
+    with closing(Database(data, data.parent / "stocks.txt")) as database:
+        return database.cluster_id
 
 
 def test_what_is_damaged_is_no_backup(tmp_path: Path) -> None:

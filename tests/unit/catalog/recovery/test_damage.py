@@ -79,7 +79,9 @@ DAMAGES = {
         "PRAGMA ignore_check_constraints = ON; UPDATE stocks SET volume = -5",
         "stock.* has a volume of -5",
     ),
-    "no journal": ("DROP TABLE journal", "no catalog's database, its tables are: fence, refusals"),
+    "no journal": ("DROP TABLE journal", "no catalog's database, its tables are: cluster, fence"),
+    "another cluster": ("UPDATE cluster SET id = 'x'", "the cluster's id is not the one it had"),
+    "no cluster": ("DELETE FROM cluster", "the cluster's id is not the one it had"),
     "no refusals": ("DROP TABLE refusals", "no such table"),
     "text that is none": (
         "UPDATE journal SET name = CAST(x'ff' AS TEXT) WHERE number = 60",
@@ -179,7 +181,7 @@ def test_an_order_log_in_its_place_is_refused(data: Path) -> None:
     with closing(OrderLog(data.parent / "orders.db")) as log:
         log.append(content(data)[1])
     (data.parent / "orders.db").replace(data / "catalog.db")
-    assert_refused(data, "it is no catalog's database, its tables are: orders")
+    assert_refused(data, "it is no catalog's database, its tables are: cluster, orders")
 
 
 # ------------------------------------------------------------ the write-ahead log of a kill

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Sequence
 from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from catalog.sqlite.database import Database
 from catalog.sqlite.store import CatalogStore
 from common.domain import EMPTY_DIGEST, Order, next_digest
 from order.log.log import OrderLog
-from tests.unit.catalog.files import bytes_of, content, trades, write_catalog
+from tests.unit.catalog.files import bytes_of, change, content, trades, write_catalog
 from tests.unit.catalog.support import NOW_S, sell
 
 ROOT = Path(__file__).parents[4]
@@ -36,12 +37,12 @@ def lost(tmp_path: Path) -> list[Order]:
     return orders
 
 
-def write_log(directory: Path, name: str, orders: Sequence[Order]) -> Path:
+def write_log(directory: Path, name: str, orders: Sequence[Order], cluster_id: str = "") -> Path:
     path = directory / name / "orders.db"
     path.parent.mkdir()
     with closing(OrderLog(path)) as log:
         if orders:
-            log.append(orders)
+            log.append(orders, cluster_id)
     return path
 
 
@@ -163,6 +164,33 @@ def test_logs_that_contradict_each_other_are_refused(tmp_path: Path, lost: list[
     one = write_log(tmp_path, "one", lost)
     other = write_log(tmp_path, "other", forged(lost[:40], request_id="another"))
     why = f"differ: {other} .*, {one} "
+    assert_nothing_restored(tmp_path, why, "--log", one, "--log", other)
+
+
+@pytest.mark.parametrize(("first", "second"), [("one", "one"), ("one", ""), ("", "one")])
+def test_the_catalog_is_of_the_cluster_that_the_logs_are_of(
+    tmp_path: Path, lost: list[Order], first: str, second: str
+) -> None:
+    """An earlier version wrote logs without an id."""
+    whole = write_log(tmp_path, "whole", lost, first)
+    short = write_log(tmp_path, "short", lost[:40], second)
+    assert run(tmp_path, "--log", whole, "--log", short).returncode == 0
+    with closing(Database(tmp_path / "data", tmp_path / "stocks.txt")) as database:
+        assert database.cluster_id == "one"
+
+
+def test_from_logs_without_an_id_comes_a_new_cluster(tmp_path: Path, lost: list[Order]) -> None:
+    log = write_log(tmp_path, "log", lost)
+    change(log, "DROP TABLE cluster; PRAGMA user_version = 1")  # as version 1 made it
+    assert run(tmp_path, "--log", log).returncode == 0
+    with closing(Database(tmp_path / "data", tmp_path / "stocks.txt")) as database:
+        assert uuid.UUID(database.cluster_id)
+
+
+def test_logs_of_two_clusters_are_refused(tmp_path: Path, lost: list[Order]) -> None:
+    one = write_log(tmp_path, "one", lost[:40], "this")
+    other = write_log(tmp_path, "other", lost, "that")
+    why = f"{one} is of cluster this, {other} of cluster that"
     assert_nothing_restored(tmp_path, why, "--log", one, "--log", other)
 
 

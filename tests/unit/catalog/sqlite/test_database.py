@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import uuid
 from contextlib import closing
 from pathlib import Path
 
@@ -80,12 +81,14 @@ def test_a_second_catalog_on_the_same_directory_is_refused(
     assert len(CatalogStore(database, lambda: NOW_S).stocks()) == 3
 
 
-@pytest.mark.parametrize("version", [0, 3, -1])
+@pytest.mark.parametrize("version", [0, 4, -1])
 def test_another_schema_is_refused(data: Path, stocks_file: Path, version: int) -> None:
     Database(data, stocks_file).close()
     with closing(sqlite3.connect(data / "catalog.db")) as connection:
         connection.execute(f"PRAGMA user_version = {version}")
-    with pytest.raises(CannotOpen, match=rf"catalog\.db: schema version {version}, but .* 2 only"):
+    with pytest.raises(
+        CannotOpen, match=rf"catalog\.db: schema version {version}, but .* 1 to 3 only"
+    ):
         Database(data, stocks_file)
 
 
@@ -149,3 +152,14 @@ def test_a_commit_is_on_disk_before_it_is_told(database: Database) -> None:
     with database.writing() as connection:
         assert schema.rows(connection, "PRAGMA synchronous") == [(full,)]
         assert schema.rows(connection, "PRAGMA journal_mode") == [("wal",)]
+
+
+def test_its_cluster_gets_an_id_when_it_is_made_and_keeps_it(
+    tmp_path: Path, data: Path, stocks_file: Path
+) -> None:
+    ids = []
+    for directory in (data, data, tmp_path / "another"):
+        with closing(Database(directory, stocks_file)) as database:
+            ids.append(database.cluster_id)
+    assert ids[0] == ids[1] != ids[2]
+    assert all(str(uuid.UUID(cluster_id)) == cluster_id for cluster_id in ids)

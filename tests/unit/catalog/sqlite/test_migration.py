@@ -1,7 +1,11 @@
-"""A database of schema version 1, which kept no initial volumes, is brought up once, or refused."""
+"""A database of an earlier schema version is brought up once, or refused.
+
+Version 1 kept no initial volumes, and neither 1 nor 2 an id of the cluster.
+"""
 
 from __future__ import annotations
 
+import uuid
 from contextlib import closing
 from pathlib import Path
 
@@ -14,8 +18,14 @@ from catalog.sqlite.store import CatalogStore
 from tests.unit.catalog.files import bytes_of, change, content, write_catalog
 from tests.unit.catalog.support import NOW_S, buy
 
+# As version 2 made them: all else is as it was.
+VERSION_2 = """
+DROP TABLE cluster;
+PRAGMA user_version = 2;
+"""
 # As version 1 made them; the journal and the refusals are as they were.
 VERSION_1 = """
+DROP TABLE cluster;
 CREATE TABLE old_stocks (
     name        TEXT NOT NULL PRIMARY KEY,
     price_cents INTEGER NOT NULL CHECK (price_cents > 0),
@@ -53,7 +63,7 @@ def test_everything_is_as_it_was_and_the_initial_volumes_are_known(
     assert content(data) == expected
     with closing(Database(data, tmp_path / "stocks.txt")) as database:
         with database.reading() as connection:
-            assert schema.rows(connection, "PRAGMA user_version") == [(2,)]
+            assert schema.rows(connection, "PRAGMA user_version") == [(3,)]
             sql = "SELECT name, initial_volume FROM stocks ORDER BY rowid"
             assert schema.rows(connection, sql) == [
                 ("stock1", 100),
@@ -72,7 +82,7 @@ def test_everything_is_as_it_was_and_the_initial_volumes_are_known(
         "UPDATE stocks SET version = version + 1 WHERE name = 'stock2'": "stock2 has version",
         "DELETE FROM stocks WHERE name = 'stock2'": "no such stock",
         "UPDATE journal SET quantity = 1000 WHERE number = 5": "row 5 does not follow row 4",
-        "PRAGMA user_version = 3": "schema version 3, but this catalog knows version 2 only",
+        "PRAGMA user_version = 4": "schema version 4, but this catalog knows versions 1 to 3 only",
     }.items(),
 )
 def test_one_that_does_not_add_up_is_left_as_it_is(data: Path, damage: str, why: str) -> None:
@@ -81,6 +91,19 @@ def test_one_that_does_not_add_up_is_left_as_it_is(data: Path, damage: str, why:
     with pytest.raises(CannotOpen, match=why):
         Database(data, data.parent / "stocks.txt")
     assert bytes_of(data) == before
+
+
+@pytest.mark.parametrize("version", [VERSION_1, VERSION_2], ids=["1", "2"])
+def test_it_gets_an_id_of_its_cluster_once(tmp_path: Path, version: str) -> None:
+    data = write_catalog(tmp_path / "data")
+    expected = content(write_catalog(tmp_path / "new" / "data"))
+    change(data / "catalog.db", version)
+    ids = set()
+    for _ in range(2):
+        with closing(Database(data, tmp_path / "stocks.txt")) as database:
+            ids.add(database.cluster_id)
+    assert [str(uuid.UUID(cluster_id)) for cluster_id in ids] == [*ids]
+    assert content(data) == expected
 
 
 def test_a_migration_that_breaks_off_changes_nothing(

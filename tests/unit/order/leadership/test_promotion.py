@@ -15,6 +15,8 @@ from order.leadership.promotion import _in_a_thread
 from order.leadership.replica import Role
 from stack.waiting import wait_for
 from tests.unit.order.fakes import (
+    CLUSTER,
+    OTHER_CLUSTER,
     TIMEOUT_S,
     Misfortune,
     answer_lost,
@@ -296,6 +298,21 @@ def test_every_change_of_role_is_logged(world: World, caplog: pytest.LogCaptureF
 def test_a_candidate_tells_the_fence_where_its_log_ends(world: World) -> None:
     world.promotion.lead(5)
     assert world.catalog.claimed == [(2, JOURNAL[1].digest, "")]
+
+
+def test_a_candidate_tells_the_fence_of_which_cluster_its_log_is(world: World) -> None:
+    world.parts.ledger.join_cluster(CLUSTER)
+    world.promotion.lead(5)
+    assert world.catalog.claimed == [(2, JOURNAL[1].digest, CLUSTER)]
+
+
+def test_rows_of_another_cluster_end_the_promotion(world: World) -> None:
+    world.parts.ledger.join_cluster(OTHER_CLUSTER)
+    world.promotion.lead(5)
+    assert world.state()[0] is Role.FOLLOWER
+    (denial,) = world.identity.denials
+    assert OTHER_CLUSTER in denial
+    assert world.parts.log.rows(0) == JOURNAL[:2]
 
 
 def test_a_catalog_that_denies_the_log_registers_no_epoch(world: World) -> None:

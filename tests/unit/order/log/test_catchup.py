@@ -11,12 +11,20 @@ from pathlib import Path
 import pytest
 
 from common.domain import Order
-from common.errors import BourseError, Damaged, Unavailable
+from common.errors import BourseError, Contradiction, Damaged, Unavailable
 from common.replicas import ReplicaPeer
 from order.leadership.replica import Role
 from order.log.catchup import catch_up
 from proto import bourse_pb2
-from tests.unit.order.fakes import TIMEOUT_S, Parts, make_rows, open_parts, refusing_rows
+from tests.unit.order.fakes import (
+    CLUSTER,
+    OTHER_CLUSTER,
+    TIMEOUT_S,
+    Parts,
+    make_rows,
+    open_parts,
+    refusing_rows,
+)
 from tests.unit.order.replicas import RunningReplica, peer_of, running_replica
 
 ROWS = make_rows(2_500)  # more than one chunk
@@ -80,8 +88,18 @@ def test_it_pulls_from_the_leader_what_it_lacks(
 
 
 def test_an_empty_log_is_the_same_case(tmp_path: Path, leader: RunningReplica) -> None:
+    leader.ledger.join_cluster(CLUSTER)
     with open_parts(tmp_path / "empty") as mine:
         assert start(mine, leader) == ROWS
+        assert mine.ledger.cluster_id == CLUSTER
+
+
+def test_a_leader_of_another_cluster_is_not_followed(mine: Parts, leader: RunningReplica) -> None:
+    mine.ledger.join_cluster(CLUSTER)
+    leader.ledger.join_cluster(OTHER_CLUSTER)
+    with pytest.raises(Contradiction, match=OTHER_CLUSTER):
+        start(mine, leader)
+    assert mine.log.rows(0) == ROWS[:10]
 
 
 def test_with_nothing_to_pull_it_still_knows_the_leader(

@@ -14,7 +14,15 @@ from common.domain import EMPTY_DIGEST, Order
 from common.errors import Busy, Contradiction, Unavailable, WrongPeer
 from order.leadership.replica import Replica
 from stack.waiting import wait_for
-from tests.unit.order.fakes import TIMEOUT_S, lead, make_rows, open_parts, refusing_rows
+from tests.unit.order.fakes import (
+    CLUSTER,
+    OTHER_CLUSTER,
+    TIMEOUT_S,
+    lead,
+    make_rows,
+    open_parts,
+    refusing_rows,
+)
 from tests.unit.order.log.replication_world import EPOCH, ROWS, World, open_world
 from tests.unit.order.replicas import RunningReplica, peer_of, running_replica
 
@@ -178,6 +186,21 @@ def test_a_follower_that_contradicts_the_rows_is_not_in_sync(world: World) -> No
     world.append()
     with pytest.raises(Contradiction):
         world.send(2)
+
+
+def test_a_followers_log_takes_over_the_id_of_its_leaders(world: World) -> None:
+    world.parts.ledger.join_cluster(CLUSTER)
+    world.settle()
+    assert {follower.ledger.cluster_id for follower in world.followers.values()} == {CLUSTER}
+
+
+def test_a_follower_of_another_cluster_is_not_in_sync(world: World) -> None:
+    world.settle()
+    world.parts.ledger.join_cluster(CLUSTER)
+    world.followers[2].ledger.join_cluster(OTHER_CLUSTER)
+    with pytest.raises(Contradiction, match=CLUSTER):
+        world.send(2)
+    assert world.followers[2].log.rows(0) == ROWS[:5]
 
 
 def test_another_replicas_answer_is_not_believed(world: World) -> None:

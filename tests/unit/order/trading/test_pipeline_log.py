@@ -8,10 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import NotLeader, OutcomeUnknown, Unavailable
+from common.errors import Contradiction, NotLeader, OutcomeUnknown, Unavailable
 from common.pulls import Rows
 from order.leadership.replica import Role
-from tests.unit.order.fakes import lost, make_pending, make_rows, refusing_rows
+from tests.unit.order.fakes import (
+    CLUSTER,
+    OTHER_CLUSTER,
+    lost,
+    make_pending,
+    make_rows,
+    refusing_rows,
+)
 from tests.unit.order.trading.pipeline_world import World, open_world, summary
 
 
@@ -75,6 +82,31 @@ def test_no_trade_is_acknowledged_under_a_contradiction(world: World) -> None:
     assert world.halted == []
     assert "wake" not in " ".join(world.steps)
     assert len(world.catalog.sent) == 1
+
+
+def test_a_batch_that_is_for_another_catalog_is_not_sent_again(world: World) -> None:
+    """An earlier copy may have been decided by the right one, so the outcome is unknown."""
+    world.catalog.update_script.append(lost(Contradiction("another cluster")))
+    (answer,) = world.answers("a")
+    assert type(answer) is OutcomeUnknown
+    assert len(world.catalog.sent) == 1
+    assert world.identity.denials == ["another cluster"]
+    world.assert_resigned("another cluster")
+    assert world.halted == []
+
+
+def test_the_rows_of_a_batch_must_be_of_the_logs_cluster(world: World) -> None:
+    world.ledger.join_cluster(OTHER_CLUSTER)
+    (answer,) = world.answers("a")
+    assert type(answer) is OutcomeUnknown
+    (denial,) = world.identity.denials
+    assert CLUSTER in denial
+    world.assert_resigned(denial)
+
+
+def test_the_first_batch_brings_the_clusters_id(world: World) -> None:
+    world.answers("a")
+    assert world.ledger.cluster_id == CLUSTER
 
 
 def test_a_journal_that_contradicts_the_log_ends_leading(world: World) -> None:
