@@ -1,7 +1,7 @@
 """Catalogs and logs that are lost, swapped, or restored from backups, with real processes.
 
-Both sides report it. Until the right files are back, no trade is acknowledged and no wrong order is
-served.
+Both sides report it. A log and a catalog that do not belong together serve nothing together, and
+neither is changed.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ def assert_nobody_is_ready(cluster: Cluster) -> None:
         return all(one is not None and not one.ready for one in cluster.statuses().values())
 
     wait_for(none_ready, 20, cluster.statuses)
+    assert all(one is not None and one.role != "leader" for one in cluster.statuses().values())
     for replica_id in REPLICAS:
         assert not cluster.parts[f"order-{replica_id}"].is_ready()
 
@@ -95,14 +96,16 @@ def assert_no_trade_is_acknowledged(cluster: Cluster) -> None:
             assert answer.status == 503, answer.body
 
 
-def assert_orders_are_found(cluster: Cluster, acknowledged: dict[str, int]) -> None:
-    """Checks that each order is found, and is for one share of stock5."""
+def assert_no_order_is_served(cluster: Cluster, acknowledged: dict[str, int]) -> None:
+    """Not even "there is no such order" by a catalog that may be the wrong one."""
     with client_of(cluster) as client:
         for number in acknowledged.values():
             answer = client.order(number)
-            assert answer.status == 200, answer.body
-            found = {name: answer.data[name] for name in ("name", "type", "quantity")}
-            assert found == {"name": "stock5", "type": "BUY", "quantity": 1}
+            assert answer.status == 503, answer.body
+
+
+def nothing_is_set_aside(cluster: Cluster) -> bool:
+    return not list(cluster.directory.glob("order-*/orders.db.damaged-*"))
 
 
 def ready_again(cluster: Cluster) -> None:
@@ -128,19 +131,19 @@ def test_a_catalog_that_is_not_the_logs_is_refused_by_both(cluster: Cluster, kin
         "another deployment's, longer": lambda data: other_orders(data, stocks_file, count + 7),
         "another's, shorter": lambda data: other_orders(data, stocks_file, 2),
     }
-    before = {name: len(cluster.log(name)) for name in cluster.parts}
+    before = log_lengths(cluster)
     right = replace_catalog(cluster, make[kind])
     assert_no_trade_is_acknowledged(cluster)
     assert_nobody_is_ready(cluster)
     assert_no_trade_is_acknowledged(cluster)
-    assert_orders_are_found(cluster, acknowledged)
+    assert_no_order_is_served(cluster, acknowledged)
     for name in ("catalog", "order-1", "order-2", "order-3"):
         assert said_since(cluster, name, before[name], APART), cluster.log(name)
     put_back(cluster, right)
     ready_again(cluster)
     acknowledged |= trade(cluster, 2)
     cluster.check_promises(acknowledged)
-    assert not list(cluster.directory.glob("order-*/orders.db.damaged-*"))
+    assert nothing_is_set_aside(cluster)
 
 
 @pytest.mark.slow
@@ -154,50 +157,17 @@ def test_replicas_that_start_under_a_wrong_catalog_refuse_it_too(cluster: Cluste
         cluster.start(name, wait=False)
     assert_nobody_is_ready(cluster)
     assert_no_trade_is_acknowledged(cluster)
-    wait_for(lambda: all_orders_found(cluster, acknowledged), 10, cluster.statuses)
+    assert_no_order_is_served(cluster, acknowledged)
     put_back(cluster, right)
     ready_again(cluster)
     cluster.check_promises(acknowledged | trade(cluster, 2))
 
 
-def all_orders_found(cluster: Cluster, acknowledged: dict[str, int]) -> bool:
-    with client_of(cluster) as client:
-        return all(client.order(number).status == 200 for number in acknowledged.values())
-
-
-def test_an_empty_replica_does_not_lead_under_an_emptied_catalog(cluster: Cluster) -> None:
-    """Its own empty log contradicts nothing, but it asks how long the other logs are."""
-    acknowledged = trade(cluster, 5)
-    cluster.kill("order-3")
-    aside = cluster.data("order-3").rename(cluster.directory / f"aside-{uuid.uuid4().hex}")
-    right = replace_catalog(cluster, lambda data: None)
-    cluster.start("order-3")
-    assert_no_trade_is_acknowledged(cluster)
-    wait_for(
-        lambda: "nobody leads under this catalog" in cluster.log("order-3"),
-        10,
-        lambda: cluster.log("order-3"),
-    )
-    assert cluster.journal() == []
-    put_back(cluster, right)
-    ready_again(cluster)
-    cluster.check_promises(acknowledged | trade(cluster, 2))
-    shutil.rmtree(aside)
-
-
-def test_an_empty_replica_does_not_lead_when_the_catalog_comes_back_emptied(
-    cluster: Cluster,
-) -> None:
+def test_nobody_leads_when_the_catalog_comes_back_emptied(cluster: Cluster) -> None:
     """Clients try to trade all the time, so an attempt is running when the catalog returns."""
     acknowledged = trade(cluster, 5)
-    cluster.kill("catalog", "order-3")
-    asides = [
-        cluster.data(name).rename(cluster.directory / f"aside-{uuid.uuid4().hex}")
-        for name in ("catalog", "order-3")
-    ]
-    assert_no_trade_is_acknowledged(cluster)  # so no leader can fill the new log
-    cluster.start("order-3")
-    wait_for(lambda: cluster.status(3), 10, cluster.statuses)
+    cluster.kill("catalog")
+    right = cluster.data("catalog").rename(cluster.directory / f"aside-{uuid.uuid4().hex}")
     is_back = threading.Event()
 
     def keep_trying() -> None:
@@ -211,16 +181,61 @@ def test_an_empty_replica_does_not_lead_when_the_catalog_comes_back_emptied(
         is_back.set()
         for one in trying:
             one.result()
+    assert_nobody_is_ready(cluster)
     assert cluster.journal() == []
-    put_back(cluster, asides[0])
+    put_back(cluster, right)
     ready_again(cluster)
     cluster.check_promises(acknowledged | trade(cluster, 2))
-    shutil.rmtree(asides[1])
+
+
+def log_lengths(cluster: Cluster) -> dict[str, int]:
+    return {name: len(cluster.log(name)) for name in cluster.parts}
+
+
+def wait_apart(cluster: Cluster, replica_id: int, before: dict[str, int]) -> None:
+    """Until the replica has said that its log and the catalog contradict each other."""
+    name = f"order-{replica_id}"
+    wait_for(lambda: said_since(cluster, name, before[name], APART), 20, lambda: cluster.log(name))
+    status = cluster.status(replica_id)
+    assert status is not None
+    assert (status.ready, status.role) == (False, "follower")
+
+
+def test_an_empty_replica_leads_under_a_new_catalog_and_the_full_ones_stay_out(
+    cluster: Cluster,
+) -> None:
+    """Both are as at a first start. What they do is of another cluster, and stays apart."""
+    acknowledged = trade(cluster, 5)
+    journal = cluster.journal()
+    cluster.kill("order-3")
+    aside = cluster.data("order-3").rename(cluster.directory / f"aside-{uuid.uuid4().hex}")
+    before = log_lengths(cluster)
+    right = replace_catalog(cluster, lambda data: None)
+    cluster.start("order-3")
+    with BourseClient(cluster.url) as client:
+        answer = client.trade("stock5", 1, "BUY", str(uuid.uuid4()))
+    assert answer.data == {"transaction_number": 1}
+    for replica_id in (1, 2):
+        wait_apart(cluster, replica_id, before)
+    new = cluster.journal()
+    assert cluster.replica_log(3) == new
+    before = log_lengths(cluster)
+    put_back(cluster, right)
+    wait_apart(cluster, 3, before)
+    for replica_id in (1, 2):
+        cluster.wait_ready(f"order-{replica_id}")
+        assert cluster.replica_log(replica_id) == journal
+    assert nothing_is_set_aside(cluster)
+    cluster.kill("order-3")
+    cluster.wipe("order-3")
+    aside.rename(cluster.data("order-3"))
+    cluster.start("order-3")
+    cluster.check_promises(acknowledged | trade(cluster, 2))
 
 
 @pytest.mark.slow
-def test_a_single_log_keeps_an_older_backup_from_numbering_anew(cluster: Cluster) -> None:
-    """Two replicas were down while the third led, so the backup agrees with their logs."""
+def test_a_log_with_orders_that_a_backup_lacks_is_kept_and_stays_out(cluster: Cluster) -> None:
+    """Two replicas were down while the third led, so they fit the backup, and go on with it."""
     acknowledged = trade(cluster, 5)
     cluster.kill("order-2", "order-3")
     backup = cluster.directory / f"backup-{uuid.uuid4().hex}"
@@ -231,21 +246,24 @@ def test_a_single_log_keeps_an_older_backup_from_numbering_anew(cluster: Cluster
             acknowledged[key] = client.trade("stock5", 1, "BUY", key).data["transaction_number"]
     journal = cluster.journal()
     cluster.kill("order-1")
-    before = len(cluster.log("order-1"))
+    before = log_lengths(cluster)
     right = replace_catalog(cluster, lambda data: shutil.copytree(backup, data))
     cluster.start("order-1", wait=False)
-    wait_for(
-        lambda: said_since(cluster, "order-1", before, APART), 20, lambda: cluster.log("order-1")
-    )
+    wait_apart(cluster, 1, before)
     cluster.start("order-2")
     cluster.start("order-3")
-    assert_no_trade_is_acknowledged(cluster)
-    assert_orders_are_found(cluster, acknowledged)
-    assert cluster.replica_log(1) == journal
-    assert cluster.journal() == journal[:-4]
-    assert "which have orders that it lost" in cluster.log("order-3")
+    with BourseClient(cluster.url) as client:
+        answer = client.trade("stock5", 1, "BUY", str(uuid.uuid4()))
+    assert answer.data == {"transaction_number": len(journal) - 3}
+    before = log_lengths(cluster)
     put_back(cluster, right)
-    ready_again(cluster)
+    cluster.wait_ready("order-1")
+    assert cluster.replica_log(1) == journal
+    for replica_id in (2, 3):
+        wait_apart(cluster, replica_id, before)
+        cluster.kill(f"order-{replica_id}")
+        cluster.wipe(f"order-{replica_id}")
+        cluster.start(f"order-{replica_id}")
     cluster.check_promises(acknowledged | trade(cluster, 2))
 
 
@@ -273,27 +291,47 @@ def assert_never_wrong(cluster: Cluster, replica_id: int, journal: list[Order]) 
     wait_for(has_journal, 30, lambda: cluster.log(f"order-{replica_id}"))
 
 
-@pytest.mark.parametrize("length", ["shorter", "longer"])
-def test_a_log_of_another_deployment_is_set_aside_and_rebuilt(
-    cluster: Cluster, tmp_path: Path, length: str
+def serves_no_order(cluster: Cluster, replica_id: int) -> bool:
+    with cluster.replica(replica_id) as replica, pytest.raises(grpc.RpcError) as refusal:
+        replica.call("OrderLookup", bourse_pb2.OrderLookupRequest(number=1))
+    return refusal.value.code() is grpc.StatusCode.OUT_OF_RANGE
+
+
+@pytest.mark.parametrize(
+    ("length", "cluster_id"),
+    [("shorter", ""), ("longer", "0cc175b9-c0f1-46b6-831c-399e26977266")],
+)
+def test_a_log_of_another_deployment_serves_nothing_and_is_kept(
+    cluster: Cluster, tmp_path: Path, length: str, cluster_id: str
 ) -> None:
     acknowledged = trade(cluster, 6)
     journal = cluster.journal()
-    before = len(cluster.log("catalog"))
+    before = log_lengths(cluster)
     cluster.kill("order-2")
-    cluster.wipe("order-2")
+    right = cluster.data("order-2").rename(tmp_path / "right")
     cluster.data("order-2").mkdir()
     count = 3 if length == "shorter" else len(journal) + 5
     orders = other_orders(tmp_path / "other", cluster.directory / "stocks.txt", count)
     with closing(OrderLog(cluster.data("order-2") / "orders.db")) as log:
-        log.append(orders)
+        log.append(orders, cluster_id)
     cluster.start("order-2", wait=False)
-    assert_never_wrong(cluster, 2, journal)
-    assert "this log is not of this catalog, rebuilding it" in cluster.log("order-2")
-    assert said_since(cluster, "catalog", before, f"the log of replica 2 and this catalog {APART}")
-    (aside,) = cluster.data("order-2").glob("orders.db.damaged-*[0-9]")
-    with closing(OrderLog(aside)) as log:
-        assert log.rows(0) == orders
+    wait_apart(cluster, 2, before)
+    assert serves_no_order(cluster, 2)
+    said = f"the log of replica 2 and this catalog {APART}"
+    assert said_since(cluster, "catalog", before["catalog"], said)
+    for name in ("catalog", "order-2"):
+        assert said_since(cluster, name, before[name], cluster_id)
+    with BourseClient(cluster.url) as client:
+        for _ in range(3):  # the others go on
+            key = str(uuid.uuid4())
+            acknowledged[key] = client.trade("stock5", 1, "BUY", key).data["transaction_number"]
+    cluster.kill("order-2")
+    with closing(OrderLog(cluster.data("order-2") / "orders.db")) as log:
+        assert (log.rows(0), log.cluster_id) == (orders, cluster_id)
+    assert nothing_is_set_aside(cluster)
+    cluster.wipe("order-2")
+    right.rename(cluster.data("order-2"))
+    cluster.start("order-2")
     cluster.check_promises(acknowledged | trade(cluster, 2))
 
 
