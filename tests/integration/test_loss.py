@@ -7,6 +7,7 @@ neither is changed.
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -37,14 +38,20 @@ def client_of(cluster: Cluster) -> Iterator[BourseClient]:
 
 def trade(cluster: Cluster, count: int) -> dict[str, int]:
     """Trades, and waits until all replicas have the orders. Returns request id → order number."""
+    acknowledged = trade_among(cluster, count)
+    journal = cluster.journal()
+    cluster.wait_in_sync(len(journal), journal[-1].digest)
+    return acknowledged
+
+
+def trade_among(cluster: Cluster, count: int) -> dict[str, int]:
+    """The same, but does not wait for anybody."""
     acknowledged = {}
     with BourseClient(cluster.url) as client:
         for _ in range(count):
             key = str(uuid.uuid4())
             answer = client.trade("stock5", 1, "BUY", key)
             acknowledged[key] = int(answer.data["transaction_number"])
-    journal = cluster.journal()
-    cluster.wait_in_sync(len(journal), journal[-1].digest)
     return acknowledged
 
 
@@ -80,11 +87,15 @@ def said_since(cluster: Cluster, name: str, start: int, what: str) -> bool:
 
 
 def assert_nobody_is_ready(cluster: Cluster) -> None:
+    """And nobody leads."""
+
     def none_ready() -> bool:
-        return all(one is not None and not one.ready for one in cluster.statuses().values())
+        return all(
+            one is not None and not one.ready and one.role == "follower"
+            for one in cluster.statuses().values()
+        )
 
     wait_for(none_ready, 20, cluster.statuses)
-    assert all(one is not None and one.role != "leader" for one in cluster.statuses().values())
     for replica_id in REPLICAS:
         assert not cluster.parts[f"order-{replica_id}"].is_ready()
 
@@ -144,6 +155,50 @@ def test_a_catalog_that_is_not_the_logs_is_refused_by_both(cluster: Cluster, kin
     acknowledged |= trade(cluster, 2)
     cluster.check_promises(acknowledged)
     assert nothing_is_set_aside(cluster)
+
+
+def test_a_leader_steps_down_when_the_catalog_denies_its_log(cluster: Cluster) -> None:
+    """Nobody trades, so nothing but the comparison tells it."""
+    acknowledged = trade(cluster, 2)
+    leader = cluster.leader_id()
+    stocks_file = cluster.directory / "stocks.txt"
+    right = replace_catalog(cluster, lambda data: other_orders(data, stocks_file, 3))
+    assert_nobody_is_ready(cluster)
+    assert "log and catalog do not belong together" in cluster.log(f"order-{leader}")
+    put_back(cluster, right)
+    ready_again(cluster)
+    cluster.check_promises(acknowledged | trade(cluster, 2))
+
+
+def test_data_of_the_version_before_gets_one_id(cluster: Cluster) -> None:
+    """One replica is not there, and comes later."""
+    acknowledged = trade(cluster, 3)
+    journal = cluster.journal()
+    names = ["catalog", *(f"order-{replica_id}" for replica_id in REPLICAS)]
+    for name in names:
+        assert cluster.stop(name) == 0
+        file, version = ("catalog.db", 2) if name == "catalog" else ("orders.db", 1)
+        with closing(sqlite3.connect(cluster.data(name) / file)) as connection:
+            connection.executescript(f"DROP TABLE cluster; PRAGMA user_version = {version}")
+    for name in names[:3]:
+        cluster.start(name)
+    acknowledged |= trade_among(cluster, 2)
+    cluster.start("order-3")
+    ids = set()
+    for replica_id in REPLICAS:
+        wait_for(lambda id_=replica_id: status_of(cluster, id_).cluster_id, 10, cluster.statuses)
+        ids.add(status_of(cluster, replica_id).cluster_id)
+    with cluster.catalog() as catalog:
+        assert ids == {catalog.call("ListStocks", bourse_pb2.Empty()).cluster_id}
+    assert cluster.journal()[:3] == journal[:3]
+    cluster.check_promises(acknowledged | trade(cluster, 1))
+    assert nothing_is_set_aside(cluster)
+
+
+def status_of(cluster: Cluster, replica_id: int) -> bourse_pb2.StatusResponse:
+    status = cluster.status(replica_id)
+    assert status is not None
+    return status
 
 
 @pytest.mark.slow
@@ -240,10 +295,7 @@ def test_a_log_with_orders_that_a_backup_lacks_is_kept_and_stays_out(cluster: Cl
     cluster.kill("order-2", "order-3")
     backup = cluster.directory / f"backup-{uuid.uuid4().hex}"
     shutil.copytree(cluster.data("catalog"), backup)
-    with BourseClient(cluster.url) as client:
-        for _ in range(4):
-            key = str(uuid.uuid4())
-            acknowledged[key] = client.trade("stock5", 1, "BUY", key).data["transaction_number"]
+    acknowledged |= trade_among(cluster, 4)
     journal = cluster.journal()
     cluster.kill("order-1")
     before = log_lengths(cluster)
@@ -321,10 +373,7 @@ def test_a_log_of_another_deployment_serves_nothing_and_is_kept(
     assert said_since(cluster, "catalog", before["catalog"], said)
     for name in ("catalog", "order-2"):
         assert said_since(cluster, name, before[name], cluster_id)
-    with BourseClient(cluster.url) as client:
-        for _ in range(3):  # the others go on
-            key = str(uuid.uuid4())
-            acknowledged[key] = client.trade("stock5", 1, "BUY", key).data["transaction_number"]
+    acknowledged |= trade_among(cluster, 3)  # the others go on
     cluster.kill("order-2")
     with closing(OrderLog(cluster.data("order-2") / "orders.db")) as log:
         assert (log.rows(0), log.cluster_id) == (orders, cluster_id)
