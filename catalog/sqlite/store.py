@@ -149,7 +149,7 @@ class CatalogStore:
         # Without it, another catalog decides a leader's trades ("cluster id": test_cluster_id.py).
         if cluster_id not in ("", self.cluster_id):
             raise Contradiction(
-                f"that log is of cluster {cluster_id}, this catalog of cluster {self.cluster_id}"
+                f"the caller is of cluster {cluster_id}, this catalog of cluster {self.cluster_id}"
             )
 
     def _decide(

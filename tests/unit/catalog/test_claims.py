@@ -75,7 +75,7 @@ def test_another_cluster_registers_and_decides_nothing(
     store: CatalogStore, journal: list[Order]
 ) -> None:
     """Whatever the digests say."""
-    why = f"that log is of cluster {OTHER_CLUSTER}, this catalog of cluster {store.cluster_id}"
+    why = f"the caller is of cluster {OTHER_CLUSTER}, this catalog of cluster {store.cluster_id}"
     digest = journal[2].digest
     for number in (0, 3):
         with pytest.raises(Contradiction, match=why):
