@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import count
 from typing import Any
 
 import docker
@@ -16,6 +17,9 @@ from stack.parts import SERVICES, StackError
 HELPER_LABEL = "bourse.faults"
 
 _GRACE_S = 20
+
+_FREEZE_ATTEMPTS = 3
+_NOT_FROZEN = "unable to freeze"
 
 
 def helper_labels(project: str) -> dict[str, str]:
@@ -130,7 +134,14 @@ class Containers:
     def pause(self, service: str) -> None:
         """Freezes it; its connections stay open."""
         with _said(f"pausing {service}"):
-            self.container(service).pause()
+            for failures in count(1):
+                try:
+                    self.container(service).pause()
+                    return
+                except APIError as error:
+                    # On a busy machine the kernel can take too long to freeze every process.
+                    if _NOT_FROZEN not in str(error) or failures == _FREEZE_ATTEMPTS:
+                        raise
 
     def unpause(self, service: str) -> None:
         """Nothing happens to one that is not paused."""
