@@ -59,9 +59,12 @@ class Ledger:
         Raises:
             Contradiction: the log is of another cluster.
         """
+        self.check_cluster(cluster_id)
+        if not cluster_id or self._log.cluster_id:
+            return  # without the lock: an append that hangs must not stop the looks
         with self._appending:
             self.check_cluster(cluster_id)
-            if cluster_id and not self._log.cluster_id:
+            if not self._log.cluster_id:
                 with suppress(AppendFailed):  # which is logged; the next look tries again
                     self._write([], cluster_id)
 

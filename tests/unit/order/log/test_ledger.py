@@ -205,6 +205,14 @@ def test_a_log_without_an_id_joins_the_cluster_that_confirmed_it(parts: Parts) -
     assert parts.ledger.append(ROWS[10:], CLUSTER) == ROWS[10:]
 
 
+@pytest.mark.timeout(20)
+def test_a_log_of_that_cluster_is_told_so_while_the_disk_hangs(parts: Parts) -> None:
+    """Else comparing log and catalog would end with the first append that hangs."""
+    parts.ledger.join_cluster(CLUSTER)
+    with ThreadPoolExecutor(1) as threads, parts.ledger._appending:
+        threads.submit(parts.ledger.join_cluster, CLUSTER).result(timeout=5)
+
+
 # ------------------------------------------------------------ pull
 
 
