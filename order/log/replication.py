@@ -109,7 +109,7 @@ class Follower:
         self._idle_s = idle_s
         self._clock = clock
         self._said: _End | None = None  # its own log, when it last answered
-        self._pulls = False  # it takes the rows from a leader by itself
+        self._pulls = False  # it is not ready: it takes the rows by itself, or is denied
         self._goal: _End | None = None  # an end of our log that it is to reach next
         self._reached: _End | None = None  # the last goal that it reached
         self._failing = OnChange(logger)
@@ -179,7 +179,9 @@ class Follower:
         answer = self._peer.call("SyncOrderBatch", batch, self._timeout_s)
         self._said = _End(view.epoch, answer.last_number, self._clock())
         self._pulls = answer.catching_up
-        if answer.last_number >= self._goal.number:
+        if answer.catching_up:
+            self._reached = self._goal = None  # the catalog may deny its log, however long it is
+        elif answer.last_number >= self._goal.number:
             self._reached, self._goal = self._goal, None
         elif self._reached is not None and answer.last_number < self._reached.number:
             self._reached = None  # its volume was lost

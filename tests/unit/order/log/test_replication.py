@@ -188,6 +188,16 @@ def test_a_follower_that_contradicts_the_rows_is_not_in_sync(world: World) -> No
         world.send(2)
 
 
+def test_one_that_is_denied_by_the_catalog_is_not_in_sync_though_its_log_is_longer(
+    world: World,
+) -> None:
+    world.settle()
+    world.followers[2].ledger.append(make_rows(4, after=ROWS[:5], epoch=77))
+    world.followers[2].is_ready.clear()
+    world.send(2, 2)
+    assert world.replicator.in_sync() == [3]
+
+
 def test_a_followers_log_takes_over_the_id_of_its_leaders(world: World) -> None:
     world.parts.ledger.join_cluster(CLUSTER)
     world.settle()
