@@ -54,6 +54,7 @@ class Service:
         self._log = log
         self._is_signalled = is_signalled
         self._ready = threading.Event()
+        self._saying = threading.Lock()
         self._node = Node(Replica(settings.order_id, log.last_number, log.digest))
         self._ledger = Ledger(log, self._node)
         self._progress = Progress()
@@ -164,7 +165,8 @@ class Service:
             self._promotion.give_up("log and catalog do not belong together")
 
     def _say_serving(self) -> None:
-        self._server.set_serving(self._is_ready())
+        with self._saying:  # so that the last word is not an old one
+            self._server.set_serving(self._is_ready())
 
     def _catch_up(self) -> None:
         try:
