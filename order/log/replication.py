@@ -162,7 +162,8 @@ class Follower:
         except Exception:
             logger.exception("unexpected error while replicating to %s", self._peer)
         else:
-            self._failing.over("%s can be kept in sync again", self._peer)
+            if self._reached:  # one with a full disk answers too, but takes no row
+                self._failing.over("%s can be kept in sync again", self._peer)
             return True
         return False
 

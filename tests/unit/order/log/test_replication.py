@@ -275,6 +275,18 @@ def test_one_that_takes_nothing_leaves_and_comes_back_when_it_does(
     assert "replica 2 can be kept in sync again" in caplog.messages
 
 
+def test_one_that_takes_nothing_for_long_is_told_of_once(
+    running: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full disk stays full for days. The follower still answers where its log ends."""
+    asked = running.asked[2]
+    with refusing_rows(running.followers[2].log):
+        running.append()
+        running.replicator.wake()
+        wait_for(lambda: asked.count([6]) >= 5, TIMEOUT_S, lambda: asked)
+    assert caplog.text.count("replica 2 is not kept in sync") == 1
+
+
 def test_under_load_no_row_is_missed_while_followers_come_and_go(running: World) -> None:
     chance = random.Random(5)  # noqa: S311 - repeatable on purpose
     rows = ROWS[:5]
