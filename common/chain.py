@@ -1,4 +1,4 @@
-"""The hash chain of a whole table of rows, verified fast."""
+"""The hash chain of a whole table of rows, verified fast; and seals of what is in no chain."""
 
 from __future__ import annotations
 
@@ -41,6 +41,26 @@ class _Chunk(NamedTuple):
             and self.digests == b"".join(after)
         )
         return digest if is_whole else None
+
+
+def seal(*values: str | int) -> bytes:
+    """The digest of values that are in no chain, kept beside them."""
+    return hashlib.sha256(repr(values).encode()).digest()
+
+
+def read_cluster_id(connection: sqlite3.Connection) -> str:
+    """The id in the table `cluster` of a database; empty if it has none.
+
+    Raises:
+        Damaged: it is not the id that was written.
+    """
+    found = connection.execute("SELECT seal, id FROM cluster").fetchall()
+    if not found:
+        return ""
+    # Another cluster's log is kept as it is, but a damaged one is rebuilt.
+    if [kept == seal(cluster_id) for kept, cluster_id in found] != [True]:
+        raise Damaged("the cluster's id is not the one it had")
+    return str(found[0][1])
 
 
 def _nothing() -> None:

@@ -140,7 +140,7 @@ def write_log(directory: Path, catalog: Path, last_number: int) -> None:
             (last_number,),
         )
         if last_number > 0:
-            connection.execute("INSERT INTO main.cluster SELECT id FROM catalog.cluster")
+            connection.execute("INSERT INTO main.cluster SELECT id, seal FROM catalog.cluster")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from common.chain import verify_chain
+from common.chain import read_cluster_id, verify_chain
 from common.domain import FRAMED_FIELDS, Order
 from common.errors import Damaged
 from common.sqlite import open_to_read
@@ -72,8 +72,7 @@ def _cluster_id(path: Path) -> str:
     with closing(open_to_read(path)) as connection:
         sql = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'cluster'"
         ((has_table,),) = connection.execute(sql).fetchall()
-        found = connection.execute("SELECT id FROM cluster").fetchone() if has_table else None
-    return str(found[0]) if found else ""
+        return read_cluster_id(connection) if has_table else ""
 
 
 def longest(logs: Sequence[OrderLog]) -> OrderLog:

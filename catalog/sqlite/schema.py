@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 from catalog.decisions import Refusal, Registration
 from catalog.sqlite.transactions import transaction
 from catalog.stock import Stock
+from common.chain import seal
 from common.domain import EMPTY_DIGEST, FRAMED_FIELDS, Order
 from common.errors import Damaged
 
@@ -24,7 +24,8 @@ _WITHOUT_SEALS = 1
 
 # The CHECKs state what must always hold. The code never relies on one of them failing.
 # The columns of the journal are the fields of an Order, in their order.
-# A seal is the digest of values that do not follow from the journal: see `seal`.
+# A seal is the digest of values that do not follow from the journal (`common.chain.seal`): the
+# name, price and initial volume of a stock, the epoch and leader of the fence, the cluster's id.
 _STOCKS = """
 CREATE TABLE stocks (
     name           TEXT NOT NULL PRIMARY KEY,
@@ -166,15 +167,6 @@ def _add_cluster(connection: sqlite3.Connection, cluster_id: str) -> None:
 def _execute_all(connection: sqlite3.Connection, statements: str) -> None:
     for statement in statements.split(";"):  # executescript() would commit on its own
         connection.execute(statement)
-
-
-def seal(*values: str | int) -> bytes:
-    """The digest of values that do not follow from the journal, kept beside them.
-
-    They are the name, price and initial volume of a stock, the epoch and leader of the fence, and
-    the id of the cluster.
-    """
-    return hashlib.sha256(repr(values).encode()).digest()
 
 
 def rows(connection: sqlite3.Connection, sql: str, *parameters: Any) -> list[Any]:

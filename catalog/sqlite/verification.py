@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from catalog.sqlite import schema
-from common.chain import verify_chain
+from common.chain import read_cluster_id, seal, verify_chain
 from common.domain import MAX_VOLUME
 from common.errors import Damaged
 from common.sqlite import meaning, open_to_read
@@ -145,13 +145,11 @@ def _check_initial_volumes(connection: sqlite3.Connection, following: dict[str, 
 
 def _check_seals(connection: sqlite3.Connection, version: int) -> None:
     sql = "SELECT seal, name, price_cents, initial_volume FROM stocks"
-    for seal, *values in schema.rows(connection, sql):
-        if seal != schema.seal(*values):
+    for kept, *values in schema.rows(connection, sql):
+        if kept != seal(*values):
             raise Damaged(f"name, price or initial volume of {values[0]!r} is not the one it had")
-    ((seal, *values),) = schema.rows(connection, "SELECT seal, epoch, leader_id FROM fence")
-    if seal != schema.seal(*values):
+    ((kept, *values),) = schema.rows(connection, "SELECT seal, epoch, leader_id FROM fence")
+    if kept != seal(*values):
         raise Damaged(f"the fence (epoch {values[0]}, leader {values[1]}) is not the one it had")
-    if schema.has_cluster(version):
-        found = schema.rows(connection, "SELECT seal, id FROM cluster")
-        if [seal == schema.seal(cluster_id) for seal, cluster_id in found] != [True]:
-            raise Damaged("the cluster's id is not the one it had")
+    if schema.has_cluster(version) and not read_cluster_id(connection):
+        raise Damaged("the cluster's id is gone")

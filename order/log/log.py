@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from common.chain import verify_chain
+from common.chain import read_cluster_id, seal, verify_chain
 from common.domain import Order
 from common.errors import BourseError, Damaged, Unavailable
 from common.sqlite import explain, meaning, open_to_write
@@ -36,7 +36,7 @@ CREATE TABLE orders (
 ) STRICT
 """
 # Has no row until the log has one.
-_CLUSTER = "CREATE TABLE cluster (id TEXT NOT NULL) STRICT"
+_CLUSTER = "CREATE TABLE cluster (id TEXT NOT NULL, seal BLOB NOT NULL) STRICT"
 
 
 class OrderLog:
@@ -53,7 +53,8 @@ class OrderLog:
             check: called again and again while it verifies; what it raises ends that.
 
         Raises:
-            Damaged: the file is not a log of this schema, or its chain is broken.
+            Damaged: the file is not a log of this schema, its chain is broken, or the cluster's id
+                is not the one it had.
             Unavailable: the disk does not let it be opened; nothing is said of its rows.
         """
         self._path = path
@@ -66,7 +67,7 @@ class OrderLog:
                 self.last_number, self.digest = self._verify(check)
                 if version == _WITHOUT_CLUSTER:
                     _execute_all(self._writer, _CLUSTER)
-                self.cluster_id = _cluster_id(self._writer)
+                self.cluster_id = read_cluster_id(self._writer)
                 self._reader = undo.enter_context(closing(_connect(path)))
                 undo.pop_all()
         except (Damaged, Unavailable) as error:
@@ -84,7 +85,8 @@ class OrderLog:
         try:
             self._writer.execute("BEGIN IMMEDIATE")
             if cluster_id and not self.cluster_id:
-                self._writer.execute("INSERT INTO cluster VALUES (?)", (cluster_id,))
+                sealed = (cluster_id, seal(cluster_id))
+                self._writer.execute("INSERT INTO cluster VALUES (?, ?)", sealed)
             self._writer.executemany(f"INSERT INTO orders VALUES ({_marks(8)})", values)  # noqa: S608 - only placeholders
             self._writer.execute("COMMIT")
         except sqlite3.Error:
@@ -218,11 +220,6 @@ def _execute_all(connection: sqlite3.Connection, *statements: str) -> None:
         "COMMIT",
     ):
         connection.execute(statement)
-
-
-def _cluster_id(connection: sqlite3.Connection) -> str:
-    found = connection.execute("SELECT id FROM cluster").fetchone()
-    return found[0] if found else ""
 
 
 def _check_writable(connection: sqlite3.Connection, path: Path) -> None:

@@ -81,7 +81,7 @@ DAMAGES = {
     ),
     "no journal": ("DROP TABLE journal", "no catalog's database, its tables are: cluster, fence"),
     "another cluster": ("UPDATE cluster SET id = 'x'", "the cluster's id is not the one it had"),
-    "no cluster": ("DELETE FROM cluster", "the cluster's id is not the one it had"),
+    "no cluster": ("DELETE FROM cluster", "the cluster's id is gone"),
     "no refusals": ("DROP TABLE refusals", "no such table"),
     "text that is none": (
         "UPDATE journal SET name = CAST(x'ff' AS TEXT) WHERE number = 60",

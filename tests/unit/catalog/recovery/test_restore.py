@@ -194,6 +194,15 @@ def test_logs_of_two_clusters_are_refused(tmp_path: Path, lost: list[Order]) -> 
     assert_nothing_restored(tmp_path, why, "--log", one, "--log", other)
 
 
+def test_a_log_with_a_damaged_id_is_left_out(tmp_path: Path, lost: list[Order]) -> None:
+    whole = write_log(tmp_path, "whole", lost, "one")
+    damaged = write_log(tmp_path, "damaged", lost, "one")
+    change(damaged, "UPDATE cluster SET id = 'two'")
+    done = run(tmp_path, "--log", damaged, "--log", whole)
+    assert done.returncode == 0, done.stderr
+    assert "the cluster's id is not the one it had" in str(done.stderr)
+
+
 def test_a_damaged_log_is_left_out(tmp_path: Path, lost: list[Order]) -> None:
     damaged = write_log(tmp_path, "damaged", lost)
     raw = bytearray(damaged.read_bytes())

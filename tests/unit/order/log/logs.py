@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from order.log.log import OrderLog
-from tests.unit.order.fakes import make_rows
+from tests.unit.order.fakes import CLUSTER, make_rows
 
 ROWS = make_rows(130)  # they need more than one page
 
@@ -19,5 +19,5 @@ def write_log(directory: Path) -> Path:
     """A closed log that holds ROWS."""
     path = path_in(directory)
     with closing(OrderLog(path)) as log:
-        log.append(ROWS)
+        log.append(ROWS, CLUSTER)
     return path

@@ -78,6 +78,14 @@ DAMAGES = {
     ),
     "no table": ("DROP TABLE orders", "no such table"),
     "no table for the cluster's id": ("DROP TABLE cluster", "no such table: cluster"),
+    "another id": (
+        "UPDATE cluster SET id = replace(id, 'b', 'c')",
+        "the cluster's id is not the one it had",
+    ),
+    "a second id": (
+        "INSERT INTO cluster SELECT * FROM cluster",
+        "the cluster's id is not the one it had",
+    ),
     "another table": ("ALTER TABLE orders RENAME COLUMN version TO generation", "no such column"),
     "a later schema": (
         "PRAGMA user_version = 3",
