@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,9 @@ REPORT: dict[str, Any] = {
 }
 
 
-def program(tmp_path: Path, script: str) -> Wrk:
+def program(tmp_path: Path, script: str, interpreter: str = "/bin/sh") -> Wrk:
     path = tmp_path / "wrk"
-    path.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
+    path.write_text(f"#!{interpreter}\n{script}\n", "utf-8")
     path.chmod(0o755)
     return Wrk(lambda _name: str(path))
 
@@ -80,10 +81,17 @@ def test_a_failing_wrk_is_told(tmp_path: Path) -> None:
 
 def test_it_can_be_ended_early(tmp_path: Path) -> None:
     started = tmp_path / "started"
+    # A shell cannot trap a signal that was ignored when it started, as in a job in the background.
     wrk = program(
         tmp_path,
-        f"trap \"echo '{json.dumps(REPORT).replace(chr(34), chr(92) + chr(34))}'; exit 0\" INT\n"
-        f"touch '{started}'\nwhile :; do sleep 0.01; done",
+        f"""import pathlib, signal, sys, time
+def report(*_):
+    print('{json.dumps(REPORT)}')
+    sys.exit()
+signal.signal(signal.SIGINT, report)
+pathlib.Path('{started}').touch()
+time.sleep(600)""",
+        sys.executable,
     )
     with wrk.running("http://here:1", Load.lookups(1, 5), 1, 600) as running:
         while not started.exists():
