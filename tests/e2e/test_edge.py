@@ -208,6 +208,7 @@ def test_a_client_that_wants_to_close_is_closed(stack: Stack, connection: bytes)
     assert time.monotonic() - began_s < 5
 
 
+@pytest.mark.slow
 def test_an_idle_connection_stays_open(stack: Stack) -> None:
     with socket.create_connection(("127.0.0.1", stack.port), timeout=25) as client:
         for pause_s in (0, 12):  # more than a request has to arrive

@@ -181,10 +181,8 @@ def test_heal_mends_the_stack_and_leaves_others_alone(
     assert helpers(engine, stack) == []
 
 
-@pytest.mark.parametrize(
-    "interrupts",
-    [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("interrupts", [1, 2, 4])
 def test_ctrl_c_heals(stack: Stack, engine: Any, tmp_path: Path, interrupts: int) -> None:
     """The first ends the run early, the second gives it up; more do not keep it from healing."""
     options = ["--fault", "pause:two", "--every", "40", "--lasts", "30", "--for", "60"]

@@ -76,6 +76,7 @@ def test_the_catalog_restarts_and_trades_wait_for_it(stack: Stack) -> None:
     check_promises(stack, load.acknowledged)
 
 
+@pytest.mark.slow
 def test_frontends_restart_in_turn_and_requests_are_repeated(stack: Stack) -> None:
     load = Load(stack.url, CLIENTS)
     with load.running():

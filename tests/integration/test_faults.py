@@ -110,7 +110,14 @@ def test_a_paused_follower_is_not_in_sync_and_returns(cluster: Cluster) -> None:
     cluster.check_promises(load.acknowledged)
 
 
-@pytest.mark.parametrize("fault", ["kill", "pause", "flush"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "kill",
+        pytest.param("pause", marks=pytest.mark.slow),
+        pytest.param("flush", marks=pytest.mark.slow),
+    ],
+)
 def test_redis_fails_under_load(cluster: Cluster, fault: str) -> None:
     def disturb(load: Load) -> None:
         if fault == "kill":
