@@ -171,6 +171,8 @@ class Election:
             if leadership is not None:
                 self._broadcast(leadership)
                 return leadership
+        if self._clock() >= give_up_at:
+            raise NoLeader("no leader was found in time")
         if self._catalog_is_reachable():
             raise NoLeader("no order replica can become leader now")
         now = self._clock()

@@ -43,6 +43,12 @@ _QUEUE_LIMIT = 256
 # wait, because it may return. If all trades waited, no thread would be left for reads.
 _RIDE_OUT_S = 1.0
 
+# The edge repeats a request after 3 s of silence, and then little of its time may be left. A repeat
+# has time for an election all the same, and an answer is still there within 10 s.
+# Without it, two faults at once are an error ("a repeat's time": test_leader_budget.py).
+_REPEAT_S = 2.5
+_LATEST_S = 8.0
+
 # A repeat cannot change these answers for one trade. After any other error it is sent again.
 # Without it, a dead leader is an error ("repeat at the next leader": test_failure_table.py).
 _FINAL = (KeyReused, InvalidRequest, Internal)
@@ -63,7 +69,8 @@ class LeaderClient:
 
     Args:
         patience_s: how long to wait for an answer before asking whether the leader still leads.
-        decision_timeout_s: how long `decide` may take.
+        decision_timeout_s: how long `decide` may take, from the request's arrival. A request that
+            came long ago gets 2.5 s, but none after 8 s.
         clock: seconds, monotonic.
         pause: waits between two attempts; takes seconds.
         longest_call_s: the time limit of one call.
@@ -100,7 +107,10 @@ class LeaderClient:
             OutcomeUnknown: the time is over. A copy may have executed, or may still execute.
             Unavailable: the time is over. No copy from here was executed.
         """
-        give_up_at = arrived_at + self._decision_timeout_s
+        repeat_ends_at = self._clock() + min(_REPEAT_S, self._decision_timeout_s)
+        give_up_at = max(
+            arrived_at + self._decision_timeout_s, min(repeat_ends_at, arrived_at + _LATEST_S)
+        )
         doubted: Leadership | None = None
         failures, is_gone, in_doubt = 0, False, False
         while self._clock() < give_up_at:

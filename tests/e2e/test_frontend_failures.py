@@ -98,6 +98,18 @@ def restart(stack: Stack, frontend: str) -> None:
     stack.wait_healthy(frontend)
 
 
+def replace(stack: Stack, frontend: str) -> None:
+    """The other one dies just when this one comes back: before the edge's next check of it."""
+    other = "frontend-1" if frontend == "frontend-2" else "frontend-2"
+    stack.pause(frontend)
+    time.sleep(4)  # until it has failed its checks
+    stack.kill(other)
+    stack.unpause(frontend)
+    time.sleep(2)
+    stack.start(other)
+    stack.wait_healthy(other)
+
+
 Disturb = Callable[[Stack, str], None]
 
 
@@ -113,7 +125,7 @@ def disturbed(stack: Stack, *disturbances: Disturb) -> tuple[Plain, set[int]]:
 
 
 def test_nobody_notices_a_frontend_that_fails(stack: Stack) -> None:
-    seen, unknown = disturbed(stack, kill, pause, stop, restart)
+    seen, unknown = disturbed(stack, kill, pause, replace, stop, restart)
     assert seen.errors == []
     assert unknown == set()
     assert len(seen.numbers) > 100
@@ -151,18 +163,27 @@ def test_the_edge_comes_back_when_it_crashes(stack: Stack) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mechanism", ["the edge's repeat", "the edge's key"])
-def test_the_mechanism_is_needed(mechanism: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("mechanism", "disturbances"),
+    [
+        ("the edge's repeat", (kill, pause)),
+        ("the edge's key", (kill, pause)),
+        ("the unchecked frontends", (replace, replace)),
+    ],
+)
+def test_the_mechanism_is_needed(
+    mechanism: str, disturbances: tuple[Disturb, ...], tmp_path: Path
+) -> None:
     config = tmp_path / "haproxy.cfg"
     config.write_text(config_without(mechanism), "utf-8")
     override = ROOT / "tests" / "e2e" / "edge_config.yaml"
     stack = Stack({"EDGE_CONFIG": str(config)}, override=override)
     try:
         stack.up()
-        seen, unknown = disturbed(stack, kill, pause)
+        seen, unknown = disturbed(stack, *disturbances)
     finally:
         stack.down()
-    if mechanism == "the edge's repeat":
-        assert seen.errors
-    else:
+    if mechanism == "the edge's key":
         assert unknown
+    else:
+        assert seen.errors

@@ -15,6 +15,10 @@ EDGE_MECHANISMS: Mapping[str, tuple[str, str]] = {
         " !{ req.fhdr(idempotency-key) -m found }\n",
         "",
     ),
+    "the unchecked frontends": (
+        "    server unchecked abns@unchecked backup\n",
+        "",
+    ),
 }
 
 

@@ -175,6 +175,7 @@ MECHANISMS: Mapping[str, Mechanism] = {
     "log lock": Mechanism("order.__main__:lock_file", _nothing),
     "log verified at start": Mechanism("order.log.log:OrderLog._verify", believe_the_log),
     "repeat at the next leader": Mechanism("frontend.trading.leader:_FINAL", (BourseError,)),
+    "a repeat's time": Mechanism("frontend.trading.leader:_LATEST_S", 0.0),
     "the next candidate": Mechanism("frontend.trading.election:order_candidates", only_the_highest),
     "whole answers": Mechanism("frontend.http.connection:Connection.sendall", send_at_once),
     "lease wait": Mechanism(

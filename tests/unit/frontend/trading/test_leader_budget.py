@@ -14,6 +14,7 @@ from frontend.trading.election import Election, Leadership
 from frontend.trading.leader import LeaderClient
 from proto import bourse_pb2
 from tests.support.clock import Clock
+from tests.support.mechanisms import taken_out
 from tests.support.replica_fakes import PATIENCE_S, Call, Replicas, answers, fails
 from tests.unit.frontend.trading.election_calls import Catalog
 from tests.unit.frontend.trading.leader_calls import (
@@ -154,12 +155,38 @@ def test_no_attempt_is_made_after_an_election_that_took_all_the_time(
 def test_what_the_request_has_waited_already_counts(
     replicas: Replicas, client: LeaderClient, clock: Clock
 ) -> None:
-    decide(client, DECISION_S - 2)
+    decide(client, DECISION_S - 4)
     (call,) = replicas[3].calls_of("TradeBatch")
-    assert call.timeout_s <= 2 + ROUNDING_S
+    assert call.timeout_s <= 4 + ROUNDING_S
+
+
+@pytest.mark.parametrize(("waited_s", "left_s"), [(3, 2.5), (6, 2), (7.5, 0.5)])
+def test_a_late_repeat_has_time_of_its_own(
+    replicas: Replicas, clock: Clock, catalog: Catalog, waited_s: float, left_s: float
+) -> None:
+    election = Election(replicas.peers, PATIENCE_S, PATIENCE_S, catalog.is_reachable, clock)
+    client = LeaderClient(election, PATIENCE_S, 4.5, clock, clock.pause, longest_call_s=10)
+    began_s = clock.now_s
+    replicas[3].always("TradeBatch", takes(clock, 0.25, fails(Busy())))
     with pytest.raises(Unavailable, match="no order replica"):
-        decide(client, DECISION_S)
-    assert len(replicas[3].seen("TradeBatch")) == 1
+        decide(client, waited_s)
+    assert clock.now_s - began_s == pytest.approx(left_s, abs=0.5)
+    assert replicas[3].calls_of("TradeBatch")[0].timeout_s <= left_s + ROUNDING_S
+
+
+def test_without_it_a_late_repeat_is_refused_though_a_replica_leads(
+    replicas: Replicas, election: Election, clock: Clock
+) -> None:
+    client = LeaderClient(election, PATIENCE_S, 4.5, clock, clock.pause)
+    with taken_out("a repeat's time"), pytest.raises(Unavailable):
+        decide(client, 6)
+    assert decide(client, 6) == DONE
+
+
+def test_a_repeat_that_is_too_late_is_not_sent(replicas: Replicas, client: LeaderClient) -> None:
+    with pytest.raises(Unavailable, match="no order replica"):
+        decide(client, max(DECISION_S, 8))
+    assert replicas.seen("TradeBatch") == {}
 
 
 def test_an_election_that_leads_nowhere_ends_with_the_budget(replicas: Replicas) -> None:
@@ -294,8 +321,8 @@ def test_a_trade_that_had_waited_since_before_the_outage_rides_it_out_too(
     assert clock.now_s == pytest.approx(2.0 + HASTY_DECISION_S, abs=0.01)
     started = clock.now_s
     with pytest.raises(Unavailable):
-        decide(hasty, started - 2.9)
-    assert clock.now_s == pytest.approx(2.9 + HASTY_DECISION_S, abs=0.01)
+        decide(hasty, started - 2.9)  # as long as a late repeat
+    assert clock.now_s == pytest.approx(started + 2.5, abs=0.01)
 
 
 def test_a_trade_in_doubt_stays_so_in_an_outage(
