@@ -1,4 +1,4 @@
-"""The picture of `bench`: the classic figure of this system, and the rates beside their floors."""
+"""The picture of `bench`: the classic figure of this system, and the rates beside the others'."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ from bench.measuring.pictures import (
     picture,
 )
 from bench.measuring.spread import Spread
-from bench.requests import CONNECTIONS, PROBABILITIES, Case, Point, RequestsResults, SessionPoint
+from bench.requests import RequestsResults
+from bench.requests_cases import CONNECTIONS, PROBABILITIES, Case, Point, SessionPoint
 
 _APART = 0.5  # in percent, so that no whisker hides another
 
+# A lighter shade of the same colour is plain's.
 _COLOURS = {
     Case.HELLO: "#bbbbbb",
-    Case.CACHED: BLUE,
     Case.HOP: GREY,
+    Case.CACHED: BLUE,
     Case.UNCACHED: ORANGE,
-    Case.DIRECT_CACHED: "#66b3e0",
+    Case.PLAIN_LOOKUP: "#80bfe3",
     Case.TRADE: RED,
-    Case.DIRECT_TRADE: PURPLE,
+    Case.PLAIN_TRADE: "#f0ad7f",
     Case.ORDER: GREEN,
+    Case.PLAIN_ORDER: "#80ceb9",
 }
 
 
@@ -41,7 +44,7 @@ def draw(results: RequestsResults, path: Path, subtitle: str) -> None:
         drawings.append(_latencies)
     if results.points.by_key:
         drawings.append(_rates)
-    with picture(path, 6.8 * len(drawings), 4.8) as figure:
+    with picture(path, 7.2 * len(drawings), 4.8) as figure:
         places = figure.subplots(1, len(drawings), squeeze=False)[0]
         for axes, drawing in zip(places, drawings, strict=True):
             drawing(axes, results)
@@ -89,5 +92,5 @@ def _rates(axes: Any, results: RequestsResults) -> None:
         if Point(case, CONNECTIONS[0]) in points.by_key
     ]
     draw_rates(axes, [str(count) for count in CONNECTIONS], kinds)
-    axes.set_title("Requests a second, beside the floors")
+    axes.set_title("Requests a second, beside the floors and plain")
     axes.set_xlabel("connections")

@@ -2,48 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
+from typing import Any, Literal
 
 from bench.measuring.rounds import Results
 from bench.measuring.spread import Spread, ratios
-from bench.measuring.targets import HEADING, Judged, Target
-from bench.requests import CONNECTIONS, FLOOR_OF, WITHOUT_EDGE, Case, Point, RequestsResults
+from bench.measuring.targets import HEADING, Judged, Relation, Target
+from bench.requests import RequestsResults
+from bench.requests_cases import (
+    CONNECTIONS,
+    FLOOR_OF,
+    RIVAL_OF,
+    WITHOUT_EDGE,
+    Case,
+    Part,
+    Point,
+)
 from stack.numbers import percentile
 from stack.terminal import table
+
+Kind = Literal["rate", "p50", "processor time"]
+AT_LEAST: Relation = "at least"
+AT_MOST: Relation = "at most"
+
+# On so many connections, a case to another one: a rate is to be at least that, the others at most.
+_TARGETS: Sequence[tuple[Kind, Case, Case, int, float]] = (
+    ("rate", Case.CACHED, Case.HELLO, 16, 0.85),
+    ("rate", Case.CACHED, Case.PLAIN_LOOKUP, 16, 1.8),
+    ("p50", Case.CACHED, Case.UNCACHED, 1, 1 / 3),
+    ("p50", Case.CACHED, Case.UNCACHED, 16, 1 / 3),
+    ("p50", Case.TRADE, Case.HOP, 1, 3),
+    ("p50", Case.TRADE, Case.PLAIN_TRADE, 1, 2),
+    ("processor time", Case.TRADE, Case.PLAIN_TRADE, 1, 2.2),
+    ("rate", Case.TRADE, Case.PLAIN_TRADE, 8, 0.9),
+    ("rate", Case.TRADE, Case.PLAIN_TRADE, 32, 1.3),
+    ("rate", Case.TRADE, Case.HOP, 32, 0.6),
+    ("rate", Case.ORDER, Case.HOP, 16, 0.8),
+    ("rate", Case.ORDER, Case.HOP, 32, 0.8),
+)
 
 
 def verdicts(results: RequestsResults) -> list[Judged]:
     """On each target whose cases were measured."""
     points = results.points
 
-    def rate(case: Case, connections: int, limit: float) -> Iterator[Judged]:
-        floor = FLOOR_OF[case]
-        what = f"{case} of {floor}, {connections} connections: rate"
-        if Point(case, connections) in points.by_key:
-            ratio = points.rate_ratio(Point(case, connections), Point(floor, connections))
-            yield Judged.of_median(Target(what, "at least", limit), ratio)
+    def judge(
+        kind: Kind, case: Case, other: Case, connections: int, limit: float
+    ) -> Iterator[Judged]:
+        point, its = Point(case, connections), Point(other, connections)
+        if {point, its} <= points.by_key.keys():
+            ratio, relation = {
+                "rate": (points.rate_ratio, AT_LEAST),
+                "p50": (points.p50_ratio, AT_MOST),
+                "processor time": (points.processor_ratio, AT_MOST),
+            }[kind]
+            what = f"{case} of {other}, {_connections(connections)}: {kind}"
+            yield Judged.of_median(Target(what, relation, limit), ratio(point, its))
 
-    def p50(case: Case, other: Case, connections: int, limit: float) -> Iterator[Judged]:
-        what = f"{case} of {other}, {_connections(connections)}: p50"
-        if {Point(case, connections), Point(other, connections)} <= points.by_key.keys():
-            ratio = points.p50_ratio(Point(case, connections), Point(other, connections))
-            yield Judged.of_median(Target(what, "at most", limit), ratio)
-
-    return [
-        *rate(Case.CACHED, 16, 0.9),
-        *p50(Case.CACHED, Case.UNCACHED, 1, 1 / 3),
-        *p50(Case.CACHED, Case.UNCACHED, 16, 1 / 3),
-        *rate(Case.TRADE, 32, 0.6),
-        *p50(Case.TRADE, Case.HOP, 1, 3.5),
-        *rate(Case.ORDER, 16, 0.8),
-        *rate(Case.ORDER, 32, 0.8),
-    ]
+    return [one for target in _TARGETS for one in judge(*target)]
 
 
 def as_text(results: RequestsResults) -> str:
     sections = [
         _points(results.points),
+        _processor(results.points),
         _edge(results.points),
         _verdicts(results),
         _sessions(results),
@@ -82,23 +105,42 @@ def as_json(results: RequestsResults) -> dict[str, Any]:
 
 
 def _points(points: Results[Point]) -> str:
-    rows = [("", "at once", "per second", "p50 ms", "p99 ms", "of its floor: rate", "p50")]
+    heading = ("", "at once", "per second", "p50 ms", "p99 ms")
+    rows: list[Sequence[str]] = [(*heading, "of its floor: rate", "p50", "of plain: rate", "p50")]
+    for point in _in_order(points):
+        rate, p50, p99 = _spreads(points, point)
+        relative = [
+            text
+            for other in (_other(FLOOR_OF, point), _other(RIVAL_OF, point))
+            for text in (
+                (points.rate_ratio(point, other).shown(2), points.p50_ratio(point, other).shown(2))
+                if other
+                else ("", "")
+            )
+        ]
+        shown = (rate.shown(0), p50.shown(2), p99.shown(2))
+        rows.append((point.case, str(point.connections), *shown, *relative))
+    return table(rows) if len(rows) > 1 else ""
+
+
+def _processor(points: Results[Point]) -> str:
+    """Of one request, in milliseconds; the parts as medians only."""
+    rows: list[Sequence[str]] = [("processor ms a request", "at once", "in all", "of plain", *Part)]
+    for point in _in_order(points):
+        rival, parts = _other(RIVAL_OF, point), points.processor_ms_by_part(point)
+        if parts:
+            total = Spread.of(points.processor_ms(point)).shown(2)
+            ratio = points.processor_ratio(point, rival).shown(2) if rival else ""
+            shown = [f"{median(parts[part]):.2f}" if part in parts else "" for part in Part]
+            rows.append((point.case, str(point.connections), total, ratio, *shown))
+    return table(rows) if len(rows) > 1 else ""
+
+
+def _in_order(points: Results[Point]) -> Iterator[Point]:
     for connections in CONNECTIONS:
         for case in Case:
-            point = Point(case, connections)
-            if point not in points.by_key:
-                continue
-            rate, p50, p99 = _spreads(points, point)
-            relative = ("", "")
-            if floor := _floor_of(point):
-                relative = (
-                    points.rate_ratio(point, floor).shown(2),
-                    points.p50_ratio(point, floor).shown(2),
-                )
-            rows.append(
-                (case, str(connections), rate.shown(0), p50.shown(2), p99.shown(2), *relative)
-            )
-    return table(rows) if len(rows) > 1 else ""
+            if Point(case, connections) in points.by_key:
+                yield Point(case, connections)
 
 
 def _edge_ratios(points: Results[Point]) -> Iterator[tuple[Point, Spread, Spread]]:
@@ -128,11 +170,22 @@ def _point(points: Results[Point], point: Point) -> dict[str, Any]:
         "p50_ms": p50.as_json(),
         "p99_ms": p99.as_json(),
     }
-    if floor := _floor_of(point):
-        said["floor"] = floor.case
-        said["rate_of_floor"] = points.rate_ratio(point, floor).as_json()
-        said["p50_of_floor"] = points.p50_ratio(point, floor).as_json()
-        said["p99_of_floor"] = ratios(points.p99s(point), points.p99s(floor)).as_json()
+    if parts := points.processor_ms_by_part(point):
+        said["processor_ms"] = Spread.of(points.processor_ms(point)).as_json()
+        said["processor_ms_by_part"] = {
+            part: Spread.of(values).as_json() for part, values in parts.items()
+        }
+    for name, others in (("floor", FLOOR_OF), ("rival", RIVAL_OF)):
+        if other := _other(others, point):
+            said |= {
+                name: other.case,
+                f"rate_of_{name}": points.rate_ratio(point, other).as_json(),
+                f"p50_of_{name}": points.p50_ratio(point, other).as_json(),
+                f"p99_of_{name}": ratios(points.p99s(point), points.p99s(other)).as_json(),
+            }
+            if parts:
+                ratio = points.processor_ratio(point, other)
+                said[f"processor_of_{name}"] = ratio.as_json()
     return said
 
 
@@ -142,9 +195,10 @@ def _spreads(points: Results[Point], point: Point) -> tuple[Spread, Spread, Spre
     return rate, p50, p99
 
 
-def _floor_of(point: Point) -> Point | None:
-    floor = FLOOR_OF.get(point.case)
-    return None if floor is None else Point(floor, point.connections)
+def _other(others: Mapping[Case, Case], point: Point) -> Point | None:
+    """What it is compared with."""
+    other = others.get(point.case)
+    return None if other is None else Point(other, point.connections)
 
 
 def _verdicts(results: RequestsResults) -> str:

@@ -8,13 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 Model = dict[str, Any]
 
 _FLOORS = Path(__file__).with_name("floors")
+_RIVAL = "bench/copies/rival"
 _PORT = 50051
 _HTTP_PORT = 26111
+
+
+class Contents(NamedTuple):
+    """What the rival's database holds at first."""
+
+    orders: int
+    stocks: int
+    volume: int  # of each stock
 
 
 def with_shared_images(model: Model, prefix: str) -> Model:
@@ -22,7 +31,7 @@ def with_shared_images(model: Model, prefix: str) -> Model:
     changed = deepcopy(model)
     built: set[str] = set()
     for service in changed["services"].values():
-        kind = service["build"]["dockerfile"].partition(".")[2]
+        kind = Path(service["build"]["dockerfile"]).suffix[1:]
         service["image"] = f"{prefix}-{kind}"
         service["pull_policy"] = "never"
         if kind in built:
@@ -120,10 +129,59 @@ def with_floors(model: Model) -> Model:
     return changed
 
 
+def with_plain(model: Model, contents: Contents) -> Model:
+    """Beside the service, its rival behind an edge: `plain`, and its database `postgres`.
+
+    Both have images of their own. So this comes before `with_shared_images`.
+    """
+    changed = with_frontend(model, "plain", {})
+    services = changed["services"]
+    plain = services["plain"]
+    web = plain["environment"]
+    plain["build"] = _built(plain, "plain")
+    plain["environment"] = {
+        "WEB_CONCURRENCY": web["WEB_CONCURRENCY"],
+        "GUNICORN_CMD_ARGS": f"--threads {web['WEB_THREADS']}",
+        "PGHOST": "postgres",
+        "PGUSER": "plain",
+        "PGDATABASE": "postgres",
+    }
+    plain["volumes"] = []
+    plain["depends_on"] = {"postgres": {"condition": "service_healthy", "required": True}}
+    postgres = services["postgres"] = _copy(model, "catalog")
+    postgres["build"] = _built(postgres, "postgres")
+    postgres["environment"] = {name.upper(): str(n) for name, n in contents._asdict().items()}
+    postgres["volumes"] = [{"type": "volume", "source": "postgres-data", "target": "/data"}]
+    # It has its counters there. This is what Docker gives by default.
+    postgres["shm_size"] = str(64 * 2**20)
+    check = ["CMD", "pg_isready", "--quiet", "--host", "127.0.0.1"]
+    postgres["healthcheck"] = {**postgres["healthcheck"], "test": check}
+    changed["volumes"]["postgres-data"] = {}
+    return changed
+
+
+def with_rare_probes(model: Model) -> Model:
+    """Containers check themselves only until they are healthy.
+
+    Each check is a process in the container. Its time would count as time of the requests.
+    """
+    changed = deepcopy(model)
+    for service in changed["services"].values():
+        if "healthcheck" in service:
+            # The checks of the start are frequent in this time, and longer than it nobody waits.
+            service["healthcheck"].update(start_period="10m", interval="24h")
+    return changed
+
+
+def _built(service: Model, kind: str) -> Model:
+    return {**service["build"], "dockerfile": f"{_RIVAL}/Dockerfile.{kind}"}
+
+
 def _copy(model: Model, service: str) -> Model:
-    """To run what was built for the original."""
+    """To run the image of the original; it is built once, where they share it."""
     copied: Model = deepcopy(model["services"][service])
-    copied.pop("build", None)
+    if "image" in copied:
+        copied.pop("build", None)
     return copied
 
 

@@ -6,7 +6,7 @@ import json
 import secrets
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import docker
 from docker.errors import DockerException
 
+from bench.copies.meter import Meter, container_stats
 from bench.copies.model import Model, edge_of, image_names, with_shared_images
 from stack import settings
 from stack.compose import Compose
@@ -25,11 +26,21 @@ _USER = 10001  # of the images
 
 
 class Images:
-    """The images of this working tree, for any number of projects; removed at the end."""
+    """The images of this working tree, for any number of projects; removed at the end.
 
-    def __init__(self, engine: docker.DockerClient, say: Callable[[str], None]) -> None:
+    Args:
+        added: puts services beside those of compose.yaml, each with its `build`.
+    """
+
+    def __init__(
+        self,
+        engine: docker.DockerClient,
+        say: Callable[[str], None],
+        added: Callable[[Model], Model] = lambda model: model,
+    ) -> None:
         self._engine = engine
         self._say = say
+        self._added = added
         self.name = f"bourse-bench-{secrets.token_hex(3)}"
 
     @cached_property
@@ -41,7 +52,7 @@ class Images:
         """
         environment = settings.for_docker() | {"BOURSE_PORT": "127.0.0.1:0"}
         printed = Compose(self.name, environment=environment).run("config", "--format", "json")
-        return with_shared_images(json.loads(printed), self.name)
+        return with_shared_images(self._added(json.loads(printed)), self.name)
 
     @contextmanager
     def built(self) -> Iterator[Model]:
@@ -128,6 +139,15 @@ class Project:
                 found[name] = sum(_memory_mib(one) for one in running)
         return found
 
+    def meter(self, parts: Mapping[str, Sequence[str]]) -> Meter:
+        """Of services, each with all its containers, told by part. Raises StackError."""
+        return Meter(
+            {
+                part: [one for name in services for one in self.containers.containers(name)]
+                for part, services in parts.items()
+            }
+        )
+
     def _fill(self, data: Path) -> None:
         for name in self._model["services"]:
             if (data / name).is_dir():
@@ -142,10 +162,7 @@ class Project:
 
 
 def _memory_mib(container: Any) -> float:
-    try:
-        said = container.stats(stream=False, one_shot=True)["memory_stats"]
-    except DockerException as error:
-        raise StackError(f"the memory of {container.name}: {error}") from error
+    said = container_stats(container)["memory_stats"]
     return float(said["usage"] - said["stats"].get("inactive_file", 0)) / 2**20
 
 

@@ -1,4 +1,4 @@
-"""Load beside a measurement, which keeps the measured requests realistic."""
+"""What a measurement needs of the service: load beside it, and answers to what it must know."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from client.api import BourseClient
+from stack.containers import Containers
 
 # Well within a lease, which lives 5 s.
 _LOOKED_UP_EVERY_S = 1.5
+
+# Runs inside a replica: nothing else reaches the inner network.
+_WHO_LEADS = """
+from common.replicas import ReplicaPeer
+from proto import bourse_pb2
+print(ReplicaPeer(1, "127.0.0.1:50051").call("Status", bourse_pb2.Empty(), 5.0).leader_id)
+"""
 
 
 @contextmanager
@@ -55,3 +63,8 @@ def next_number(url: str) -> int:
     with BourseClient(url) as client:
         answer = client.trade("stock1", 1, "SELL", f"bench-{secrets.token_hex(8)}")
         return answer.order_number()
+
+
+def leader(containers: Containers) -> str:
+    """The service of the replica that leads, as the first one knows it. Raises StackError."""
+    return f"order-{containers.execute('order-1', 'python', '-c', _WHO_LEADS)}"

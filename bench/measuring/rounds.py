@@ -38,11 +38,23 @@ class Results(Generic[Key]):
     def p99s(self, key: Key) -> list[float]:
         return [one.p99_ms for one in self.by_key[key]]
 
+    def processor_ms(self, key: Key) -> list[float]:
+        """Of all parts, for one request."""
+        return [one.processor_ms for one in self.by_key[key]]
+
+    def processor_ms_by_part(self, key: Key) -> dict[str, list[float]]:
+        """For one request."""
+        rounds = [one.processor_ms_by_part for one in self.by_key[key]]
+        return {part: [one[part] for one in rounds] for part in rounds[0]}
+
     def rate_ratio(self, key: Key, of: Key) -> Spread:
         return ratios(self.rates(key), self.rates(of))
 
     def p50_ratio(self, key: Key, of: Key) -> Spread:
         return ratios(self.p50s(key), self.p50s(of))
+
+    def processor_ratio(self, key: Key, of: Key) -> Spread:
+        return ratios(self.processor_ms(key), self.processor_ms(of))
 
     def errors(self) -> dict[str, int]:
         """Of all, by kind: answers other than 2xx and 3xx are `status`."""

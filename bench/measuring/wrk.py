@@ -66,7 +66,10 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one run of wrk saw. Lists are empty where the load does not ask for them."""
+    """What one run of wrk saw. Lists are empty where the load does not ask for them.
+
+    `processor_s` is what each part of the server took meanwhile; empty where nobody looked.
+    """
 
     requests: int
     duration_s: float
@@ -78,6 +81,18 @@ class Measured:
     answers_s: Sequence[float] = ()  # when each came, on CLOCK_MONOTONIC
     lookups_ms: Sequence[float] = ()
     trades_ms: Sequence[float] = ()
+    processor_s: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def processor_ms(self) -> float:
+        """Of all parts, for one request."""
+        return sum(self.processor_ms_by_part.values())
+
+    @property
+    def processor_ms_by_part(self) -> dict[str, float]:
+        """For one request, as if there was one at least."""
+        count = max(1, self.requests)
+        return {part: 1000 * took_s / count for part, took_s in self.processor_s.items()}
 
     @property
     def rate_per_s(self) -> float:

@@ -30,6 +30,8 @@ MAY_IMPORT = {
     "bench": {"bench", "stack", "client.api", "proto"},
     # They run by themselves, in the images of the services.
     "bench/copies/floors": {"frontend", *SERVICE},
+    # It shares nothing with the service that it is compared with.
+    "bench/copies/rival": set(),
 }
 PACKAGES = sorted({place.partition("/")[0] for place in MAY_IMPORT})
 OURS = {*PACKAGES, "proto", "tests"}
@@ -44,7 +46,7 @@ ROOMS = sorted(
 
 # Where scripts are that are no Python, by how their names end.
 SCRIPTS = {
-    ".sh": {"edge", "stack", "tests/terraform"},
+    ".sh": {"bench/copies/rival", "edge", "stack", "tests/terraform"},
     ".lua": {"frontend/quotes/scripts", "bench/measuring"},
 }
 

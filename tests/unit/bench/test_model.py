@@ -8,17 +8,22 @@ from typing import Any
 import pytest
 
 from bench.copies.model import (
+    Contents,
     image_names,
     with_direct_frontend,
     with_floors,
     with_frontend,
     with_one_container,
+    with_plain,
+    with_rare_probes,
     with_replicas,
     with_settings,
     with_shared_images,
 )
 from stack import settings
+from stack.parts import ROOT
 
+CONTENTS = Contents(orders=30, stocks=20, volume=10)
 LIMITS = {"mem_limit": "1", "pids_limit": 9, "networks": {"backend": None, "edge": None}}
 
 
@@ -37,12 +42,12 @@ def order(number: int) -> dict[str, Any]:
 
 
 @pytest.fixture
-def base() -> dict[str, Any]:
+def composed() -> dict[str, Any]:
     services: dict[str, Any] = {f"order-{number}": order(number) for number in (1, 2, 3)}
     services["frontend"] = {
         **LIMITS,
         "build": {"context": "/", "dockerfile": "Dockerfile.frontend"},
-        "environment": {"WEB_CONCURRENCY": "2", "ORDER_REPLICAS": None},
+        "environment": {"WEB_CONCURRENCY": "2", "WEB_THREADS": "7", "ORDER_REPLICAS": None},
         "ports": [{"host_ip": "127.0.0.1", "published": "0", "target": 26111}],
         "healthcheck": {"test": ["CMD", "true"]},
         "depends_on": {f"order-{number}": {"condition": "x"} for number in (1, 2, 3)},
@@ -58,12 +63,18 @@ def base() -> dict[str, Any]:
         "depends_on": {"frontend": {"condition": "x"}},
     }
     services["catalog"] = {
+        **LIMITS,
         "build": {"context": "/", "dockerfile": "Dockerfile.catalog"},
         "environment": {},
+        "healthcheck": {"test": ["CMD", "true"], "timeout": "5s"},
     }
     volumes = {f"order-{number}-data": {"name": f"x_order-{number}-data"} for number in (1, 2, 3)}
-    model = {"services": services, "volumes": volumes}
-    return with_shared_images(model, "tag")
+    return {"services": services, "volumes": volumes}
+
+
+@pytest.fixture
+def base(composed: dict[str, Any]) -> dict[str, Any]:
+    return with_shared_images(composed, "tag")
 
 
 def test_services_of_one_dockerfile_share_an_image_that_is_built_once(base: dict[str, Any]) -> None:
@@ -73,8 +84,14 @@ def test_services_of_one_dockerfile_share_an_image_that_is_built_once(base: dict
     assert {service["pull_policy"] for service in services.values()} == {"never"}
 
 
-def test_the_model_that_was_given_stays_as_it_is(base: dict[str, Any]) -> None:
+def test_the_model_that_was_given_stays_as_it_is(
+    composed: dict[str, Any], base: dict[str, Any]
+) -> None:
+    before = deepcopy(composed)
+    with_plain(composed, CONTENTS)
+    assert composed == before
     before = deepcopy(base)
+    with_rare_probes(base)
     with_settings(base, "frontend", {"CACHE_SIZE": "9"})
     with_frontend(base, "another", {"CACHE_SIZE": "9"})
     with_direct_frontend(base, "direct")
@@ -136,6 +153,50 @@ def test_floors_run_under_the_limits_and_settings_of_the_frontend(base: dict[str
     for name in ("floor-hello", "floor-hop", "floor-peer"):
         text = " ".join(services[name]["command"])
         assert "$" not in text.replace("$$", ""), "compose would put a variable there"
+
+
+def test_the_rival_runs_under_the_same_limits_behind_an_edge(composed: dict[str, Any]) -> None:
+    model = with_shared_images(with_plain(composed, CONTENTS), "tag")
+    services = model["services"]
+    plain, postgres = services["plain"], services["postgres"]
+    for shared in (*LIMITS, "deploy", "healthcheck"):
+        assert plain[shared] == services["frontend"][shared]
+    # As many workers and threads as a frontend, and the database in place of all else.
+    assert plain["environment"]["WEB_CONCURRENCY"] == "2"
+    assert plain["environment"]["GUNICORN_CMD_ARGS"] == "--threads 7"
+    assert plain["environment"]["PGHOST"] == "postgres"
+    assert plain["depends_on"].keys() == {"postgres"}
+    edge = services["edge-plain"]
+    assert edge["environment"]["FRONTEND_ADDRESS"] == "plain:26111"
+    assert edge["image"] == services["edge"]["image"]
+    assert {name: postgres[name] for name in LIMITS} == LIMITS
+    assert postgres["environment"] == {"ORDERS": "30", "STOCKS": "20", "VOLUME": "10"}
+    assert [volume["source"] for volume in postgres["volumes"]] == ["postgres-data"]
+    assert "postgres-data" in model["volumes"]
+
+
+def test_the_images_of_the_rival_are_built_once_from_files_that_exist(
+    composed: dict[str, Any],
+) -> None:
+    model = with_shared_images(with_plain(composed, CONTENTS), "tag")
+    services = with_rare_probes(with_floors(model))["services"]
+    built = [one["build"]["dockerfile"] for one in services.values() if "build" in one]
+    assert len(built) == len(set(built)) == 6
+    assert services["plain"]["image"] == "tag-plain"
+    assert services["postgres"]["image"] == "tag-postgres"
+    for name in built:
+        assert (ROOT / name).is_file()
+    for service in ("plain", "postgres"):
+        dockerfile = ROOT / services[service]["build"]["dockerfile"]
+        assert dockerfile.with_name(f"{dockerfile.name}.dockerignore").is_file()
+
+
+def test_healthy_containers_are_left_alone_while_they_are_measured(base: dict[str, Any]) -> None:
+    services = with_rare_probes(base)["services"]
+    checks = [one["healthcheck"] for one in services.values() if "healthcheck" in one]
+    assert len(checks) == 5
+    assert {check["interval"] for check in checks} == {"24h"}
+    assert services["catalog"]["healthcheck"]["timeout"] == "5s"
 
 
 @pytest.mark.parametrize("count", [3, 5])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,28 +18,32 @@ from bench import (
 )
 from bench.failover import Failover, FailoverResults
 from bench.measuring.wrk import Measured
-from bench.requests import (
+from bench.requests import RequestsResults, RequestsSettings
+from bench.requests_cases import (
     CONNECTIONS,
     PROBABILITIES,
     Case,
+    Part,
     Point,
-    RequestsResults,
-    RequestsSettings,
     SessionPoint,
 )
 from bench.scale import CatchUp, Comparison, ScalePoint
 from bench.scale_sections import ScaleResults
 
-# Requests a second and p50 in milliseconds, on any number of connections.
+# Requests a second, p50 in milliseconds, and how long the two parts that are made up here have the
+# processor for one request, in milliseconds; on any number of connections.
 SPEEDS = {
-    Case.HELLO: (6000, 0.2),
-    Case.CACHED: (5500, 0.3),
-    Case.HOP: (1600, 1.0),
-    Case.UNCACHED: (900, 0.8),
-    Case.TRADE: (800, 3.6),
-    Case.ORDER: (1500, 1.1),
-    Case.DIRECT_CACHED: (6875, 0.2),
-    Case.DIRECT_TRADE: (1000, 3.0),
+    Case.HELLO: (6000, 0.2, (0.1, 0.2)),
+    Case.CACHED: (5500, 0.3, (0.1, 0.3)),
+    Case.HOP: (1600, 1.0, (0.1, 0.5)),
+    Case.UNCACHED: (900, 0.8, (0.1, 0.9)),
+    Case.TRADE: (800, 3.6, (0.1, 2.9)),
+    Case.ORDER: (1500, 1.1, (0.1, 0.7)),
+    Case.DIRECT_CACHED: (6875, 0.2, (0.0, 0.3)),
+    Case.DIRECT_TRADE: (1000, 3.0, (0.0, 2.9)),
+    Case.PLAIN_LOOKUP: (2750, 0.4, (0.1, 0.4)),
+    Case.PLAIN_TRADE: (1000, 1.5, (0.1, 1.4)),
+    Case.PLAIN_ORDER: (2000, 0.5, (0.1, 0.4)),
 }
 
 
@@ -49,10 +54,12 @@ def measured(rate_per_s: float, p50_ms: float = 1.0, **lists: list[float]) -> Me
 def requested() -> RequestsResults:
     results = RequestsResults(memory_mib={"catalog": 38.4})
     for connections in CONNECTIONS:
-        for case, (rate_per_s, p50_ms) in SPEEDS.items():
+        for case, (rate_per_s, p50_ms, processor_ms) in SPEEDS.items():
             for factor in (1.0, 0.5):  # the second round on a busy machine
                 one = measured(rate_per_s * factor, p50_ms / factor)
-                results.points.add(Point(case, connections), one)
+                took_s = [ms * one.requests / 1000 for ms in processor_ms]
+                parts = dict(zip((Part.EDGE, Part.WEB), took_s, strict=True))
+                results.points.add(Point(case, connections), replace(one, processor_s=parts))
     for probability in PROBABILITIES:
         for is_cached in (True, False):
             trades_ms = [5.0, 7.0] if probability else []
@@ -77,26 +84,29 @@ def failed_over() -> FailoverResults:
     return FailoverResults([*kills, Failover("pause", "order-2", 1.2, 0.03, 700)])
 
 
-def row(text: str, *begins: str) -> list[str]:
-    """The cells of the one row that begins with these cells."""
-    rows = [[cell for cell in line.split("  ") if cell] for line in text.splitlines()]
-    [found] = [
-        cells
-        for line in rows
-        if [cell.strip() for cell in line][: len(begins)] == list(begins)
-        for cells in [[cell.strip() for cell in line]]
+def rows(text: str, *begins: str) -> list[list[str]]:
+    """The cells of the rows that begin with these cells."""
+    lines = [
+        [cell.strip() for cell in line.split("  ") if cell.strip()] for line in text.splitlines()
     ]
-    return found[len(begins) :]
+    return [cells[len(begins) :] for cells in lines if cells[: len(begins)] == list(begins)]
+
+
+def row(text: str, *begins: str) -> list[str]:
+    [found] = rows(text, *begins)
+    return found
 
 
 def test_bench_tells_rates_latencies_and_ratios_of_the_same_round() -> None:
     text = requests_report.as_text(requested())
-    assert row(text, "bare hello", "16") == [
+    assert rows(text, "bare hello", "16")[0] == [
         "4,500 (3,750 to 5,250)",
         "0.30 (0.25 to 0.35)",
         "0.60 (0.50 to 0.70)",
     ]
-    assert row(text, "trade", "32")[3:] == ["0.50 (0.50 to 0.50)", "3.60 (3.60 to 3.60)"]
+    of_floor = ["0.50 (0.50 to 0.50)", "3.60 (3.60 to 3.60)"]
+    of_plain = ["0.80 (0.80 to 0.80)", "2.40 (2.40 to 2.40)"]
+    assert rows(text, "trade", "32")[0][3:] == [*of_floor, *of_plain]
     assert row(text, "trade probability 20%", "on")[1:] == [
         *("2.00", "2.00", "3.00"),
         *("6.00", "5.00", "7.00"),
@@ -104,22 +114,47 @@ def test_bench_tells_rates_latencies_and_ratios_of_the_same_round() -> None:
     assert row(text, "catalog") == ["38"]
 
 
+def test_the_processor_time_of_a_request_is_told_by_part() -> None:
+    text = requests_report.as_text(requested())
+    assert rows(text, "trade", "8")[1] == [
+        *("3.00 (3.00 to 3.00)", "2.00 (2.00 to 2.00)"),
+        *("0.10", "2.90"),
+    ]
+    assert rows(text, "bare hop", "8")[1] == ["0.60 (0.60 to 0.60)", "0.10", "0.50"]
+    [said] = [
+        one
+        for one in requests_report.as_json(requested())["points"]
+        if (one["case"], one["connections"]) == ("trade", 8)
+    ]
+    assert said["processor_ms"]["median"] == 3.0
+    assert said["processor_ms_by_part"]["frontends"]["median"] == 2.9
+    assert (said["floor"], said["rival"]) == ("bare hop", "plain: trade")
+    assert said["processor_of_floor"]["median"] == 5.0
+    assert said["processor_of_rival"]["median"] == 2.0
+    assert said["rate_of_rival"]["median"] == 0.8
+
+
 def test_what_the_edge_costs_is_told() -> None:
     text = requests_report.as_text(requested())
     assert row(text, "trade, edge", "32") == ["0.80 (0.80 to 0.80)", "1.20 (1.20 to 1.20)"]
     said = requests_report.as_json(requested())["edge"]
     assert len(said) == 2 * len(CONNECTIONS)
-    assert [one["rate_of_direct"]["median"] for one in said] == pytest.approx([0.8] * 6, abs=0.001)
+    assert [one["rate_of_direct"]["median"] for one in said] == pytest.approx([0.8] * 8, abs=0.001)
 
 
 def test_bench_judges_each_target() -> None:
     said = requests_report.as_json(requested())
     assert [(one["target"], one["measured"], one["met"]) for one in said["targets"]] == [
         ("cached lookup of bare hello, 16 connections: rate", 0.9167, True),
+        ("cached lookup of plain: lookup, 16 connections: rate", 2.0, True),
         ("cached lookup of uncached lookup, 1 connection: p50", 0.375, False),
         ("cached lookup of uncached lookup, 16 connections: p50", 0.375, False),
-        ("trade of bare hop, 32 connections: rate", 0.5, False),
         ("trade of bare hop, 1 connection: p50", 3.6, False),
+        ("trade of plain: trade, 1 connection: p50", 2.4, False),
+        ("trade of plain: trade, 1 connection: processor time", 2.0, True),
+        ("trade of plain: trade, 8 connections: rate", 0.8, False),
+        ("trade of plain: trade, 32 connections: rate", 0.8, False),
+        ("trade of bare hop, 32 connections: rate", 0.5, False),
         ("order lookup of bare hop, 16 connections: rate", 0.9375, True),
         ("order lookup of bare hop, 32 connections: rate", 0.9375, True),
     ]
@@ -129,15 +164,20 @@ def test_bench_judges_each_target() -> None:
 @pytest.mark.parametrize(
     ("parts", "cases"),
     [
-        (["trade"], [Case.HOP, Case.TRADE, Case.DIRECT_TRADE]),
+        (["trade"], [Case.HOP, Case.DIRECT_TRADE, Case.TRADE, Case.PLAIN_TRADE]),
         (
             ["order", "cached"],
-            [Case.HELLO, Case.CACHED, Case.DIRECT_CACHED, Case.HOP, Case.ORDER],
+            [
+                *(Case.HELLO, Case.CACHED, Case.DIRECT_CACHED, Case.PLAIN_LOOKUP),
+                *(Case.HOP, Case.ORDER, Case.PLAIN_ORDER),
+            ],
         ),
         (["figure"], []),
     ],
 )
-def test_each_floor_is_measured_with_what_stands_on_it(parts: list[str], cases: list[Case]) -> None:
+def test_each_request_is_measured_with_what_it_is_compared_with(
+    parts: list[str], cases: list[Case]
+) -> None:
     assert RequestsSettings(parts, 1, 1).cases == cases
     results = requested()
     for point in list(results.points.by_key):
