@@ -37,7 +37,7 @@ test: venv ## run the tests, SLOW=1 the longest too; ARGS="-k name" goes to pyte
 faults: venv ## break the running stack for two minutes and check its promises; ARGS="--seed 7"
 	$(BIN)/python -m faults run $(ARGS)
 
-bench: venv ## measure each kind of request, and the least that it could cost; ARGS="--only trade --rounds 2"
+bench: venv ## measure each kind of request, the least that it could cost, and a plain rival; ARGS="--only trade --rounds 2"
 	$(BIN)/python -m bench requests $(ARGS)
 
 scale: venv ## measure with more orders, stocks, replicas, workers; ARGS="--only workers"

@@ -86,23 +86,49 @@ def measure(engine: Any, tmp_path: Path, *words: str) -> dict[str, Any]:
     return said
 
 
-def test_bench_measures_every_request_and_its_floor(engine: Any, tmp_path: Path) -> None:
+def test_bench_measures_every_request_its_floor_and_plain(engine: Any, tmp_path: Path) -> None:
     said = measure(engine, tmp_path, "requests", "--seconds", "1", "--rounds", "1")
     points = {(one["case"], one["connections"]): one for one in said["points"]}
-    assert len(points) == 8 * 3
+    assert len(points) == 11 * 4
     for one in points.values():
         assert one["per_s"]["median"] > 1
         assert 0 < one["p50_ms"]["median"] <= one["p99_ms"]["median"]
     trade = points["trade", 32]
-    assert trade["floor"] == "bare hop"
-    ratio = trade["per_s"]["median"] / points["bare hop", 32]["per_s"]["median"]
-    assert trade["rate_of_floor"]["median"] == pytest.approx(ratio, rel=0.01)
-    assert len(said["targets"]) == 7
-    assert len(said["edge"]) == 2 * 3
+    for kind, other in (("floor", "bare hop"), ("rival", "plain: trade")):
+        assert trade[kind] == other
+        ratio = trade["per_s"]["median"] / points[other, 32]["per_s"]["median"]
+        assert trade[f"rate_of_{kind}"]["median"] == pytest.approx(ratio, rel=0.01)
+    assert len(said["targets"]) == 12
+    assert len(said["edge"]) == 2 * 4
+    check_processor_times({case: points[case, 1] for case, _ in points})
     sessions = {(one["trade_probability"], one["cache"]): one for one in said["sessions"]}
     assert len(sessions) == 5 * 2
     assert sessions[0.0, True]["trade"] == {}
     assert sessions[0.8, False]["trade"]["count"] > 0
+
+
+def check_processor_times(alone: dict[str, dict[str, Any]]) -> None:
+    """Of requests on one connection: each part that serves them has a time of its own."""
+    web = {"edge", "frontends"}
+    stack = {*web, "leader", "followers", "catalog", "redis"}
+    for case, parts in {
+        "bare hello": web,
+        "bare hop": {*web, "peer"},
+        "plain: trade": {*web, "postgres"},
+        "plain: lookup": {*web, "postgres"},
+        "trade": stack,
+        "cached lookup": stack,
+        "trade, no edge": stack - {"edge"},
+    }.items():
+        found = alone[case]["processor_ms_by_part"]
+        assert found.keys() == parts, case
+        assert all(part["median"] > 0 for part in found.values()), case
+        total = sum(part["median"] for part in found.values())
+        assert alone[case]["processor_ms"]["median"] == pytest.approx(total, rel=0.01)
+        # With two cores, no request takes longer of the processor than twice its own time.
+        assert total < 2.5 * 1000 / alone[case]["per_s"]["median"], case
+    trade = alone["trade"]["processor_ms_by_part"]
+    assert trade["leader"]["median"] > trade["followers"]["median"] / 2
 
 
 def test_scale_compares_frontends_of_one_to_four_workers(engine: Any, tmp_path: Path) -> None:
