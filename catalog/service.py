@@ -228,6 +228,7 @@ def _result(decision: Decision, lease_ms: int) -> bourse_pb2.UpdateResponse:
 
 
 def _log(epoch: int, trades: Sequence[Trade], decisions: Sequence[Decision]) -> None:
+    """One line for the batch, with the request ids of all its trades."""
     numbers = [one.number for one in decisions if one.order and not one.replayed]
     logger.info(
         "epoch %d, batch of %d: %s, %d replayed, %d failed",
@@ -236,6 +237,8 @@ def _log(epoch: int, trades: Sequence[Trade], decisions: Sequence[Decision]) -> 
         f"orders {numbers[0]} to {numbers[-1]}" if numbers else "no new order",
         sum(one.replayed for one in decisions),
         sum(one.failure is not Failure.NONE for one in decisions),
+        extra={"request_id": " ".join(trade.request_id or "-" for trade in trades)},
     )
-    for trade, decision in zip(trades, decisions, strict=True):
-        logger.info("%s: %s", trade, decision, extra={"request_id": trade.request_id or "-"})
+    if logger.isEnabledFor(logging.DEBUG):
+        for trade, decision in zip(trades, decisions, strict=True):
+            logger.debug("%s: %s", trade, decision, extra={"request_id": trade.request_id or "-"})

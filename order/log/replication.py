@@ -21,8 +21,9 @@ from proto import bourse_pb2
 logger = logging.getLogger(__name__)
 
 _MOST_ROWS = 1_000
-# From the answer to one message to the next message. Rows that come meanwhile travel together.
-_BETWEEN_S = 0.02
+# From the answer to one message to the next message. Rows that come meanwhile travel together. Each
+# message costs leader and follower as much as a trade does, and nobody waits for it.
+_BETWEEN_S = 0.1
 # A follower is in sync if it has all that was in the leader's log so long ago.
 _IN_SYNC_S = 1.0
 

@@ -155,7 +155,7 @@ class Pipeline:
         _answer(batch, results)
         self._followers.wake()
         self._publisher.publish([*rows, *appended])
-        logger.info("epoch %d: batch of %d, %s", epoch, len(batch), _numbers(appended))
+        logger.debug("epoch %d: batch of %d, %s", epoch, len(batch), _numbers(appended))
 
     def _open(self) -> int:
         try:
