@@ -110,7 +110,7 @@ class Follower:
         self._idle_s = idle_s
         self._clock = clock
         self._said: _End | None = None  # its own log, when it last answered
-        self._pulls = False  # it is not ready: it takes the rows by itself, or is denied
+        self._is_ready = True  # if not, it takes the rows by itself, or its log is denied
         self._goal: _End | None = None  # an end of our log that it is to reach next
         self._reached: _End | None = None  # the last goal that it reached
         self._failing = OnChange(logger)
@@ -180,7 +180,7 @@ class Follower:
         batch = batch_of(rows, view, self._log.cluster_id)
         answer = self._peer.call("SyncOrderBatch", batch, self._timeout_s)
         self._said = _End(view.epoch, answer.last_number, self._clock())
-        self._pulls = answer.catching_up
+        self._is_ready = not answer.catching_up
         if answer.catching_up:
             self._reached = self._goal = None  # the catalog may deny its log, however long it is
         elif answer.last_number >= self._goal.number:
@@ -189,13 +189,13 @@ class Follower:
             self._reached = None  # its volume was lost
 
     def _rows(self, epoch: int) -> list[Order]:
-        if self._said is None or self._said.epoch != epoch or self._pulls:
+        if self._said is None or self._said.epoch != epoch or not self._is_ready:
             return []
         return self._log.rows(self._said.number, _MOST_ROWS)
 
     def _has_more(self) -> bool:
         view = self._node.view()
-        return self._said is not None and not self._pulls and view.position > self._said.number
+        return self._said is not None and self._is_ready and view.position > self._said.number
 
 
 def batch_of(rows: Sequence[Order], leader: ReplicaView, cluster_id: str) -> bourse_pb2.OrderBatch:
