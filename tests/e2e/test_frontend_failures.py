@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from stack.containers import Containers, connect
+from stack.network import Network
 from tests.e2e.inside import digests
 from tests.e2e.stack import ROOT, Stack
 from tests.support.edge import config_without
@@ -21,6 +24,7 @@ CLIENTS = 8
 # Not `docker kill`, after which no restart policy brings it back.
 CRASH = "for p in /proc/[0-9]*; do [ $(<$p/comm) = haproxy ] && kill -SEGV ${p#/proc/}; done"
 TRADE = json.dumps({"name": "stock7", "quantity": 1, "type": "SELL"})
+STOCKS = [f"stock{number}" for number in range(1, 11)]
 HEADERS = {"Content-Type": "application/json"}
 
 
@@ -34,22 +38,32 @@ class Plain:
 
     def run(self, stack: Stack, stopping: threading.Event) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=15)
-        while not stopping.is_set():
-            began_s = time.monotonic()
-            try:
-                connection.request("POST", "/orders", TRADE, HEADERS)
-                answer = connection.getresponse()
-                body = answer.read()
-            except (OSError, http.client.HTTPException) as error:
-                self.errors.append(repr(error))
-                connection.close()
-                continue
-            self.slowest_s = max(self.slowest_s, time.monotonic() - began_s)
-            if answer.status == 200:
+        for name in itertools.cycle(STOCKS):  # more than the cache holds
+            if stopping.is_set():
+                break
+            if (body := self._ask(connection, "POST", "/orders", TRADE)) is not None:
                 self.numbers.append(json.loads(body)["data"]["transaction_number"])
-            else:
-                self.errors.append(f"{answer.status} {body.decode()}")
+            self._ask(connection, "GET", f"/stocks?stockname={name}")
         connection.close()
+
+    def _ask(
+        self, connection: http.client.HTTPConnection, method: str, path: str, body: str = ""
+    ) -> bytes | None:
+        """The body of a 200."""
+        began_s = time.monotonic()
+        try:
+            connection.request(method, path, body, HEADERS)
+            answer = connection.getresponse()
+            said = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            self.errors.append(repr(error))
+            connection.close()
+            return None
+        self.slowest_s = max(self.slowest_s, time.monotonic() - began_s)
+        if answer.status != 200:
+            self.errors.append(f"{method} {path}: {answer.status} {said.decode()}")
+            return None
+        return said
 
 
 @contextmanager
@@ -110,6 +124,14 @@ def replace(stack: Stack, frontend: str) -> None:
     stack.wait_healthy(other)
 
 
+def cut_from_catalog(stack: Stack, frontend: str) -> None:
+    with closing(connect()) as engine:
+        network = Network(engine, Containers(engine, stack.project))
+        network.cut_from(frontend, "catalog")
+        time.sleep(4)
+        network.heal(frontend)
+
+
 Disturb = Callable[[Stack, str], None]
 
 
@@ -125,7 +147,7 @@ def disturbed(stack: Stack, *disturbances: Disturb) -> tuple[Plain, set[int]]:
 
 
 def test_nobody_notices_a_frontend_that_fails(stack: Stack) -> None:
-    seen, unknown = disturbed(stack, kill, pause, replace, stop, restart)
+    seen, unknown = disturbed(stack, kill, pause, replace, stop, restart, cut_from_catalog)
     assert seen.errors == []
     assert unknown == set()
     assert len(seen.numbers) > 100
@@ -168,6 +190,7 @@ def test_the_edge_comes_back_when_it_crashes(stack: Stack) -> None:
     [
         ("the edge's repeat", (kill, pause)),
         ("the edge's key", (kill, pause)),
+        ("another frontend's answer", (cut_from_catalog,)),
         ("the unchecked frontends", (replace, replace)),
     ],
 )

@@ -15,6 +15,10 @@ EDGE_MECHANISMS: Mapping[str, tuple[str, str]] = {
         " !{ req.fhdr(idempotency-key) -m found }\n",
         "",
     ),
+    "another frontend's answer": (
+        "    retry-on conn-failure empty-response junk-response response-timeout 503\n",
+        "    retry-on conn-failure empty-response junk-response response-timeout\n",
+    ),
     "the unchecked frontends": (
         "    server unchecked abns@unchecked backup\n",
         "",
