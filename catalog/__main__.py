@@ -87,7 +87,9 @@ def serve(settings: CatalogSettings, database: Database, stopping: threading.Eve
     store = CatalogStore(database, clock=time.time)
     # Made after the database is locked: from then on no earlier catalog can grant a lease.
     leases = Leases(clock=time.monotonic)
-    service = CatalogService(store, leases, max_streams=max(1, threads // 4))
+    service = CatalogService(
+        store, leases, max_streams=max(1, threads // 4), max_update_streams=threads // 8
+    )
     server = RpcServer(settings.listen_address, threads, _QUEUE_LIMIT)
     bourse_pb2_grpc.add_CatalogServiceServicer_to_server(service, server.grpc_server)
     port = server.start([_SERVICE_NAME])

@@ -56,12 +56,16 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
     """
     Args:
         max_streams: journal streams served at once; each keeps a thread busy while it lasts.
+        max_update_streams: the same of the streams that leaders keep.
     """
 
-    def __init__(self, store: CatalogStore, leases: Leases, max_streams: int) -> None:
+    def __init__(
+        self, store: CatalogStore, leases: Leases, max_streams: int, max_update_streams: int
+    ) -> None:
         self._store = store
         self._leases = leases
         self._streams = Slots(max_streams, "too many journal streams at once")
+        self._update_streams = Slots(max_update_streams, "too many streams of updates at once")
         self._contradictions: dict[int, OnChange] = {}  # by replica
 
     def Lookup(
@@ -104,6 +108,13 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
         return bourse_pb2.UpdateBatchResponse(
             results=self._decide(request, trades), cluster_id=self._store.cluster_id
         )
+
+    def Updates(
+        self, requests: Iterator[bourse_pb2.UpdateBatchRequest], context: grpc.ServicerContext
+    ) -> Iterator[bourse_pb2.UpdateBatchResponse]:
+        with self._update_streams.taken():
+            for request in requests:
+                yield self.UpdateBatch(request, context)
 
     def _decide(
         self,

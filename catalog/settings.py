@@ -12,7 +12,7 @@ from common.settings import RpcServiceSettings
 class CatalogSettings(RpcServiceSettings):
     catalog_threadpool_size: int = Field(
         default=32,
-        ge=2,  # journal streams are kept below it, so that lookups and trades find a thread
+        ge=2,  # streams are kept below it, so that lookups and trades find a thread
         le=1_000,
         description="calls the catalog serves at once",
     )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -14,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from common import logs
 from common.errors import (
     BourseError,
+    Busy,
     NotFound,
     OutcomeUnknown,
     Unavailable,
@@ -51,6 +55,9 @@ _CHANNEL_OPTIONS = [
 _AWAY_S = 0.5
 # The same where no call is answered in time: a slow name server may need as much.
 _SILENT_S = 2.0
+
+# For so long, a server that had no place for a kept stream is not asked for one again.
+_CALLS_AFTER_REFUSAL_S = 30.0
 
 
 def open_channel(address: str) -> grpc.Channel:
@@ -151,6 +158,10 @@ class Peer:
         self._answered(connection)
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
+    def conversation(self, stream: str, method: str) -> Conversation:
+        """A kept stream, and the unary method that answers the same messages."""
+        return Conversation(self, stream, method)
+
     def close(self) -> None:
         """Ends the calls in flight; those to come are `Unavailable`."""
         with self._changing:
@@ -165,6 +176,8 @@ class Peer:
             answer = method(request, timeout=timeout_s, metadata=call_metadata())
         except grpc.RpcError as error:
             raise self._failed(connection, from_rpc_error(error)) from None
+        except BourseError as error:  # of a kept stream
+            raise self._failed(connection, error) from None
         except ValueError as error:
             raise closed(error) from error
         return answer
@@ -212,6 +225,104 @@ class Peer:
             self._replaced_at = now
             self._connection = Connection(self._address, self._make_stub)
         logger.debug("%s: a new channel to %s", self, self._address)
+
+
+class Conversation:
+    """Messages to a peer over a stream that is kept: one out, one answer back, then the next.
+
+    A call for each message would cost the server almost twice as much. For one thread at a time.
+
+    Whatever goes wrong ends the stream, so a late answer is never taken for that to another
+    message. The next message goes over a new stream, on the channel that the peer has then.
+
+    Args:
+        stream: the method of the stream.
+        method: the unary method that answers the same messages. It is called for a while when the
+            server has no place for another stream.
+    """
+
+    def __init__(self, peer: Peer, stream: str, method: str) -> None:
+        self._peer = peer
+        self._stream_name = stream
+        self._method = method
+        self._kept: _KeptStream | None = None
+        self._calls_until = -math.inf
+
+    def ask(self, message: Any, timeout_s: float) -> Any:
+        """The answer to one message; raises as `Peer.call` does."""
+        peer, began_at = self._peer, self._peer._clock()
+        if began_at < self._calls_until:
+            return peer.call(self._method, message, timeout_s)
+        connection = peer._connection
+        if self._kept is not None and not self._kept.can_go_on(connection):
+            self.close()
+        is_new = self._kept is None
+        try:
+            answer = peer._call(connection, partial(self._exchange, connection), message, timeout_s)
+            return peer._believed(connection, answer)
+        except BaseException as error:
+            self.close()
+            if not (is_new and isinstance(error, Busy)):
+                raise
+        # The message was not executed. Most likely there is no place for the stream.
+        self._calls_until = began_at + _CALLS_AFTER_REFUSAL_S
+        return peer.call(self._method, message, timeout_s - (peer._clock() - began_at))
+
+    def close(self) -> None:
+        """Ends the stream, if there is one, and its threads."""
+        if self._kept is not None:
+            self._kept.cancel()
+            self._kept = None
+
+    def _exchange(
+        self, connection: Connection, message: Any, *, timeout: float, metadata: Any
+    ) -> Any:
+        """As a stub's unary method, so that failures are handled as those of calls are."""
+        if self._kept is None:
+            self._kept = _KeptStream(connection, self._stream_name, metadata)
+        return self._kept.exchange(message, timeout)
+
+
+class _KeptStream:
+    """One stream of a conversation, and the thread that reads it: a read has no time limit."""
+
+    def __init__(self, connection: Connection, name: str, metadata: Any) -> None:
+        self._connection = connection
+        self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        # At most one, save that the end of the stream can follow it.
+        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        method = getattr(connection.stub, name)
+        self._call = method(iter(self._messages.get, None), metadata=metadata)
+        threading.Thread(target=self._read, name=f"read-{name}", daemon=True).start()
+
+    def can_go_on(self, connection: Connection) -> bool:
+        """Whether it is of that connection, and has neither ended nor said what nobody asked."""
+        return connection is self._connection and self._answers.empty()
+
+    def exchange(self, message: Any, timeout_s: float) -> Any:
+        self._messages.put(message)
+        try:
+            answer = self._answers.get(timeout=max(0.0, timeout_s))
+        except queue.Empty:
+            raise OutcomeUnknown from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+    def _read(self) -> None:
+        end: Exception = Unavailable("the stream has ended")
+        try:
+            for answer in self._call:
+                self._answers.put(answer)
+                if self._answers.qsize() > 1:  # it answers what nobody asked
+                    self._call.cancel()
+        except grpc.RpcError as error:
+            end = error
+        self._answers.put(end)
+        self._messages.put(None)  # ends the thread of gRPC that waits for messages to send
 
 
 def closed(error: ValueError) -> Unavailable:

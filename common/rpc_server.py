@@ -20,7 +20,7 @@ from common.rpc_client import REQUEST_ID_KEY
 
 logger = logging.getLogger(__name__)
 
-# The health and reflection services have their own errors. None of ours streams requests.
+# The health and reflection services have their own errors.
 _OUR_METHODS = "/bourse."
 
 # How long streams may go on when a server stops. A chunk of a pull takes less.
@@ -101,18 +101,27 @@ def _bounding_reflection() -> Callable[[str, Any], Any]:
 
 
 class _OpenStreams:
-    """Knows the streams of answers, so that it can end them when the server stops."""
+    """Knows the streams, so that it can end them when the server stops."""
 
     def __init__(self) -> None:
-        self._open: set[grpc.ServicerContext] = set()
+        self._open: set[grpc.ServicerContext] = set()  # only answers come over them
+        self._idle: set[grpc.ServicerContext] = set()  # they wait for their caller's next message
+        self._is_stopping = False
         self._changing = threading.Lock()
 
     def wrap(self, _method: str, handler: Any) -> Any:
         if not handler.response_streaming:
             return handler
         if handler.request_streaming:
-            return handler._replace(stream_stream=self._noting(handler.stream_stream))
+            return handler._replace(stream_stream=self._reading(handler.stream_stream))
         return handler._replace(unary_stream=self._noting(handler.unary_stream))
+
+    def end_idle(self) -> None:
+        """Ends the streams of messages, each as soon as it has answered the current one."""
+        with self._changing:
+            self._is_stopping = True
+            for context in self._idle:
+                context.cancel()
 
     def cancel(self) -> None:
         with self._changing:
@@ -131,6 +140,28 @@ class _OpenStreams:
 
         return noting
 
+    def _reading(self, handler: Callable[..., Any]) -> Callable[..., Any]:
+        def reading(messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
+            return handler(self._each(messages, context), context)
+
+        return reading
+
+    def _each(self, messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        while True:
+            with self._changing:
+                if self._is_stopping:
+                    return
+                self._idle.add(context)
+            try:
+                message = next(messages, None)
+            except grpc.RpcError:  # gRPC's way to say that the stream was cancelled
+                message = None
+            with self._changing:
+                self._idle.discard(context)
+                if message is None or self._is_stopping:
+                    return
+            yield message
+
     def _forget(self, context: grpc.ServicerContext) -> None:
         with self._changing:
             self._open.discard(context)
@@ -140,6 +171,8 @@ def _guarded(method: str, handler: Any) -> Any:
     """Runs a handler with the caller's request id, and turns its exceptions into a status."""
     if not method.startswith(_OUR_METHODS):
         return handler
+    if handler.request_streaming:
+        return handler._replace(stream_stream=_guard_stream(handler.stream_stream))
     if handler.response_streaming:
         return handler._replace(unary_stream=_guard_stream(handler.unary_stream))
     return handler._replace(unary_unary=_guard(handler.unary_unary))
@@ -237,11 +270,12 @@ class RpcServer:
     def stop(self, grace_s: float) -> None:
         """Refuses new calls, lets those in flight finish for at most `grace_s`, then returns.
 
-        Streams get only the first second of it: some never end by themselves, and their readers
-        can continue at another server.
+        Streams of answers get only the first second of it: some never end by themselves, and their
+        readers can continue at another server. Streams of messages end between two messages.
         """
         self._health.enter_graceful_shutdown()
         stopped = self._server.stop(grace_s)
+        self._streams.end_idle()
         if not stopped.wait(min(_STREAM_GRACE_S, grace_s)):
             self._streams.cancel()
         stopped.wait()

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import grpc
 
-from common import domain
-from common.domain import MAX_EPOCH, MAX_TRADES_PER_CALL, Order
+from common import domain, logs
+from common.domain import MAX_EPOCH, MAX_REQUEST_ID_LENGTH, MAX_TRADES_PER_CALL, Order
 from common.errors import (
     BourseError,
     Damaged,
@@ -73,6 +73,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         self._stream_publisher = stream_publisher
         # When the disk hangs, all of these calls wait. GetLeader must still find a thread.
         self._trades = Slots(limits.trades, "too many trades at once")
+        self._trade_streams = Slots(limits.trade_streams, "too many streams of trades at once")
         self._lookups = Slots(limits.lookups, "too many lookups at once")
         self._appends = Slots(limits.appends, "too many appends at once")
         self._saves = Slots(limits.saves, "too many saves at once")
@@ -89,7 +90,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
     def Trade(
         self, request: bourse_pb2.TradeRequest, context: grpc.ServicerContext
     ) -> bourse_pb2.TradeResponse:
-        (outcome,) = self._outcomes([request], context)
+        (outcome,) = self._outcomes([request], _time_left_s(context))
         if isinstance(outcome, BourseError):
             raise outcome
         return outcome
@@ -97,20 +98,33 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
     def TradeBatch(
         self, request: bourse_pb2.TradeBatchRequest, context: grpc.ServicerContext
     ) -> bourse_pb2.TradeBatchResponse:
+        return self._batch(request, _time_left_s(context))
+
+    def Trades(
+        self, requests: Iterator[bourse_pb2.TradeBatchRequest], context: grpc.ServicerContext
+    ) -> Iterator[bourse_pb2.TradeBatchResponse]:
+        with self._trade_streams.taken():
+            for request in requests:
+                logs.request_id.set(_first_id(request))
+                yield self._batch(request, min(request.timeout_ms / 1000, _DEFAULT_DEADLINE_S))
+
+    def _batch(
+        self, request: bourse_pb2.TradeBatchRequest, time_left_s: float
+    ) -> bourse_pb2.TradeBatchResponse:
         if len(request.trades) > MAX_TRADES_PER_CALL:
             raise InvalidRequest(f"more than {MAX_TRADES_PER_CALL} trades in one call")
         return bourse_pb2.TradeBatchResponse(
-            outcomes=map(_outcome_message, self._outcomes(request.trades, context)),
+            outcomes=map(_outcome_message, self._outcomes(request.trades, time_left_s)),
             replica_id=self._replica_id,
         )
 
     def _outcomes(
-        self, requests: Sequence[bourse_pb2.TradeRequest], context: grpc.ServicerContext
+        self, requests: Sequence[bourse_pb2.TradeRequest], time_left_s: float
     ) -> list[bourse_pb2.TradeResponse | BourseError]:
         """One for each trade, in order."""
         trades = [_trade(request) for request in requests]
         well_formed = [trade for trade in trades if trade is not None]
-        outcomes = iter(self._decide(well_formed, _time_left_s(context)))
+        outcomes = iter(self._decide(well_formed, time_left_s))
         return [
             self._response(next(outcomes)) if trade is not None else self._invalid()
             for trade in trades
@@ -322,6 +336,12 @@ def _trade(request: bourse_pb2.TradeRequest) -> domain.Trade | None:
     if not trade.request_id:
         trade = replace(trade, request_id=str(uuid.uuid4()))
     return trade if trade.is_well_formed() else None
+
+
+def _first_id(request: bourse_pb2.TradeBatchRequest) -> str:
+    """For the log; a trade that is not well-formed can have any."""
+    identifier = request.trades[0].request_id if request.trades else ""
+    return identifier[:MAX_REQUEST_ID_LENGTH] or "-"
 
 
 def _outcome_message(

@@ -30,10 +30,12 @@ class CallLimits:
     appends: int  # rows that a leader sends
     saves: int
     streams: int  # of the log, and as many of updates
+    trade_streams: int  # kept by frontends, one for each worker
 
     @property
     def total(self) -> int:
-        return self.trades + self.lookups + self.appends + self.saves + 2 * self.streams
+        calls = self.trades + self.lookups + self.appends + self.saves
+        return calls + 2 * self.streams + self.trade_streams
 
 
 class OrderSettings(RpcServiceSettings):
@@ -85,7 +87,12 @@ class OrderSettings(RpcServiceSettings):
     def call_limits(self) -> CallLimits:
         """They leave some threads for calls that are answered from memory, like IsAlive."""
         others = CallLimits(
-            trades=0, lookups=self.order_threadpool_size // 5, appends=4, saves=2, streams=8
+            trades=0,
+            lookups=self.order_threadpool_size // 5,
+            appends=4,
+            saves=2,
+            streams=8,
+            trade_streams=self.order_threadpool_size // 10,
         )
         free = self.order_threadpool_size - _ANSWERING_FROM_MEMORY
         return replace(others, trades=free - others.total)

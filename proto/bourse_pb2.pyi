@@ -506,16 +506,20 @@ class TradeBatchRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TRADES_FIELD_NUMBER: _builtins.int
+    TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    timeout_ms: _builtins.int
+    """how long its caller waits; only in `Trades`, a call has its deadline"""
     @_builtins.property
     def trades(self) -> _containers.RepeatedCompositeFieldContainer[Global___TradeRequest]: ...
     def __init__(
         self,
         *,
         trades: _abc.Iterable[Global___TradeRequest] | None = ...,
+        timeout_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["trades", b"trades"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["timeout_ms", b"timeout_ms", "trades", b"trades"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

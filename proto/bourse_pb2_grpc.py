@@ -52,6 +52,11 @@ class CatalogServiceStub:
                 request_serializer=proto_dot_bourse__pb2.UpdateBatchRequest.SerializeToString,
                 response_deserializer=proto_dot_bourse__pb2.UpdateBatchResponse.FromString,
                 _registered_method=True)
+        self.Updates = channel.stream_stream(
+                '/bourse.v1.CatalogService/Updates',
+                request_serializer=proto_dot_bourse__pb2.UpdateBatchRequest.SerializeToString,
+                response_deserializer=proto_dot_bourse__pb2.UpdateBatchResponse.FromString,
+                _registered_method=True)
         self.Fence = channel.unary_unary(
                 '/bourse.v1.CatalogService/Fence',
                 request_serializer=proto_dot_bourse__pb2.FenceRequest.SerializeToString,
@@ -104,6 +109,14 @@ class CatalogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Updates(self, request_iterator, context):
+        """The same over a stream that is kept: one answer to each message, in order. It ends with the
+        status of the first that fails. RESOURCE_EXHAUSTED before any answer: no place for a stream.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Fence(self, request, context):
         """Compare-and-set of the leadership: accepted when epoch = registered + 1.
         OUT_OF_RANGE when the candidate's log contradicts the journal: nothing was registered.
@@ -148,6 +161,11 @@ def add_CatalogServiceServicer_to_server(servicer, server):
             ),
             'UpdateBatch': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateBatch,
+                    request_deserializer=proto_dot_bourse__pb2.UpdateBatchRequest.FromString,
+                    response_serializer=proto_dot_bourse__pb2.UpdateBatchResponse.SerializeToString,
+            ),
+            'Updates': grpc.stream_stream_rpc_method_handler(
+                    servicer.Updates,
                     request_deserializer=proto_dot_bourse__pb2.UpdateBatchRequest.FromString,
                     response_serializer=proto_dot_bourse__pb2.UpdateBatchResponse.SerializeToString,
             ),
@@ -254,6 +272,33 @@ class CatalogService:
             request,
             target,
             '/bourse.v1.CatalogService/UpdateBatch',
+            proto_dot_bourse__pb2.UpdateBatchRequest.SerializeToString,
+            proto_dot_bourse__pb2.UpdateBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Updates(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/bourse.v1.CatalogService/Updates',
             proto_dot_bourse__pb2.UpdateBatchRequest.SerializeToString,
             proto_dot_bourse__pb2.UpdateBatchResponse.FromString,
             options,
@@ -398,6 +443,11 @@ class OrderServiceStub:
                 request_serializer=proto_dot_bourse__pb2.TradeBatchRequest.SerializeToString,
                 response_deserializer=proto_dot_bourse__pb2.TradeBatchResponse.FromString,
                 _registered_method=True)
+        self.Trades = channel.stream_stream(
+                '/bourse.v1.OrderService/Trades',
+                request_serializer=proto_dot_bourse__pb2.TradeBatchRequest.SerializeToString,
+                response_deserializer=proto_dot_bourse__pb2.TradeBatchResponse.FromString,
+                _registered_method=True)
         self.Save = channel.unary_unary(
                 '/bourse.v1.OrderService/Save',
                 request_serializer=proto_dot_bourse__pb2.Empty.SerializeToString,
@@ -474,6 +524,14 @@ class OrderServiceServicer:
     def TradeBatch(self, request, context):
         """Several trades in one call. Each has an outcome of its own. If the call itself fails, its
         status means for each trade what it means for `Trade`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Trades(self, request_iterator, context):
+        """The same over a stream that is kept: one answer to each message, in order. It ends with the
+        status of the first that fails. RESOURCE_EXHAUSTED before any answer: no place for a stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -562,6 +620,11 @@ def add_OrderServiceServicer_to_server(servicer, server):
             ),
             'TradeBatch': grpc.unary_unary_rpc_method_handler(
                     servicer.TradeBatch,
+                    request_deserializer=proto_dot_bourse__pb2.TradeBatchRequest.FromString,
+                    response_serializer=proto_dot_bourse__pb2.TradeBatchResponse.SerializeToString,
+            ),
+            'Trades': grpc.stream_stream_rpc_method_handler(
+                    servicer.Trades,
                     request_deserializer=proto_dot_bourse__pb2.TradeBatchRequest.FromString,
                     response_serializer=proto_dot_bourse__pb2.TradeBatchResponse.SerializeToString,
             ),
@@ -677,6 +740,33 @@ class OrderService:
             request,
             target,
             '/bourse.v1.OrderService/TradeBatch',
+            proto_dot_bourse__pb2.TradeBatchRequest.SerializeToString,
+            proto_dot_bourse__pb2.TradeBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Trades(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/bourse.v1.OrderService/Trades',
             proto_dot_bourse__pb2.TradeBatchRequest.SerializeToString,
             proto_dot_bourse__pb2.TradeBatchResponse.FromString,
             options,

@@ -56,6 +56,10 @@ class CatalogServiceStub:
     ABORTED when `epoch` is not the registered one, OUT_OF_RANGE when it was registered by another
     catalog: then nothing was decided.
     """
+    Updates: _grpc.StreamStreamMultiCallable[_bourse_pb2.UpdateBatchRequest, _bourse_pb2.UpdateBatchResponse]
+    """The same over a stream that is kept: one answer to each message, in order. It ends with the
+    status of the first that fails. RESOURCE_EXHAUSTED before any answer: no place for a stream.
+    """
     Fence: _grpc.UnaryUnaryMultiCallable[_bourse_pb2.FenceRequest, _bourse_pb2.FenceResponse]
     """Compare-and-set of the leadership: accepted when epoch = registered + 1.
     OUT_OF_RANGE when the candidate's log contradicts the journal: nothing was registered.
@@ -86,6 +90,10 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """Decides a batch in one transaction, each trade seeing the one before it.
     ABORTED when `epoch` is not the registered one, OUT_OF_RANGE when it was registered by another
     catalog: then nothing was decided.
+    """
+    Updates: _aio.StreamStreamMultiCallable[_bourse_pb2.UpdateBatchRequest, _bourse_pb2.UpdateBatchResponse]  # type: ignore[assignment]
+    """The same over a stream that is kept: one answer to each message, in order. It ends with the
+    status of the first that fails. RESOURCE_EXHAUSTED before any answer: no place for a stream.
     """
     Fence: _aio.UnaryUnaryMultiCallable[_bourse_pb2.FenceRequest, _bourse_pb2.FenceResponse]  # type: ignore[assignment]
     """Compare-and-set of the leadership: accepted when epoch = registered + 1.
@@ -132,6 +140,16 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         """Decides a batch in one transaction, each trade seeing the one before it.
         ABORTED when `epoch` is not the registered one, OUT_OF_RANGE when it was registered by another
         catalog: then nothing was decided.
+        """
+
+    @_abc_1.abstractmethod
+    def Updates(
+        self,
+        request_iterator: _MaybeAsyncIterator[_bourse_pb2.UpdateBatchRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_bourse_pb2.UpdateBatchResponse], _abc.AsyncIterator[_bourse_pb2.UpdateBatchResponse]]:
+        """The same over a stream that is kept: one answer to each message, in order. It ends with the
+        status of the first that fails. RESOURCE_EXHAUSTED before any answer: no place for a stream.
         """
 
     @_abc_1.abstractmethod
@@ -191,6 +209,10 @@ class OrderServiceStub:
     """Several trades in one call. Each has an outcome of its own. If the call itself fails, its
     status means for each trade what it means for `Trade`.
     """
+    Trades: _grpc.StreamStreamMultiCallable[_bourse_pb2.TradeBatchRequest, _bourse_pb2.TradeBatchResponse]
+    """The same over a stream that is kept: one answer to each message, in order. It ends with the
+    status of the first that fails. RESOURCE_EXHAUSTED before any answer: no place for a stream.
+    """
     Save: _grpc.UnaryUnaryMultiCallable[_bourse_pb2.Empty, _bourse_pb2.SaveResponse]
     """Writes the log as stockOrderDB.txt beside the database, atomically."""
     OrderLookup: _grpc.UnaryUnaryMultiCallable[_bourse_pb2.OrderLookupRequest, _bourse_pb2.OrderLookupResponse]
@@ -228,6 +250,10 @@ class OrderServiceAsyncStub(OrderServiceStub):
     TradeBatch: _aio.UnaryUnaryMultiCallable[_bourse_pb2.TradeBatchRequest, _bourse_pb2.TradeBatchResponse]  # type: ignore[assignment]
     """Several trades in one call. Each has an outcome of its own. If the call itself fails, its
     status means for each trade what it means for `Trade`.
+    """
+    Trades: _aio.StreamStreamMultiCallable[_bourse_pb2.TradeBatchRequest, _bourse_pb2.TradeBatchResponse]  # type: ignore[assignment]
+    """The same over a stream that is kept: one answer to each message, in order. It ends with the
+    status of the first that fails. RESOURCE_EXHAUSTED before any answer: no place for a stream.
     """
     Save: _aio.UnaryUnaryMultiCallable[_bourse_pb2.Empty, _bourse_pb2.SaveResponse]  # type: ignore[assignment]
     """Writes the log as stockOrderDB.txt beside the database, atomically."""
@@ -275,6 +301,16 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_bourse_pb2.TradeBatchResponse, _abc.Awaitable[_bourse_pb2.TradeBatchResponse]]:
         """Several trades in one call. Each has an outcome of its own. If the call itself fails, its
         status means for each trade what it means for `Trade`.
+        """
+
+    @_abc_1.abstractmethod
+    def Trades(
+        self,
+        request_iterator: _MaybeAsyncIterator[_bourse_pb2.TradeBatchRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_bourse_pb2.TradeBatchResponse], _abc.AsyncIterator[_bourse_pb2.TradeBatchResponse]]:
+        """The same over a stream that is kept: one answer to each message, in order. It ends with the
+        status of the first that fails. RESOURCE_EXHAUSTED before any answer: no place for a stream.
         """
 
     @_abc_1.abstractmethod

@@ -51,6 +51,7 @@ class BatchSender(Generic[Request, Answer]):
         batch_limit: most requests in one call.
         queue_limit: most requests that wait for a call.
         clock: seconds, monotonic.
+        on_end: what the thread does last.
     """
 
     def __init__(
@@ -61,8 +62,10 @@ class BatchSender(Generic[Request, Answer]):
         batch_limit: int,
         queue_limit: int,
         clock: Callable[[], float],
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self._send = send
+        self._on_end = on_end
         self._batch_limit = batch_limit
         self._queue_limit = queue_limit
         self._clock = clock
@@ -110,6 +113,7 @@ class BatchSender(Generic[Request, Answer]):
         while not self._is_closed:
             if batch := self._next_batch():
                 self._send_batch(batch)
+        self._on_end()
 
     def _next_batch(self) -> list[_Waiting[Request, Answer]]:
         """The requests that wait, oldest first, without those that have given up."""

@@ -23,6 +23,7 @@ from common.errors import (
 )
 from common.replicas import ReplicaPeer
 from common.retries import Backoff
+from common.rpc_client import Conversation
 from common.wire import trade_to_request
 from frontend.model import Decision
 from frontend.trading.batching import BatchSender, NotSent
@@ -199,12 +200,14 @@ class LeaderClient:
             return sender
 
     def _new_sender(self, peer: ReplicaPeer) -> Sender:
+        trades = peer.conversation("Trades", "TradeBatch")
         return BatchSender(
             f"trades-{peer.replica_id}",
-            partial(_send, peer, self._longest_call_s),
+            partial(_send, trades, self._longest_call_s),
             batch_limit=MAX_TRADES_PER_CALL,
             queue_limit=_QUEUE_LIMIT,
             clock=self._clock,
+            on_end=trades.close,
         )
 
     def _back_off(self, failures: int, give_up_at: float) -> None:
@@ -212,13 +215,16 @@ class LeaderClient:
 
 
 def _send(
-    peer: ReplicaPeer, longest_s: float, trades: Sequence[Trade], timeout_s: float
+    leader: Conversation, longest_s: float, trades: Sequence[Trade], timeout_s: float
 ) -> list[Decision | BourseError]:
     """One call to a leader; raises BourseError when it failed for all of them."""
     logs.request_id.set(trades[0].request_id)
-    batch = bourse_pb2.TradeBatchRequest(trades=map(trade_to_request, trades))
+    timeout_s = min(longest_s, timeout_s)
+    batch = bourse_pb2.TradeBatchRequest(
+        trades=map(trade_to_request, trades), timeout_ms=round(timeout_s * 1000)
+    )
     try:
-        outcomes = peer.call("TradeBatch", batch, min(longest_s, timeout_s)).outcomes
+        outcomes = leader.ask(batch, timeout_s).outcomes
     except _FINAL as error:
         # It is the error of the whole call, so it decides none of its trades.
         raise OutcomeUnknown from error

@@ -56,12 +56,13 @@ class CatalogClient:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._peer = peer
+        self._updates = peer.conversation("Updates", "UpdateBatch")
         self._pull_timeout_s = pull_timeout_s
         self._clock = clock
         self._registered_by = ""  # the cluster of the catalog that registered this process
 
     def update_batch(self, epoch: int, trades: Sequence[Trade], timeout_s: float) -> Decided:
-        """Has a batch decided.
+        """Has a batch decided. For one thread at a time.
 
         Raises:
             StaleEpoch: the epoch is not the registered one; this copy decided nothing.
@@ -72,7 +73,7 @@ class CatalogClient:
             epoch=epoch, trades=map(trade_to_request, trades), cluster_id=self._registered_by
         )
         try:
-            answer = self._peer.call("UpdateBatch", request, timeout_s)
+            answer = self._updates.ask(request, timeout_s)
         except Contradiction:
             raise
         except Damaged as error:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import grpc
 
 from common import rpc_server
+from common.errors import Busy
 from common.replicas import ReplicaPeer
 from proto import bourse_pb2, bourse_pb2_grpc
 
@@ -52,6 +53,8 @@ class FakeReplica(bourse_pb2_grpc.OrderServiceServicer):
         self.digest = b""  # of its log
         self.orders: dict[int, bourse_pb2.OrderLookupResponse] = {}
         self.calls: list[Call] = []
+        self.streams = 0  # of trades, opened so far
+        self.has_place = True  # for another one
         self._next: dict[str, deque[Act]] = {}
         self._always: dict[str, Act] = {"Status": self._status, "OrderLookup": self._order}
         self._changing = threading.Lock()
@@ -97,6 +100,14 @@ class FakeReplica(bourse_pb2_grpc.OrderServiceServicer):
     def TradeBatch(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
         return self._play("TradeBatch", request, context)
 
+    def Trades(self, requests: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
+        with self._changing:
+            self.streams += 1
+        if not self.has_place:
+            raise Busy("too many streams of trades at once")
+        for request in requests:
+            yield self._play("TradeBatch", request, context, request.timeout_ms / 1000)
+
     def OrderLookup(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
         return self._play("OrderLookup", request, context)
 
@@ -115,9 +126,17 @@ class FakeReplica(bourse_pb2_grpc.OrderServiceServicer):
     def SyncOrderDB(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
         yield from self._play("SyncOrderDB", request, context)
 
-    def _play(self, method: str, request: Any, context: grpc.ServicerContext) -> Any:
+    def _play(
+        self,
+        method: str,
+        request: Any,
+        context: grpc.ServicerContext,
+        timeout_s: float | None = None,
+    ) -> Any:
         metadata = dict(context.invocation_metadata())
-        call = Call(method, request, metadata, context.time_remaining(), context.is_active)
+        if timeout_s is None:
+            timeout_s = context.time_remaining()
+        call = Call(method, request, metadata, timeout_s, context.is_active)
         with self._changing:
             self.calls.append(call)
             acts = self._next.get(method)
@@ -186,7 +205,9 @@ def answers(message: Any) -> Act:
 
 
 @contextmanager
-def serving(replica: FakeReplica, address: str = "127.0.0.1:0") -> Iterator[int]:
+def serving(
+    replica: FakeReplica, address: str = "127.0.0.1:0", grace_s: float = 0.0
+) -> Iterator[int]:
     """Runs the replica's server, healthy; gives its port."""
     server = rpc_server.RpcServer(address, threads=48, queue_limit=16)
     bourse_pb2_grpc.add_OrderServiceServicer_to_server(replica, server.grpc_server)
@@ -195,7 +216,7 @@ def serving(replica: FakeReplica, address: str = "127.0.0.1:0") -> Iterator[int]
     try:
         yield port
     finally:
-        server.stop(0)
+        server.stop(grace_s)
         replica.release()
 
 

@@ -48,6 +48,9 @@ class Client:
         request = bourse_pb2.UpdateBatchRequest(epoch=epoch, trades=trades)
         return list(self._stub.UpdateBatch(request, timeout=TIMEOUT_S).results)
 
+    def updates(self, requests: Iterator[bourse_pb2.UpdateBatchRequest]) -> Any:
+        return self._stub.Updates(requests, timeout=TIMEOUT_S)
+
     def fence(self, epoch: int, leader_id: int) -> bourse_pb2.FenceResponse:
         request = bourse_pb2.FenceRequest(epoch=epoch, leader_id=leader_id)
         return self._stub.Fence(request, timeout=TIMEOUT_S)
@@ -85,7 +88,7 @@ def open_store(directory: Path) -> Iterator[CatalogStore]:
 def serving(store: CatalogStore, leases: Leases) -> Iterator[str]:
     """Gives the address."""
     server = RpcServer("127.0.0.1:0", threads=8, queue_limit=8)
-    service = CatalogService(store, leases, MAX_STREAMS)
+    service = CatalogService(store, leases, MAX_STREAMS, max_update_streams=MAX_STREAMS)
     bourse_pb2_grpc.add_CatalogServiceServicer_to_server(service, server.grpc_server)
     port = server.start(["bourse.v1.CatalogService"])
     try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import queue
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import grpc
@@ -17,6 +19,7 @@ from common.domain import LEASE_MS
 from proto import bourse_pb2
 from tests.support.clock import Clock
 from tests.unit.catalog.calls import (
+    MAX_STREAMS,
     Client,
     Result,
     assert_refused,
@@ -216,6 +219,41 @@ def test_a_batch_has_a_bound(leading: Client) -> None:
     trades = [trade(str(number)) for number in range(MAX_BATCH + 1)]
     assert_refused(grpc.StatusCode.INVALID_ARGUMENT, lambda: leading.update_batch(1, *trades))
     assert len(leading.update_batch(1, *trades[1:])) == MAX_BATCH
+
+
+def batches(*batches: tuple[int, list[str]]) -> Iterator[bourse_pb2.UpdateBatchRequest]:
+    """Of an epoch and trades each."""
+    for epoch, ids in batches:
+        yield bourse_pb2.UpdateBatchRequest(epoch=epoch, trades=[trade(one) for one in ids])
+
+
+def test_a_stream_answers_each_of_its_batches(leading: Client, store: CatalogStore) -> None:
+    answers = list(leading.updates(batches((1, ["a", "b"]), (1, ["b", "c"]))))
+    numbers = [[one.transaction_number for one in answer.results] for answer in answers]
+    assert numbers == [[1, 2], [2, 3]]
+    assert {answer.cluster_id for answer in answers} == {store.cluster_id}
+
+
+def test_a_stream_ends_with_the_status_of_the_call(leading: Client) -> None:
+    answers = leading.updates(batches((1, ["a"]), (9, ["b"]), (1, ["c"])))
+    assert len(next(answers).results) == 1
+    assert_refused(grpc.StatusCode.ABORTED, lambda: next(answers))
+    assert leading.update(1, "d").transaction_number == 2
+
+
+def test_streams_of_updates_are_bounded(leading: Client) -> None:
+    ends = [queue.SimpleQueue[None]() for _ in range(MAX_STREAMS)]
+    streams = [leading.updates(chain(batches((1, ["a"])), iter(end.get, None))) for end in ends]
+    for stream in streams:
+        next(stream)
+    refused = leading.updates(batches((1, ["b"])))
+    details = assert_refused(grpc.StatusCode.RESOURCE_EXHAUSTED, lambda: next(refused))
+    assert details == "too many streams of updates at once"
+    assert leading.update_batch(1, trade("c"))[0].transaction_number == 2
+    for stream, end in zip(streams, ends, strict=True):
+        end.put(None)
+        assert list(stream) == []
+    assert len(list(leading.updates(batches((1, ["b"]))))) == 1
 
 
 def test_the_log_has_one_line_for_a_batch_and_for_each_trade_only_if_wanted(

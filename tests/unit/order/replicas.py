@@ -36,7 +36,7 @@ from tests.unit.order.fakes import (
 )
 
 STUCK_AFTER_S = 3.0
-LIMITS = CallLimits(trades=4, lookups=2, appends=2, saves=1, streams=2)
+LIMITS = CallLimits(trades=4, lookups=2, appends=2, saves=1, streams=2, trade_streams=2)
 
 
 class WatchedQueue(TradeQueue):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from common.replicas import ReplicaPeer
 from common.wire import order_to_item
 from order.trading import publisher as publisher_module
 from proto import bourse_pb2
@@ -141,6 +143,31 @@ def test_subscribers_are_bounded(leader: RunningReplica) -> None:
     assert taken(streams[-1], 1) == [("stock1", 12)]
     for stream in streams:
         stream.cancel()
+
+
+def test_streams_of_trades_are_bounded(leader: RunningReplica) -> None:
+    with ExitStack() as peers:
+        conversations = [
+            peers.enter_context(closing(ReplicaPeer(1, leader.address))).conversation(
+                "Trades", "TradeBatch"
+            )
+            for _ in range(LIMITS.trade_streams + 1)
+        ]
+        request = bourse_pb2.TradeBatchRequest(trades=[trade("a")], timeout_ms=5_000)
+        for one in conversations:  # the last one by a call
+            assert one.ask(request, TIMEOUT_S).outcomes[0].response.transaction_number == 11
+        code, details = refusal(lambda: next(leader.stub.Trades(iter([request]))))
+        assert (code, details) == (
+            Status.RESOURCE_EXHAUSTED,
+            "too many streams of trades at once",
+        )
+        assert_still_there(leader)
+        conversations[0].close()
+
+        def has_place_now() -> bool:
+            return has_place(lambda: next(leader.stub.Trades(iter([request]))))
+
+        wait_for(has_place_now, TIMEOUT_S, lambda: "busy")
 
 
 def test_streams_of_rows_are_bounded(tmp_path: Path) -> None:

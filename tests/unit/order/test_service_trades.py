@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from common import logs
 from common.domain import MAX_TRADES_PER_CALL
 from order import service as service_module
 from order.leadership.replica import Role
@@ -227,6 +230,79 @@ def test_a_batch_without_decisions_in_time_has_unknown_outcomes(replica: Running
     answer = replica.call("TradeBatch", batch(trade("a"), trade("b")), timeout_s=0.5)
     statuses = [outcome.failure.grpc_status for outcome in answer.outcomes]
     assert statuses == [Status.DEADLINE_EXCEEDED.value[0]] * 2
+
+
+# ------------------------------------------------------------ Trades
+
+
+def told(replica: RunningReplica, *batches: bourse_pb2.TradeBatchRequest) -> Iterator[Any]:
+    """The answers to batches that are sent over one stream."""
+    for one in batches:
+        one.timeout_ms = one.timeout_ms or round(TIMEOUT_S * 1000)
+    answers: Iterator[Any] = replica.stub.Trades(iter(batches), timeout=TIMEOUT_S)
+    return answers
+
+
+def test_a_stream_answers_each_of_its_batches(leader: RunningReplica) -> None:
+    batches = [batch(trade("a"), trade("b")), batch(), batch(trade("a", quantity=0), trade("c"))]
+    numbers = [
+        [outcome.response.transaction_number for outcome in answer.outcomes]
+        for answer in told(leader, *batches)
+    ]
+    assert numbers == [[11, 12], [], [-1, 13]]
+
+
+def test_a_stream_ends_with_the_status_of_the_call(replica: RunningReplica) -> None:
+    code, details = refusal(lambda: next(told(replica, batch(trade("a")))))
+    assert (code, details) == (Status.FAILED_PRECONDITION, "replica 1 is not the leader")
+    replica.lead()
+    replica.start_pipeline()
+    too_many = batch(*[trade(f"key-{number}") for number in range(MAX_TRADES_PER_CALL + 1)])
+    answers = told(replica, batch(trade("a")), too_many, batch(trade("b")))
+    assert len(next(answers).outcomes) == 1
+    code, details = refusal(lambda: next(answers))
+    assert (code, details) == (Status.INVALID_ARGUMENT, "more than 64 trades in one call")
+    assert replica.log.last_number == 11
+
+
+@pytest.mark.parametrize("timeout_ms", [50, -(2**63)])
+def test_each_batch_of_a_stream_has_a_time_limit_of_its_own(
+    replica: RunningReplica, timeout_ms: int
+) -> None:
+    replica.lead()  # and its pipeline hangs
+    hasty = batch(trade("a"), trade("b"))
+    hasty.timeout_ms = timeout_ms
+    (answer,) = told(replica, hasty)
+    statuses = [outcome.failure.grpc_status for outcome in answer.outcomes]
+    assert statuses == [Status.DEADLINE_EXCEEDED.value[0]] * 2
+
+
+def test_no_batch_of_a_stream_keeps_its_thread_for_ever(
+    replica: RunningReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "_DEFAULT_DEADLINE_S", 0.1)
+    replica.lead()
+    patient = batch(trade("a"))
+    patient.timeout_ms = 2**63 - 1
+    (answer,) = told(replica, patient)
+    assert answer.outcomes[0].failure.grpc_status == Status.DEADLINE_EXCEEDED.value[0]
+
+
+def test_what_a_stream_logs_has_the_id_of_the_batchs_first_trade(
+    leader: RunningReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids: list[str] = []
+    view = leader.node.view
+
+    def noting() -> Any:
+        if threading.current_thread().name.startswith("rpc"):
+            ids.append(logs.request_id.get())
+        return view()
+
+    monkeypatch.setattr(leader.node, "view", noting)
+    batches = [batch(trade("a"), trade("b")), batch(trade("x" * 10_000), trade("c")), batch()]
+    assert len(list(told(leader, *batches))) == 3
+    assert ids == ["a", "x" * 255]
 
 
 # ------------------------------------------------------------ defects

@@ -37,7 +37,11 @@ class World:
             batch_limit=BATCH_LIMIT,
             queue_limit=QUEUE_LIMIT,
             clock=self.clock,
+            on_end=self.has_ended,
         )
+
+    def has_ended(self) -> None:
+        self.calls.append(["the end"])
 
     def _send(self, requests: Sequence[str], timeout_s: float) -> Outcomes:
         self.timeouts_s.append(timeout_s)
@@ -246,8 +250,10 @@ def test_when_it_closes_only_the_call_that_is_out_is_answered(world: World) -> N
     later = world.put("b")
     for one in (*waiting, *later):
         assert isinstance(cause(one), Unavailable)
+    assert world.calls == [["first"]]
     world.answers()
     assert told(first) == answer_to("first")
+    world.out(["first"], ["the end"])
     wait_for(
         lambda: all(thread.name != "sender" for thread in threading.enumerate()),
         PATIENCE_S,

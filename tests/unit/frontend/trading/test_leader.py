@@ -255,7 +255,8 @@ def test_pauses_grow_to_a_bound(
     replicas: Replicas, client: LeaderClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("common.retries.random.uniform", lambda _low, high: high)
-    replicas[3].will("TradeBatch", *[fails(Busy())] * 8)
+    # One more than there are pauses: after the first, it tries at once without a stream.
+    replicas[3].will("TradeBatch", *[fails(Busy())] * 9)
     decide(client)
     bounds_s = [0.02, 0.04, 0.08, 0.16, 0.32, 0.4, 0.4, 0.4]
     assert clock.pauses == pytest.approx(bounds_s)
@@ -317,6 +318,14 @@ def test_closed_channels_are_unavailable(
     with pytest.raises(BourseError):
         decide(hasty)
     assert clock.now_s == pytest.approx(HASTY_DECISION_S, abs=0.5)
+
+
+def test_closing_ends_the_stream(replicas: Replicas, client: LeaderClient) -> None:
+    decide(client)
+    (call,) = replicas[3].calls_of("TradeBatch")
+    assert call.is_active()
+    client.close()
+    wait_for(lambda: not call.is_active(), PATIENCE_S, "the stream was cancelled")
 
 
 def test_threads_share_the_finding_of_the_next_leader(

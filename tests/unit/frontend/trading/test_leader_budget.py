@@ -103,7 +103,7 @@ def test_pauses_end_with_the_budget(
     replicas: Replicas, client: LeaderClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("frontend.trading.leader._BACKOFF", always(25.0))
-    replicas[3].always("TradeBatch", takes(clock, A_WHILE_S, fails(Busy())))
+    replicas[3].always("TradeBatch", takes(clock, A_WHILE_S, fails(NotLeader())))
     with pytest.raises(Unavailable):
         decide(client)
     assert clock.pauses == [25.0, 25.0, 10.0]

@@ -114,8 +114,14 @@ class Peer:
             self._answers_too_few,
         )
 
-    def call(self, method: str, request: Any, timeout_s: float) -> Any:
-        assert method == "TradeBatch"
+    def conversation(self, stream: str, method: str) -> Any:
+        assert (stream, method) == ("Trades", "TradeBatch")
+        return self
+
+    def close(self) -> None:
+        pass
+
+    def ask(self, request: Any, timeout_s: float) -> Any:
         assert 0 < timeout_s <= LONGEST_CALL_S
         return self._world.choose(*self._calls)(
             [one.request_id for one in request.trades], timeout_s

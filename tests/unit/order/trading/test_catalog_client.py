@@ -47,6 +47,10 @@ class Catalog(bourse_pb2_grpc.CatalogServiceServicer):
     def UpdateBatch(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         return self._tell(request, context)
 
+    def Updates(self, requests: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        for request in requests:
+            yield self._tell(request, context)
+
     def Fence(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         return self._tell(request, context)
 

@@ -39,7 +39,7 @@ class World:
         assert self.stores[1].fence(EPOCH, 2).accepted  # another replica leads there
 
     def replace_the_catalog(self) -> None:
-        self.client._peer = self.peers[1]
+        self.client._updates._peer = self.peers[1]
 
     def trade(self, request_id: str) -> None:
         self.client.update_batch(EPOCH, [make_trade(request_id)], TIMEOUT_S)
