@@ -57,9 +57,9 @@ def test_a_copy_that_arrives_late_gets_the_decision_of_the_one_before(
     answer = trade(cluster, key)  # the leader sends a second copy when the first one times out
     assert cluster.has_fired(AT_THE_CATALOG)
     trade(cluster, new_key())
-    replays = cluster.log("catalog").count(", as before")
+    replays = cluster.log("catalog").count("1 replayed")
     cluster.release(AT_THE_CATALOG)
-    wait_for(lambda: cluster.log("catalog").count(", as before") > replays, 10, "it arrives")
+    wait_for(lambda: cluster.log("catalog").count("1 replayed") > replays, 10, "it arrives")
     number = answer.data["transaction_number"]
     assert executed(cluster, key) == [number]
     cluster.check_promises({key: number})
