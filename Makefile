@@ -15,7 +15,7 @@ protoc = PATH="$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I. --python_ou
 	--grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) proto/bourse.proto
 
 .DEFAULT_GOAL := help
-.PHONY: help up down local test faults bench scale failover lint proto proto-check checkov venv
+.PHONY: help up down local test faults bench scale failover soak lint proto proto-check checkov venv
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -45,6 +45,9 @@ scale: venv ## measure with more orders, stocks, replicas, workers; ARGS="--only
 
 failover: venv ## measure how long trades wait when the leader dies; ARGS="--kills 5"
 	$(BIN)/python -m bench failover $(ARGS)
+
+soak: venv ## load for an hour, then faults: do memory, files, threads and logs stay flat? ARGS="--for 600"
+	$(BIN)/python -m bench.soak $(ARGS)
 
 lint: venv ## check style, formatting and types
 	$(BIN)/ruff check

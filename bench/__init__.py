@@ -1,5 +1,6 @@
-"""The measuring tools: how fast, how it grows, and how long a failover takes.
+"""The measuring tools: how fast, how it grows, how long a failover takes, if it stays as it is.
 
-Each starts a copy of the service in containers, makes load with wrk, and removes the copy again.
-Needs Docker, wrk, and what `make venv` installs; the rest of the client needs none of it.
+Each starts a copy of the service in containers, makes load, and removes the copy again.
+Needs Docker, wrk (`soak` does not), and what `make venv` installs; the rest of the client needs
+none of it.
 """

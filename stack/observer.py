@@ -63,21 +63,21 @@ class Observer:
         _traceback: TracebackType | None,
     ) -> None:
         self._stopping.set()
-        _remove(self._container)
+        remove(self._container)
         self._thread.join(10)
 
     def _watch(self) -> None:
         while not self._stopping.is_set():
             with suppress(DockerException, OSError):  # it is started again; a gap shows in the page
-                for said in _lines(self._container):
+                for said in json_lines(self._container):
                     self._see(said)
             if self._stopping.wait(_RESTART_PAUSE_S):
                 return
             with suppress(StackError):
-                _remove(self._container)
+                remove(self._container)
                 self._container = self._start("watch", f"{_INTERVAL_S:g}")
                 if self._stopping.is_set():  # the call that stops it may have missed this one
-                    _remove(self._container)
+                    remove(self._container)
 
     def _see(self, said: dict[str, Any]) -> None:
         positions = restored_positions(said["replicas"])
@@ -97,7 +97,7 @@ class Observer:
         container = self._start("read", str(above))
         try:
             is_complete = False
-            for said in _lines(container):
+            for said in json_lines(container):
                 if "opening" in said:
                     yield said["opening"]["last_number"], said["opening"]["digest"]
                 elif "row" in said:
@@ -112,7 +112,7 @@ class Observer:
         except DockerException as error:
             raise StackError(f"the catalog could not be read: {error}") from error
         finally:
-            _remove(container)
+            remove(container)
 
     @contextmanager
     def orphans(
@@ -127,13 +127,13 @@ class Observer:
         """
         container = self._start("orphans", service, stock, *keys)
         try:
-            if next(_lines(container), None) is None:
+            if next(json_lines(container), None) is None:
                 raise StackError(f"{service} cannot be reached from inside")
             yield lambda: container.kill("SIGUSR1")
         except DockerException as error:
             raise StackError(f"sending trades to {service}: {error}") from error
         finally:
-            _remove(container)
+            remove(container)
 
     def _start(self, *arguments: str) -> Any:
         """A container of the catalog's image, which has all that speaking gRPC takes."""
@@ -165,13 +165,15 @@ class Observer:
             raise StackError(f"the observer cannot be started: {error}") from error
 
 
-def _lines(container: Any) -> Iterator[dict[str, Any]]:
+def json_lines(container: Any) -> Iterator[dict[str, Any]]:
+    """What it says, one object a line, until it ends."""
     rest = b""
     for piece in container.logs(stderr=False, stream=True, follow=True):
         *lines, rest = (rest + piece).split(b"\n")
         yield from (json.loads(line) for line in lines if line)
 
 
-def _remove(container: Any) -> None:
+def remove(container: Any) -> None:
+    """Nothing happens to one that is gone."""
     with suppress(NotFound):
         container.remove(force=True)

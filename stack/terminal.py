@@ -63,15 +63,17 @@ class Progress:
             self._print(f"{self._elapsed_s():7.1f} s  {text}\n")
 
     def show(self, requests: int, unknown: int) -> None:
+        self.update(f"{requests:,} requests, {unknown} in doubt")
+
+    def update(self, text: str) -> None:
+        """Says how far it is; most calls print nothing."""
         every_s = _REDRAWN_EVERY_S if self._is_tty else _LINE_EVERY_S
         with self._lock:
             if self._clock() - self._shown_s < every_s:
                 return
             self._shown_s = self._clock()
             end = "" if self._is_tty else "\n"
-            self._print(
-                f"{self._elapsed_s():7.1f} s  {requests:,} requests, {unknown} in doubt{end}"
-            )
+            self._print(f"{self._elapsed_s():7.1f} s  {text}{end}")
 
     def _print(self, text: str) -> None:
         clear = "\r\x1b[2K" if self._is_tty else ""

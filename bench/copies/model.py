@@ -77,6 +77,14 @@ def with_direct_frontend(model: Model, name: str) -> Model:
     return changed
 
 
+def with_port(model: Model, port: int) -> Model:
+    """The edge on this port of loopback: one that the engine chose would change at a restart."""
+    changed = deepcopy(model)
+    [published] = changed["services"]["edge"]["ports"]
+    published["published"] = str(port)
+    return changed
+
+
 def with_one_container(model: Model, service: str) -> Model:
     changed = deepcopy(model)
     changed["services"][service]["deploy"]["replicas"] = 1

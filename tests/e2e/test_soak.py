@@ -1,0 +1,114 @@
+"""A short soak of real containers: what it samples, says and writes, and that nothing is left."""
+
+from __future__ import annotations
+
+import csv
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import docker  # type: ignore[import-untyped]
+import pytest
+
+from bench.soak.samples import AFTER, FAULTS, MEASURES, STEADY
+from faults.history import Fault, read_history
+from stack.parts import ORDER_SERVICES, ROOT
+from tests.e2e.test_measuring import PROJECT, traces
+
+pytestmark = [pytest.mark.slow]
+
+CONTAINERS = {"edge", "frontend-1", "frontend-2", "catalog", *ORDER_SERVICES, "redis"}
+STRIKES = re.compile(r"\w:\w+ strikes ")
+WITH_DATA = {"catalog", *ORDER_SERVICES}
+
+
+@pytest.fixture
+def engine() -> Iterator[Any]:
+    found = docker.from_env()
+    yield found
+    found.close()
+
+
+def command(tmp_path: Path, *words: str) -> list[str]:
+    return [sys.executable, "-m", "bench.soak", *words, "--out", str(tmp_path)]
+
+
+def test_a_soak_samples_every_container_and_judges(engine: Any, tmp_path: Path) -> None:
+    words = ("--for", "36", "--faults", "24", "--every", "1", "--rate", "40", "--seed", "5")
+    done = subprocess.run(
+        command(tmp_path, *words),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    # In half a minute, nothing has had time to become flat.
+    assert done.returncode in (0, 1), said
+    assert (done.returncode == 0) is ("WRONG" not in done.stdout), said
+    assert not traces(engine, done.stderr)
+    assert "G1  ✓ held" in done.stdout, said
+    assert (tmp_path / "soak.png").read_bytes().startswith(b"\x89PNG")
+    with (tmp_path / "soak.csv").open(encoding="utf-8") as file:
+        samples = list(csv.DictReader(file))
+    for phase in (STEADY, FAULTS, AFTER):
+        assert {one["container"] for one in samples if one["phase"] == phase} == CONTAINERS
+    check_values([one for one in samples if one["phase"] == STEADY])
+    # Every row of the verdict has figures.
+    verdict = [line for line in done.stdout.splitlines() if line.startswith(titles())]
+    assert len(verdict) >= 3 * len(CONTAINERS) + len(WITH_DATA)
+    assert not [line for line in verdict if " - " in line]
+    [history] = tmp_path.rglob("history.jsonl")
+    assert any(isinstance(record, Fault) for record in read_history(history))
+
+
+def titles() -> tuple[str, ...]:
+    return tuple(measure.title for measure in MEASURES.values())
+
+
+def check_values(steady: list[dict[str, str]]) -> None:
+    for one in steady:
+        assert 1 < float(one["memory_mib"]) < 512, one
+        assert float(one["files"]) > 3, one
+        assert float(one["threads"]) >= 1, one
+        assert bool(one["database_mib"]) is (one["container"] in WITH_DATA), one
+    assert int(steady[-1]["trades"]) > 200
+    written = [float(one["wal_mib"]) for one in steady if one["container"] == "catalog"]
+    assert written[-1] > 0
+    frontends = [float(one["threads"]) for one in steady if one["container"] == "frontend-1"]
+    assert max(frontends) > 10, "its threads are seen, not its processes"
+
+
+def test_ctrl_c_leaves_nothing(engine: Any, tmp_path: Path) -> None:
+    """In the faults, where most is there to be left."""
+    running = subprocess.Popen(
+        command(tmp_path, "--for", "10", "--faults", "60", "--every", "1"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert running.stderr is not None
+        said = ""
+        while not STRIKES.search(said):
+            line = running.stderr.readline()
+            assert line, said  # it ended
+            said += line
+        for _ in range(2):  # the second one does not keep it from removing what it made
+            running.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+        output, errors = running.communicate(timeout=180)
+    finally:
+        running.kill()
+        running.wait()
+    assert running.returncode == 130, output + errors
+    assert PROJECT.search(said)
+    assert not traces(engine, said)
+    assert (tmp_path / "soak.csv").exists(), "what was sampled stays"
