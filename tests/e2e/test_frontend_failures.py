@@ -146,12 +146,22 @@ def disturbed(stack: Stack, *disturbances: Disturb) -> tuple[Plain, set[int]]:
     return seen, missing(stack, before, seen)
 
 
-def test_nobody_notices_a_frontend_that_fails(stack: Stack) -> None:
-    seen, unknown = disturbed(stack, kill, pause, replace, stop, restart, cut_from_catalog)
+def nobody_notices(stack: Stack, *disturbances: Disturb) -> None:
+    seen, unknown = disturbed(stack, *disturbances)
     assert seen.errors == []
     assert unknown == set()
     assert len(seen.numbers) > 100
     assert seen.slowest_s < 10
+
+
+def test_nobody_notices_a_frontend_that_fails(stack: Stack) -> None:
+    nobody_notices(stack, kill, pause, stop, restart)
+
+
+@pytest.mark.slow
+def test_nobody_notices_one_that_is_back_just_in_time_or_cut_off(stack: Stack) -> None:
+    nobody_notices(stack, replace, cut_from_catalog)
+    restart(stack, "frontend-1")  # the engine calls it unhealthy: it was paused
 
 
 @pytest.mark.slow
