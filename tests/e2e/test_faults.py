@@ -158,6 +158,7 @@ def test_what_is_not_there_is_said(stack: Stack, engine: Any) -> None:
         stranger.kill("redis")
 
 
+@pytest.mark.slow
 def test_heal_mends_the_stack_and_leaves_others_alone(
     stack: Stack, engine: Any, faults: dict[str, Breakage]
 ) -> None:

@@ -60,6 +60,7 @@ def first_trade(stack: Stack) -> None:
     assert stack.request("POST", "/orders", trade)[0] == 200
 
 
+@pytest.mark.slow
 def test_the_leader_then_the_next_are_killed(stack: Stack) -> None:
     first_trade(stack)
 

@@ -64,6 +64,7 @@ def test_redis_restarts_and_nobody_notices(stack: Stack) -> None:
     assert load.traffic.server_errors == 0
 
 
+@pytest.mark.slow
 def test_the_catalog_restarts_and_trades_wait_for_it(stack: Stack) -> None:
     load = Load(stack.url, CLIENTS)
     with load.running():

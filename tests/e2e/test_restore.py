@@ -21,6 +21,7 @@ def documented(beginning: str) -> list[str]:
     return shlex.split(command)[2:]
 
 
+@pytest.mark.slow
 def test_a_lost_catalog_volume_is_restored(stack: Stack) -> None:
     with BourseClient(stack.url) as client:
         keys = [str(uuid.uuid4()) for _ in range(20)]

@@ -120,6 +120,7 @@ def ask_much(clients: list[socket.socket]) -> None:
                 client.send(GET)
 
 
+@pytest.mark.slow
 def test_clients_that_do_not_read_hold_nobody_up(stack: Stack) -> None:
     usual = rate(stack)
     with ExitStack() as opened:

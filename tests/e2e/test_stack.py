@@ -161,6 +161,7 @@ def test_wrong_setting_stops_a_service_with_one_line(
     assert value in said
 
 
+@pytest.mark.slow
 def test_parts_stop_gracefully_and_come_back(stack: Stack) -> None:
     """In the order in which `docker compose stop` takes them: SIGTERM reaches each process."""
     stack.compose("stop")

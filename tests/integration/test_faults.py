@@ -135,6 +135,7 @@ def test_redis_fails_under_load(cluster: Cluster, fault: str) -> None:
     cluster.check_promises(load.acknowledged)
 
 
+@pytest.mark.slow
 def test_the_catalog_is_killed_and_comes_back(cluster: Cluster) -> None:
     with BourseClient(cluster.url, retry=RetryPolicy(attempts=1)) as client:
         number = int(client.trade("stock6", 1, "BUY", str(uuid.uuid4())).data["transaction_number"])
@@ -156,6 +157,7 @@ def test_the_catalog_is_killed_and_comes_back(cluster: Cluster) -> None:
     cluster.check_promises({key: int(first.data["transaction_number"])})
 
 
+@pytest.mark.slow
 def test_everything_is_killed_at_once(cluster: Cluster) -> None:
     load = Load(cluster.url, CLIENTS)
     with load.running():
@@ -194,6 +196,7 @@ def test_a_lost_order_log_is_rebuilt(cluster: Cluster, damage: str) -> None:
     cluster.check_promises(load.acknowledged)
 
 
+@pytest.mark.slow
 def test_all_order_logs_are_lost(cluster: Cluster) -> None:
     with BourseClient(cluster.url) as client:
         key = str(uuid.uuid4())
