@@ -47,7 +47,7 @@ failover: venv ## measure how long trades wait when the leader dies; ARGS="--kil
 	$(BIN)/python -m bench failover $(ARGS)
 
 soak: venv ## load for an hour, then faults: do memory, files, threads and logs stay flat? ARGS="--for 600"
-	$(BIN)/python -m bench.soak $(ARGS)
+	$(BIN)/python -m bench soak $(ARGS)
 
 lint: venv ## check style, formatting and types
 	$(BIN)/ruff check

@@ -6,10 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from bench.arguments import add_commands
+from bench.arguments import EXIT_CANNOT, add_commands
 from client.api import NoAnswer
 
-EXIT_CANNOT = 2
 EXIT_INTERRUPTED = 130  # as the shell has it: 128 + SIGINT
 
 

@@ -6,36 +6,45 @@ What they need beyond the standard library is imported when one of them is run.
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
-from stack.numbers import whole
+from stack.numbers import number, whole
+
+EXIT_MEASURED = 0
+EXIT_WRONG = 1
+EXIT_CANNOT = 2
 
 _EXIT_CODES = (
     "Exit code: 0 measured; 1 some answers were errors, or not what was to be measured; 2 it could "
     "not be measured, or the arguments are wrong; 130 interrupted. A missed target is no error."
 )
+_SOAK_EXIT_CODES = (
+    "Exit code: 0 all stayed flat and every promise held; 1 something did not; 2 it could not be "
+    "run, or the arguments are wrong; 130 interrupted."
+)
 _OUT = Path("bench-runs")
 SCALE_PARTS = ("orders", "stocks", "catch-up", "replicas", "workers", "cache")
 REQUESTS_PARTS = ("cached", "uncached", "trade", "order", "figure")
-
-_EXIT_MISSING = 2
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _add_requests(commands)
     _add_scale(commands)
     _add_failover(commands)
+    _add_soak(commands)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     try:
-        from bench import tools  # noqa: PLC0415 - `--help` does without
+        module = import_module(arguments.module)
     except ImportError as error:
         print(f"{error}: `make venv` installs what measuring takes", file=sys.stderr)
-        return _EXIT_MISSING
-    return tools.run(arguments)
+        return EXIT_CANNOT
+    return int(module.run(arguments))
 
 
 def _add_requests(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -53,7 +62,7 @@ def _add_requests(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     _add_only(parser, REQUESTS_PARTS)
     _add_rounds(parser, seconds=1, rounds=8)
     _add_output(parser, "requests")
-    parser.set_defaults(run=_run, tool="requests")
+    parser.set_defaults(run=_run, module="bench.tools", tool="requests")
 
 
 def _add_scale(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -69,7 +78,7 @@ def _add_scale(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _add_only(parser, SCALE_PARTS)
     _add_rounds(parser, seconds=1, rounds=6)
     _add_output(parser, "scale")
-    parser.set_defaults(run=_run, tool="scale")
+    parser.set_defaults(run=_run, module="bench.tools", tool="scale")
 
 
 def _add_failover(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -91,7 +100,66 @@ def _add_failover(commands: argparse._SubParsersAction[argparse.ArgumentParser])
             help=f"how often to {kind} the leader (default: %(default)s)",
         )
     _add_output(parser, "failover")
-    parser.set_defaults(run=_run, tool="failover")
+    parser.set_defaults(run=_run, module="bench.tools", tool="failover")
+
+
+def _add_soak(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _new(
+        commands,
+        "soak",
+        "load it for an hour, then break it: does everything stay flat?",
+        "Starts a copy of the service in containers, and sends it lookups, trades and "
+        "order lookups at a steady rate. Then `python -m faults` breaks it for some minutes, and "
+        "the steady load goes on for a sixth of its time, two minutes at most. All the time the "
+        "memory, open files, threads, write-ahead logs and databases of every container are "
+        "sampled. Tells whether they stayed flat after the first sixth of the steady load, ten "
+        "minutes at most. All of it is removed at the end, also on Ctrl-C.",
+        _SOAK_EXIT_CODES,
+    )
+    add = parser.add_argument
+    add(
+        "--for",
+        dest="duration",
+        type=number(10, 7 * 86_400),
+        default=3600.0,
+        metavar="SECONDS",
+        help="of steady load before the faults (default: %(default)g)",
+    )
+    add(
+        "--rate",
+        type=number(1, 10_000),
+        default=60.0,
+        metavar="N",
+        help="requests a second, of the faults' load too (default: %(default)g)",
+    )
+    add(
+        "--faults",
+        type=number(20, 86_400),
+        default=180.0,
+        metavar="SECONDS",
+        help="of faults, a random mix (default: %(default)g)",
+    )
+    add(
+        "--every",
+        type=number(0.5, 600),
+        default=5.0,
+        metavar="SECONDS",
+        help="between two samples (default: %(default)g)",
+    )
+    add(
+        "--seed",
+        type=whole(0, 2**53),
+        default=random.SystemRandom().randrange(10**6),
+        help="of the load and of the faults (default: a new one, which is told)",
+    )
+    add(
+        "--out",
+        type=Path,
+        default=_OUT,
+        metavar="DIR",
+        help="where soak.csv, soak.png and the history of the faults go (default: %(default)s)",
+    )
+    parser.set_defaults(run=_run, module="bench.soak.run")
 
 
 def _new(
@@ -99,9 +167,10 @@ def _new(
     name: str,
     help: str,
     description: str,
+    exit_codes: str = _EXIT_CODES,
 ) -> argparse.ArgumentParser:
     return commands.add_parser(
-        name, help=help, description=description, epilog=_EXIT_CODES, allow_abbrev=False
+        name, help=help, description=description, epilog=exit_codes, allow_abbrev=False
     )
 
 

@@ -23,6 +23,7 @@ from bench import (
     scale_report,
     scale_sections,
 )
+from bench.arguments import EXIT_CANNOT, EXIT_MEASURED, EXIT_WRONG
 from bench.measuring import machine
 from bench.measuring.wrk import Wrk, WrkFailed
 from client.api import Malformed
@@ -31,10 +32,6 @@ from stack.parts import StackError
 from stack.terminal import Interrupts, Progress
 
 _NOTE = "Medians; in brackets where the middle half of what was measured lies."
-
-EXIT_MEASURED = 0
-EXIT_WRONG = 1
-EXIT_CANNOT = 2
 
 
 @dataclass(frozen=True, slots=True)

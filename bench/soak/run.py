@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import random
 import socket
 import sys
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.arguments import EXIT_CANNOT, EXIT_MEASURED, EXIT_WRONG
 from bench.copies.data import filled
 from bench.copies.model import with_port
 from bench.copies.project import Images, Project
@@ -51,7 +53,24 @@ class SoakSettings:
     directory: Path
 
 
-def main(settings: SoakSettings) -> bool:
+def run(arguments: argparse.Namespace) -> int:
+    """The exit code. Raises NoAnswer, KeyboardInterrupt."""
+    settings = SoakSettings(
+        steady_s=arguments.duration,
+        faults_s=arguments.faults,
+        rate=arguments.rate,
+        every_s=arguments.every,
+        seed=arguments.seed,
+        directory=arguments.out,
+    )
+    try:
+        return EXIT_MEASURED if _measured(settings) else EXIT_WRONG
+    except (StackError, OSError) as error:
+        print(f"python -m bench soak: {error}", file=sys.stderr)
+        return EXIT_CANNOT
+
+
+def _measured(settings: SoakSettings) -> bool:
     """Whether all is well. Prints what was found, and writes the files.
 
     Raises:

@@ -178,6 +178,17 @@ def test_frontends_are_added_and_taken_away_behind_the_edge(stack: Stack) -> Non
     assert stack.container("edge").attrs["State"]["StartedAt"] == started
 
 
+@pytest.mark.slow
+def test_the_edge_is_healthy_as_long_as_a_frontend_lives(stack: Stack) -> None:
+    for name, is_healthy in (("frontend-1", True), ("frontend-2", False)):
+        stack.kill(name)
+        assert stack.passes_its_check("edge") is is_healthy
+    for name in ("frontend-1", "frontend-2"):
+        stack.start(name)
+        stack.wait_healthy(name)
+        assert stack.passes_its_check("edge")
+
+
 def test_the_edge_comes_back_when_it_crashes(stack: Stack) -> None:
     """What it held breaks off; a second later it serves again, by its restart policy."""
     with plain_clients(stack) as seen:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -166,29 +166,36 @@ def test_answers_that_are_errors_are_counted(load: Load) -> None:
     assert not seen.answers_s, "these are no acknowledgements"
 
 
-def test_ctrl_c_leaves_nothing(engine: Any, tmp_path: Path) -> None:
+def interrupted(words: list[str], is_due: Callable[[str], object]) -> tuple[str, str]:
+    """Runs a tool, and sends Ctrl-C twice once it has said that. What it said, and then wrote."""
     running = subprocess.Popen(
-        command(tmp_path, "requests", "--only", "trade"),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
         assert running.stderr is not None
         said = ""
-        while not PROJECT.search(said):
+        while not is_due(said):
             line = running.stderr.readline()
             assert line, said  # it ended
             said += line
-        wait_for(lambda: traces(engine, said), 60, said)
         for _ in range(2):  # the second one does not keep it from removing what it made
             running.send_signal(signal.SIGINT)
             time.sleep(0.5)
-        output, errors = running.communicate(timeout=120)
+        output, errors = running.communicate(timeout=180)
     finally:
         running.kill()
         running.wait()
     assert running.returncode == 130, output + errors
+    return said, output + errors
+
+
+def test_ctrl_c_leaves_nothing(engine: Any, tmp_path: Path) -> None:
+    def has_begun(said: str) -> bool:
+        if not PROJECT.search(said):
+            return False
+        wait_for(lambda: traces(engine, said), 60, said)
+        return True
+
+    said, _ = interrupted(command(tmp_path, "requests", "--only", "trade"), has_begun)
     assert not traces(engine, said)
     assert not list(tmp_path.iterdir())

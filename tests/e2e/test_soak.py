@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import pytest
 from bench.soak.samples import AFTER, FAULTS, MEASURES, STEADY
 from faults.history import Fault, read_history
 from stack.parts import ORDER_SERVICES, ROOT
-from tests.e2e.test_measuring import PROJECT, traces
+from tests.e2e.test_measuring import PROJECT, interrupted, traces
 
 pytestmark = [pytest.mark.slow]
 
@@ -35,7 +33,7 @@ def engine() -> Iterator[Any]:
 
 
 def command(tmp_path: Path, *words: str) -> list[str]:
-    return [sys.executable, "-m", "bench.soak", *words, "--out", str(tmp_path)]
+    return [sys.executable, "-m", "bench", "soak", *words, "--out", str(tmp_path)]
 
 
 def test_a_soak_samples_every_container_and_judges(engine: Any, tmp_path: Path) -> None:
@@ -87,28 +85,8 @@ def check_values(steady: list[dict[str, str]]) -> None:
 
 def test_ctrl_c_leaves_nothing(engine: Any, tmp_path: Path) -> None:
     """In the faults, where most is there to be left."""
-    running = subprocess.Popen(
-        command(tmp_path, "--for", "10", "--faults", "60", "--every", "1"),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert running.stderr is not None
-        said = ""
-        while not STRIKES.search(said):
-            line = running.stderr.readline()
-            assert line, said  # it ended
-            said += line
-        for _ in range(2):  # the second one does not keep it from removing what it made
-            running.send_signal(signal.SIGINT)
-            time.sleep(0.5)
-        output, errors = running.communicate(timeout=180)
-    finally:
-        running.kill()
-        running.wait()
-    assert running.returncode == 130, output + errors
+    words = command(tmp_path, "--for", "10", "--faults", "60", "--every", "1")
+    said, _ = interrupted(words, STRIKES.search)
     assert PROJECT.search(said)
     assert not traces(engine, said)
     assert (tmp_path / "soak.csv").exists(), "what was sampled stays"

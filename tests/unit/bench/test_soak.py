@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.__main__ import main
 from bench.copies.model import with_port
 from bench.soak import inside
 from bench.soak import promises as promises_module
-from bench.soak.__main__ import main
 from bench.soak.flatness import Level, growths, kind_of, levels, warm_up_s
 from bench.soak.load import Load
 from bench.soak.promises import Promises, under_faults
@@ -279,13 +279,13 @@ def test_the_edge_can_have_a_port_that_stays() -> None:
 @pytest.mark.parametrize("words", [["--for", "1"], ["--rate", "x"], ["--faults", "3"], ["now"]])
 def test_wrong_arguments_are_told(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(words)
+        main(["soak", *words])
     assert ended.value.code == 2
     assert "error:" in capsys.readouterr().err
 
 
 def test_it_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["--help"])
+        main(["soak", "--help"])
     assert ended.value.code == 0
     assert "--seed" in capsys.readouterr().out

@@ -12,10 +12,10 @@ import pytest
 
 from common.errors import Unavailable
 from frontend.trading import election as election_module
-from frontend.trading.election import CatalogDown, Election, Leadership
+from frontend.trading.election import CatalogDown, Election, Leadership, NoLeader
 from stack.waiting import wait_for
 from tests.support.clock import Clock
-from tests.support.replica_fakes import PATIENCE_S, Replicas, fails
+from tests.support.replica_fakes import PATIENCE_S, Call, Replicas, fails
 from tests.unit.frontend.trading.election_calls import (
     LONG_S,
     SHORT_S,
@@ -85,6 +85,20 @@ def test_an_outage_is_told_from_a_lack_of_candidates(
     with pytest.raises(Unavailable) as raised:
         other.find(None, LONG_S)
     assert not isinstance(raised.value, CatalogDown)
+
+
+def test_when_the_time_is_over_the_catalog_is_not_asked(
+    replicas: Replicas, election: Election, outage: Catalog, clock: Clock
+) -> None:
+    def take_the_time(_call: Call) -> Any:
+        clock.pass_by(LONG_S)
+        raise Unavailable
+
+    replicas[3].always("SetLeader", take_the_time)
+    with pytest.raises(NoLeader) as raised:
+        election.find(None, LONG_S)
+    assert not isinstance(raised.value, CatalogDown)
+    assert outage.times_asked == 0
 
 
 def test_an_outage_is_dated_from_when_it_was_first_seen(

@@ -15,7 +15,7 @@ from common.errors import Busy, OutcomeUnknown, Unavailable
 from stack.waiting import wait_for
 from tests.support.clock import Clock
 from tests.support.name_server import NameServer
-from tests.unit.common.rpc_services import (
+from tests.unit.common.rpc.rpc_services import (
     TIMEOUT_S,
     Catalog,
     count_opened,

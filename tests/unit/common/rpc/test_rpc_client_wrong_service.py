@@ -15,7 +15,7 @@ from proto import bourse_pb2
 from tests.support import replica_fakes
 from tests.support.clock import Clock
 from tests.support.replica_fakes import FakeReplica
-from tests.unit.common.rpc_services import (
+from tests.unit.common.rpc.rpc_services import (
     CATALOG,
     TIMEOUT_S,
     Catalog,

@@ -25,7 +25,7 @@ from tests.support.replica_fakes import (
     fails,
     serving,
 )
-from tests.unit.common.rpc_services import TwoAddresses, count_opened
+from tests.unit.common.rpc.rpc_services import TwoAddresses, count_opened
 
 EMPTY = bourse_pb2.Empty()
 NOBODY = "127.0.0.1:1"

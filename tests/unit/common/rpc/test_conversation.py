@@ -29,8 +29,8 @@ from proto import bourse_pb2
 from stack.waiting import wait_for
 from tests.support.clock import Clock
 from tests.support.replica_fakes import PATIENCE_S, Call, FakeReplica, answers, fails, serving
-from tests.unit.common.rpc_services import Catalog, TwoAddresses, count_opened
-from tests.unit.common.rpc_services import serving as serving_catalog
+from tests.unit.common.rpc.rpc_services import Catalog, TwoAddresses, count_opened
+from tests.unit.common.rpc.rpc_services import serving as serving_catalog
 
 HASTY_S = 0.05
 
