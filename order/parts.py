@@ -79,7 +79,7 @@ class Service:
         self._publisher = Publisher([self._hub, self._redis_publisher])
         self._stream_publisher = Publisher([self._hub])
         self._queue = TradeQueue(_BATCH_LIMIT, _BATCH_LIMIT, time.monotonic)
-        self._identity = self._make_identity()
+        self._identity = LogIdentity(self._node, self._ledger, self._catalog, self._fit_or_not)
         self._replicator = self._make_replicator()
         self._promotion = self._make_promotion()
         self._watchdog = Watchdog(self._progress, self._promotion.give_up, settings.stuck_after_s)
@@ -186,9 +186,6 @@ class Service:
 
     # ------------------------------------------------------------ building
 
-    def _make_identity(self) -> LogIdentity:
-        return LogIdentity(self._node, self._ledger, self._catalog, self._fit_or_not)
-
     def _make_replicator(self) -> Replicator:
         return Replicator(
             self._node,
@@ -204,7 +201,7 @@ class Service:
             self._catalog,
             self._ledger,
             self._publisher.publish,
-            self._identity,
+            self._identity.contradicted,
             progress=self._progress,
             fence_timeout_s=self._settings.fence_timeout_s,
             patience_s=self._settings.commit_patience_s,
@@ -217,10 +214,10 @@ class Service:
             queue=self._queue,
             catalog=self._catalog,
             ledger=self._ledger,
-            followers=self._replicator,
-            publisher=self._publisher,
+            wake_followers=self._replicator.wake,
+            publish=self._publisher.publish,
             resign=self._promotion.resign,
-            identity=self._identity,
+            contradicted=self._identity.contradicted,
             progress=self._progress,
             attempt_timeout_s=self._settings.commit_attempt_timeout_s,
             patience_s=self._settings.commit_patience_s,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -17,6 +18,7 @@ from stack.parts import SERVICES, StackError
 HELPER_LABEL = "bourse.faults"
 
 _GRACE_S = 20
+_COMMAND_TIMEOUT_S = 120
 
 _FREEZE_ATTEMPTS = 3
 _NOT_FROZEN = "unable to freeze"
@@ -42,7 +44,7 @@ def connect() -> docker.DockerClient:
 def _said(doing: str) -> Iterator[None]:
     try:
         yield
-    except (DockerException, OSError) as error:
+    except (DockerException, OSError, subprocess.TimeoutExpired) as error:
         raise StackError(f"{doing}: {error}") from error
 
 
@@ -151,12 +153,28 @@ class Containers:
                 container.unpause()
 
     def execute(self, service: str, *command: str) -> str:
-        """What a command printed that ran inside."""
-        with _said(f"running {' '.join(command)} in {service}"):
-            code, output = self.container(service).exec_run(list(command))
-        text = str(output.decode("utf-8", "replace")).strip()
-        if code != 0:
-            raise StackError(f"{' '.join(command)} in {service} exited with {code}: {text}")
+        """What a command printed that ran inside.
+
+        By `docker exec`: the Python package reads past the buffer of its HTTP answer, and loses
+        what was printed when that arrives together with the answer's head.
+        """
+        doing = f"{' '.join(command)} in {service}"
+        container = self.container(service)
+        with _said(f"running {doing}"):
+            done = subprocess.run(  # noqa: S603 - our own words, and the id of a container
+                ["docker", "exec", container.id, *command],  # noqa: S607 - on the PATH
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                timeout=_COMMAND_TIMEOUT_S,
+                check=False,
+                start_new_session=True,  # Ctrl-C is for the tool, which goes on to heal
+            )
+        text = done.stdout.strip()
+        if done.returncode != 0:
+            raise StackError(f"{doing} exited with {done.returncode}: {text}")
         return text
 
     def wipe(self, service: str) -> None:

@@ -18,7 +18,14 @@ settings.load_profile("bourse")
 
 TESTS = Path(__file__).parent
 E2E = TESTS / "e2e"
-PROOFS = "test_faults_proof.py"
+# Those of tests/e2e whose tests start stacks of their own.
+OWN_STACKS = (
+    "test_faults_proof.py",
+    "test_full_disk.py",
+    "test_measuring.py",
+    "test_rival.py",
+    "test_soak.py",
+)
 NOT_RUN = pytest.StashKey[list[str]]()
 SLOW_NOT_RUN = pytest.StashKey[int]()
 DEMANDED = pytest.StashKey[str]()
@@ -37,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(
         key=lambda item: (
             E2E not in item.path.parents,
-            item.path.name == PROOFS,
+            item.path.name in OWN_STACKS,
             item.path.name != "test_readme.py",
         )
     )
@@ -49,15 +56,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Groups(LoadScopeScheduling):
-    """Runs each group of tests in one process: those with containers share a stack (but those of
-    one file have a stack each), those of Terraform a cloud, and the tests of another file what that
-    file sets up.
+    """Runs each group of tests in one process: those with containers share a stack (but those that
+    start their own), those of Terraform a cloud, and the tests of another file what that file sets
+    up.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
         folder, name = path.split("/")[1], path.rpartition("/")[2]
-        return folder if folder in ("e2e", "terraform") and name != PROOFS else path
+        return folder if folder in ("e2e", "terraform") and name not in OWN_STACKS else path
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:

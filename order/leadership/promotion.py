@@ -45,12 +45,6 @@ class Registry(Protocol):
     def journal(self, after: int) -> Iterable[Rows]: ...
 
 
-class Identity(Protocol):
-    """Whether the log and the catalog belong together."""
-
-    def contradicted(self, denial: Contradiction) -> None: ...
-
-
 def _in_a_thread(work: Callable[[], None]) -> None:
     threading.Thread(target=work, name="promote", daemon=True).start()
 
@@ -68,7 +62,7 @@ class Promotion:
         registry: Registry,
         ledger: Ledger,
         publish: Callable[[Sequence[Order]], None],
-        identity: Identity,
+        contradicted: Callable[[Contradiction], None],
         *,
         progress: Progress,
         fence_timeout_s: float,
@@ -82,7 +76,7 @@ class Promotion:
         self._registry = registry
         self._ledger = ledger
         self._publish = publish
-        self._identity = identity
+        self._contradicted = contradicted
         self._fence_timeout_s = fence_timeout_s
         self._patience_s = patience_s
         self._progress = progress
@@ -167,7 +161,7 @@ class Promotion:
     def _report(self, error: Damaged) -> None:
         """A contradiction does not halt this replica: the catalog may be the wrong one."""
         if isinstance(error, Contradiction):
-            self._identity.contradicted(error)
+            self._contradicted(error)
         else:
             self._halt(error.message)
 
@@ -191,7 +185,7 @@ class Promotion:
         if not self._ledger.last_append_failed:
             return
         try:
-            self._ledger.pull(self._registry.journal, lambda rows: self._take_in(rows, moved))
+            self._pull_once(moved)
         except AppendFailed as failure:
             raise Unavailable(f"the log takes no rows: {failure}") from failure
 
@@ -270,13 +264,11 @@ class Promotion:
             clock=self._clock,
             sleep=self._pause,
         )
-        retries.call(
-            lambda _left_s: self._ledger.pull(
-                self._registry.journal, lambda rows: self._take_in(rows, moved)
-            ),
-            before_retry=go_on,
-        )
+        retries.call(lambda _left_s: self._pull_once(moved), before_retry=go_on)
 
-    def _take_in(self, rows: Sequence[Order], moved: Callable[[], None]) -> None:
-        moved()
-        self._publish(rows)
+    def _pull_once(self, moved: Callable[[], None]) -> None:
+        def take_in(rows: Sequence[Order]) -> None:
+            moved()
+            self._publish(rows)
+
+        self._ledger.pull(self._registry.journal, take_in)

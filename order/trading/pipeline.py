@@ -16,8 +16,8 @@ from order.leadership.node import Node
 from order.leadership.replica import Gap, IllegalTransition, Replica, Role
 from order.leadership.watchdog import Progress
 from order.log.ledger import AppendFailed, Ledger
-from order.trading.catalog_client import Decided, Result
-from order.trading.queue import PendingTrade, TradeAnswer, TradeQueue
+from order.trading.catalog_client import Decided
+from order.trading.queue import PendingTrade, TradeQueue
 
 logger = logging.getLogger(__name__)
 
@@ -38,24 +38,6 @@ class CommitPoint(Protocol):
     def journal(self, after: int) -> Iterable[Rows]: ...
 
 
-class Followers(Protocol):
-    def wake(self) -> None:
-        """There are new rows in the log."""
-
-
-class Publisher(Protocol):
-    def publish(self, rows: Sequence[Order]) -> None: ...
-
-
-class Resignation(Protocol):
-    def __call__(self, epoch: int, why: str) -> None:
-        """Stops leading in that epoch by this replica's own fault."""
-
-
-class Identity(Protocol):
-    def contradicted(self, denial: Contradiction) -> None: ...
-
-
 class LeadershipLost(Exception):
     """This replica stepped down before the batch was settled."""
 
@@ -69,6 +51,10 @@ class Pipeline:
 
     One batch at a time: nothing is sent after a batch before that one is settled, so the
     order in which the catalog numbers the trades is the order in which the log learns of them.
+
+    Args:
+        resign: stops leading in an epoch by this replica's own fault; called with the reason.
+        contradicted: the catalog turned out to be another than the log's.
     """
 
     def __init__(
@@ -78,10 +64,10 @@ class Pipeline:
         queue: TradeQueue,
         catalog: CommitPoint,
         ledger: Ledger,
-        followers: Followers,
-        publisher: Publisher,
-        resign: Resignation,
-        identity: Identity,
+        wake_followers: Callable[[], None],
+        publish: Callable[[Sequence[Order]], None],
+        resign: Callable[[int, str], None],
+        contradicted: Callable[[Contradiction], None],
         progress: Progress,
         attempt_timeout_s: float,
         patience_s: float,
@@ -93,10 +79,10 @@ class Pipeline:
         self._queue = queue
         self._catalog = catalog
         self._ledger = ledger
-        self._followers = followers
-        self._publisher = publisher
+        self._wake_followers = wake_followers
+        self._publish = publish
         self._resign = resign
-        self._identity = identity
+        self._contradicted = contradicted
         self._progress = progress
         self._attempt_timeout_s = attempt_timeout_s
         self._resends = Retries(
@@ -131,7 +117,7 @@ class Pipeline:
         except Contradiction as denial:
             _fail(batch, OutcomeUnknown())
             self._resign(self._node.view().epoch, denial.message)
-            self._identity.contradicted(denial)
+            self._contradicted(denial)
         except Damaged as error:
             _fail(batch, error)
             self._halt(error.message)
@@ -152,9 +138,10 @@ class Pipeline:
         appended = self._append(Rows(rows, cluster_id), epoch)
         self._node.step(lambda replica: replica.settle_batch(epoch))
         # Without it, no survivor serves ("no trade waits for followers": test_failure_table.py).
-        _answer(batch, results)
-        self._followers.wake()
-        self._publisher.publish([*rows, *appended])
+        for pending, result in zip(batch, results, strict=True):
+            pending.settle(result.outcome)
+        self._wake_followers()
+        self._publish([*rows, *appended])
         logger.debug("epoch %d: batch of %d, %s", epoch, len(batch), _numbers(appended))
 
     def _open(self) -> int:
@@ -212,18 +199,10 @@ class Pipeline:
         return appended
 
 
-def _answer(batch: Sequence[PendingTrade], results: Sequence[Result]) -> None:
-    for pending, result in zip(batch, results, strict=True):
-        if isinstance(result.outcome, TradeAnswer):
-            pending.answer(result.outcome)
-        else:
-            pending.fail(result.outcome)
-
-
 def _fail(batch: Sequence[PendingTrade], error: BourseError) -> None:
     for pending in batch:
         if not pending.outcome.done():
-            pending.fail(error)
+            pending.settle(error)
 
 
 def _numbers(rows: Sequence[Order]) -> str:

@@ -33,22 +33,17 @@ class PendingTrade:
 
     trade: Trade
     deadline_s: float
-    outcome: Future[TradeAnswer] = field(default_factory=Future)
+    outcome: Future[TradeAnswer | BourseError] = field(default_factory=Future)
 
     def result(self, timeout_s: float) -> TradeAnswer | BourseError:
         """How it ended; `OutcomeUnknown` if that is not known within this time."""
         try:
             return self.outcome.result(timeout=max(0.0, timeout_s))
-        except BourseError as error:
-            return error
         except TimeoutError:
             return OutcomeUnknown()
 
-    def answer(self, decision: TradeAnswer) -> None:
-        self.outcome.set_result(decision)
-
-    def fail(self, error: BourseError) -> None:
-        self.outcome.set_exception(error)
+    def settle(self, outcome: TradeAnswer | BourseError) -> None:
+        self.outcome.set_result(outcome)
 
 
 class TradeQueue:
@@ -93,7 +88,7 @@ class TradeQueue:
             taken = [self._waiting.popleft() for _ in range(size)]
         now = self._clock()
         for late in (pending for pending in taken if pending.deadline_s <= now):
-            late.fail(OutcomeUnknown("the deadline passed before the trade was sent"))
+            late.settle(OutcomeUnknown("the deadline passed before the trade was sent"))
         return [pending for pending in taken if pending.deadline_s > now]
 
     def close(self) -> None:

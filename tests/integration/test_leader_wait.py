@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from common.domain import EMPTY_DIGEST, Order, Trade
-from common.errors import Contradiction
+from common.domain import EMPTY_DIGEST, Trade
 from common.pulls import Rows
 from order.leadership.node import Node
 from order.leadership.replica import Replica, ReplicaView, Role
@@ -77,16 +76,6 @@ class DecidingCatalog:
         yield from ()
 
 
-class Nobody:
-    """Has no followers and no subscribers, and ignores contradictions."""
-
-    def wake(self) -> None: ...
-
-    def publish(self, rows: Sequence[Order]) -> None: ...
-
-    def contradicted(self, denial: Contradiction) -> None: ...
-
-
 class WatchedNode(Node):
     """Records that the pipeline has seen a role other than promoting."""
 
@@ -110,10 +99,10 @@ def running_pipeline(directory: Path, node: Node) -> Iterator[TradeQueue]:
         queue=queue,
         catalog=DecidingCatalog(),
         ledger=Ledger(log, node),
-        followers=Nobody(),
-        publisher=Nobody(),
+        wake_followers=lambda: None,
+        publish=lambda _rows: None,
         resign=lambda epoch, why: None,
-        identity=Nobody(),
+        contradicted=lambda _denial: None,
         progress=Progress(),
         attempt_timeout_s=1.0,
         patience_s=1.0,
@@ -141,4 +130,6 @@ def test_a_trade_that_comes_while_the_leader_is_promoting_waits(tmp_path: Path) 
         with pytest.raises(TimeoutError):
             pending.outcome.result(timeout=0.2)
         node.step(lambda replica: replica.caught_up(1))
-        assert pending.outcome.result(timeout=10).status == 0
+        answer = pending.outcome.result(timeout=10)
+        assert isinstance(answer, TradeAnswer)
+        assert answer.status == 0

@@ -58,7 +58,7 @@ class World:
             self.catalog,
             self.parts.ledger,
             self.published.extend,
-            self.identity,
+            self.identity.contradicted,
             progress=self.progress,
             fence_timeout_s=fence_timeout_s,
             patience_s=PATIENCE_S,

@@ -100,7 +100,7 @@ class Replicated:
             self,
             Ledger(),  # type: ignore[arg-type]
             lambda _rows: None,
-            self,
+            self.contradicted,
             progress=self.progress,
             fence_timeout_s=1.0,
             patience_s=1.0,

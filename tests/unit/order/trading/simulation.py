@@ -147,11 +147,10 @@ class World:
             if not pending.outcome.done():
                 continue
             self.asked.remove((trade, pending))
-            error = pending.outcome.exception()
-            assert type(error) is not BourseError, error
-            if error is not None:
-                continue
             decision = pending.outcome.result()
+            assert type(decision) is not BourseError, decision
+            if isinstance(decision, BourseError):
+                continue
             answer = (decision.status, decision.number)
             assert self.told.setdefault(trade.request_id, answer) == answer, "two answers"
             if decision.status == 1:

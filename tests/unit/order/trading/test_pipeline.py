@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.domain import Order
-from common.errors import Internal, KeyReused, NotLeader, OutcomeUnknown, Unavailable
+from common.errors import BourseError, Internal, KeyReused, NotLeader, OutcomeUnknown, Unavailable
 from order.leadership.replica import Role
 from order.trading.catalog_client import Decided, Result
 from order.trading.queue import PendingTrade, TradeAnswer
@@ -154,16 +154,16 @@ def test_what_was_answered_before_a_defect_stays_so(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = world.ask("a", "b")
-    monkeypatch.setattr(PendingTrade, "answer", answer_only_a)
+    monkeypatch.setattr(PendingTrade, "settle", answer_only_a)
     world.run()
     assert summary(outcome(first)) == (1, 3)
     assert type(outcome(second)) is OutcomeUnknown
 
 
-def answer_only_a(pending: PendingTrade, decision: TradeAnswer) -> None:
-    if pending.trade.request_id != "a":
+def answer_only_a(pending: PendingTrade, outcome: TradeAnswer | BourseError) -> None:
+    if isinstance(outcome, TradeAnswer) and pending.trade.request_id != "a":
         raise ZeroDivisionError("a defect in answering")
-    pending.outcome.set_result(decision)
+    pending.outcome.set_result(outcome)
 
 
 def test_the_pipeline_ends_when_the_queue_is_closed_and_empty(world: World) -> None:
