@@ -267,8 +267,8 @@ class Promotion:
         retries.call(lambda _left_s: self._pull_once(moved), before_retry=go_on)
 
     def _pull_once(self, moved: Callable[[], None]) -> None:
-        def take_in(rows: Sequence[Order]) -> None:
-            moved()
-            self._publish(rows)
+        self._ledger.pull(self._registry.journal, lambda rows: self._take_in(rows, moved))
 
-        self._ledger.pull(self._registry.journal, take_in)
+    def _take_in(self, rows: Sequence[Order], moved: Callable[[], None]) -> None:
+        moved()
+        self._publish(rows)

@@ -16,7 +16,7 @@ from order.leadership.node import Node
 from order.leadership.replica import Gap, IllegalTransition, Replica, Role
 from order.leadership.watchdog import Progress
 from order.log.ledger import AppendFailed, Ledger
-from order.trading.catalog_client import Decided
+from order.trading.catalog_client import Decided, Result
 from order.trading.queue import PendingTrade, TradeQueue
 
 logger = logging.getLogger(__name__)
@@ -138,8 +138,7 @@ class Pipeline:
         appended = self._append(Rows(rows, cluster_id), epoch)
         self._node.step(lambda replica: replica.settle_batch(epoch))
         # Without it, no survivor serves ("no trade waits for followers": test_failure_table.py).
-        for pending, result in zip(batch, results, strict=True):
-            pending.settle(result.outcome)
+        _answer(batch, results)
         self._wake_followers()
         self._publish([*rows, *appended])
         logger.debug("epoch %d: batch of %d, %s", epoch, len(batch), _numbers(appended))
@@ -197,6 +196,11 @@ class Pipeline:
         except BourseError as error:
             self._resign(epoch, f"cannot pull the journal: {error.message}")
         return appended
+
+
+def _answer(batch: Sequence[PendingTrade], results: Sequence[Result]) -> None:
+    for pending, result in zip(batch, results, strict=True):
+        pending.settle(result.outcome)
 
 
 def _fail(batch: Sequence[PendingTrade], error: BourseError) -> None:
