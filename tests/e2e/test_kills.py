@@ -139,6 +139,7 @@ def test_everything_is_killed_and_comes_back(stack: Stack) -> None:
     assert headers["idempotency-replayed"] == "true"
 
 
+@pytest.mark.slow
 def test_the_catalog_is_killed(stack: Stack) -> None:
     number = stack.request("POST", "/orders", {"name": "stock5", "quantity": 1, "type": "SELL"})[2][
         "data"

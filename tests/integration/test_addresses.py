@@ -37,6 +37,7 @@ def address_of(cluster: Cluster, name: str) -> str:
     return cluster.parts[name].environment["LISTEN_ADDRESS"]
 
 
+@pytest.mark.slow
 def test_a_replica_that_inherits_the_catalogs_address_is_taken_for_no_catalog(
     cluster: Cluster,
 ) -> None:

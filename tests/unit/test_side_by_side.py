@@ -8,10 +8,13 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 FILES = ("tests/unit/stack/test_waiting.py", "tests/unit/common/test_retries.py")
 
 
+@pytest.mark.slow
 def test_the_tests_of_a_file_run_in_one_process() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-v", "-n", "2", "-p", "no:cacheprovider", *FILES],

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -344,6 +345,7 @@ def test_no_short_history_breaks_the_rules(choices: list[int]) -> None:
     explore(choices)
 
 
+@pytest.mark.slow
 def test_no_long_history_breaks_the_rules() -> None:
     for seed in range(50):
         chance = random.Random(seed)  # noqa: S311 - repeatable on purpose

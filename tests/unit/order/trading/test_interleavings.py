@@ -46,6 +46,7 @@ def test_no_short_history_breaks_a_promise(scratch: Path, choices: list[int]) ->
     explore(fresh(scratch), choices)
 
 
+@pytest.mark.slow
 def test_no_long_history_breaks_a_promise(scratch: Path) -> None:
     for choices in random_histories():
         explore(fresh(scratch), choices)
