@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import docker  # type: ignore[import-untyped]
 import pytest
 
+from client.api import BourseClient
 from tests.e2e.inside import digests
 from tests.e2e.stack import Stack, wait_for
 from tests.support.ports import free_ports
@@ -25,6 +27,7 @@ POST = b"POST /orders HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 HELLO = b"GET /hello?name=x HTTP/1.1\r\n"
 GET = HELLO + HOST + b"\r\n"
+FRONTENDS = ("frontend-1", "frontend-2")
 TOO_LONG = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_URI_TOO_LONG, 431)
 
 
@@ -280,3 +283,33 @@ def test_the_other_edge_has_tls_and_a_limit(stack: Stack, tmp_path: Path) -> Non
     finally:
         with closing(docker.from_env()) as engine:
             engine.containers.get(name).remove(force=True)
+
+
+def test_few_trades_at_once_go_to_one_frontend(stack: Stack) -> None:
+    """There they share calls to the leader. With more of them, both have some."""
+    together = [sorted(trades_taken(stack, clients)) for clients in (2, 24)]
+    assert together[0] == [0, 2 * EACH]
+    assert min(together[1]) > 0
+
+
+EACH = 8
+
+
+def trades_taken(stack: Stack, clients: int) -> list[int]:
+    """How many trades each frontend serves, when so many clients send eight each."""
+    before = [served(stack, name) for name in FRONTENDS]
+    with ThreadPoolExecutor(clients) as pool:
+        for answer in [pool.submit(trades, stack) for _ in range(clients)]:
+            answer.result()
+    return [served(stack, name) - old for name, old in zip(FRONTENDS, before, strict=True)]
+
+
+def trades(stack: Stack) -> None:
+    client = BourseClient(stack.url)
+    for _ in range(EACH):
+        assert client.trade("stock2", 1, "SELL").status == 200
+    client.close()
+
+
+def served(stack: Stack, frontend: str) -> int:
+    return stack.container(frontend).logs().decode().count("POST /orders 200")
