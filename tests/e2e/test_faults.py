@@ -186,7 +186,7 @@ def test_heal_mends_the_stack_and_leaves_others_alone(
 @pytest.mark.parametrize("interrupts", [1, 2, 4])
 def test_ctrl_c_heals(stack: Stack, engine: Any, tmp_path: Path, interrupts: int) -> None:
     """The first ends the run early, the second gives it up; more do not keep it from healing."""
-    options = ["--fault", "pause:two", "--every", "40", "--lasts", "30", "--for", "60"]
+    options = ["--fault", "pause:two", "--every", "8", "--lasts", "30", "--for", "60"]
     running = subprocess.Popen(
         command(stack, "run", *options, "--out", str(tmp_path)),
         cwd=ROOT,
