@@ -189,6 +189,23 @@ def test_the_edge_is_healthy_as_long_as_a_frontend_lives(stack: Stack) -> None:
         assert stack.passes_its_check("edge")
 
 
+@pytest.mark.slow
+def test_while_no_frontend_lives_the_answer_is_503(stack: Stack) -> None:
+    """HAProxy closes a connection without a word when the last attempt breaks. It must be rare."""
+    with plain_clients(stack) as seen:
+        for last in ("frontend-1", "frontend-2", "frontend-1"):
+            first = "frontend-2" if last == "frontend-1" else "frontend-1"
+            stack.stop(first)
+            time.sleep(1)
+            stack.kill(last)  # with requests in its hands
+            time.sleep(4)
+            for name in (first, last):
+                stack.start(name)
+                stack.wait_healthy(name)
+    assert [error for error in seen.errors if ": 503 {" in error]
+    assert len([error for error in seen.errors if ": 503 {" not in error]) < CLIENTS
+
+
 def test_the_edge_comes_back_when_it_crashes(stack: Stack) -> None:
     """What it held breaks off; a second later it serves again, by its restart policy."""
     with plain_clients(stack) as seen:
