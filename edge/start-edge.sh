@@ -33,9 +33,7 @@ SHUTDOWN_GRACE_MS=$(printf %.0f "${SHUTDOWN_GRACE_S}e3")
 # As many requests at once as a frontend has threads, save two for health checks.
 FRONTEND_REQUESTS=$((WEB_CONCURRENCY * WEB_THREADS - 2))
 ((FRONTEND_REQUESTS >= 1)) || FRONTEND_REQUESTS=1
-# With so many at once, a frontend is no longer preferred for trades.
-FRONTEND_TRADES=$(((FRONTEND_REQUESTS + 1) / 2))
-export SHUTDOWN_GRACE_MS FRONTEND_REQUESTS FRONTEND_TRADES
+export SHUTDOWN_GRACE_MS FRONTEND_REQUESTS
 
 ((RATE_LIMIT > 0)) || unset RATE_LIMIT
 if [[ -z ${TLS_PEM_FILE:-} ]]; then
