@@ -223,7 +223,7 @@ def test_who_sends_no_keys_and_repeats_nothing_notices_nothing(
         words += ["--fault", fault]
     for fault in ("stop:frontend", "rolling:frontends", "rolling:replicas"):
         words += ["--fault", fault]
-    words += ["--every", "15", "--lasts", "4", "--for", "110", "--rate", "150", "--no-keys"]
+    words += ["--every", "15", "--lasts", "4", "--for", "80", "--rate", "150", "--no-keys"]
     done = subprocess.run(
         command(stack, "run", *words, "--out", str(tmp_path)),
         cwd=ROOT,
