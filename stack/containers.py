@@ -153,16 +153,23 @@ class Containers:
                 container.unpause()
 
     def execute(self, service: str, *command: str) -> str:
-        """What a command printed that ran inside.
+        """What a command printed that ran inside. It must exit with 0."""
+        code, text = self.attempt(service, *command)
+        if code != 0:
+            raise StackError(f"{' '.join(command)} in {service} exited with {code}: {text}")
+        return text
+
+    def attempt(self, service: str, *command: str, user: str = "") -> tuple[int, str]:
+        """The exit code of a command inside, and what it printed.
 
         By `docker exec`: the Python package reads past the buffer of its HTTP answer, and loses
         what was printed when that arrives together with the answer's head.
         """
-        doing = f"{' '.join(command)} in {service}"
+        options = ["--user", user] if user else []
         container = self.container(service)
-        with _said(f"running {doing}"):
+        with _said(f"running {' '.join(command)} in {service}"):
             done = subprocess.run(  # noqa: S603 - our own words, and the id of a container
-                ["docker", "exec", container.id, *command],  # noqa: S607 - on the PATH
+                ["docker", "exec", *options, container.id, *command],  # noqa: S607 - on the PATH
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -172,10 +179,7 @@ class Containers:
                 check=False,
                 start_new_session=True,  # Ctrl-C is for the tool, which goes on to heal
             )
-        text = done.stdout.strip()
-        if done.returncode != 0:
-            raise StackError(f"{doing} exited with {done.returncode}: {text}")
-        return text
+        return done.returncode, done.stdout.strip()
 
     def wipe(self, service: str) -> None:
         """Empties the volume of a service that does not run."""

@@ -28,6 +28,7 @@ CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 HELLO = b"GET /hello?name=x HTTP/1.1\r\n"
 GET = HELLO + HOST + b"\r\n"
 FRONTENDS = ("frontend-1", "frontend-2")
+EACH = 8  # trades of one client
 TOO_LONG = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_URI_TOO_LONG, 431)
 
 
@@ -290,9 +291,6 @@ def test_trades_go_to_one_frontend_until_it_is_full(stack: Stack) -> None:
     together = [sorted(trades_taken(stack, clients)) for clients in (2, 50)]
     assert together[0] == [0, 2 * EACH]
     assert min(together[1]) > 0
-
-
-EACH = 8
 
 
 def trades_taken(stack: Stack, clients: int) -> list[int]:

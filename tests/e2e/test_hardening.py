@@ -35,8 +35,7 @@ ALWAYS_WRITABLE = {"/dev/mqueue", "/dev/shm"}  # noqa: S108 - of containers
 
 def tried(stack: Stack, service: str, script: str, user: str = "") -> tuple[int, str]:
     """The exit code of a shell script inside a container, and what it said."""
-    code, output = stack.container(service).exec_run(["sh", "-c", script], user=user)
-    return int(code), str(output.decode())
+    return stack.attempt(service, "sh", "-c", script, user=user)
 
 
 def printed(stack: Stack, service: str, script: str, user: str = "") -> list[str]:

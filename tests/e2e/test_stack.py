@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -169,6 +171,20 @@ def test_parts_stop_gracefully_and_come_back(stack: Stack) -> None:
     assert codes == dict.fromkeys(stack.parts(), 0)
     stack.up()
     assert stack.get("/readyz")[0] == 200
+
+
+def test_what_a_command_prints_is_not_lost_on_a_slow_machine(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is there before this process reads the engine's answer."""
+    getresponse = http.client.HTTPConnection.getresponse
+
+    def late(connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
+        time.sleep(0.3)
+        return getresponse(connection)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "getresponse", late)
+    assert stack.execute("catalog", "echo", "here") == "here"
 
 
 def test_stack_is_healed_whatever_was_done_to_it(stack: Stack) -> None:
