@@ -183,7 +183,7 @@ def test_heal_mends_the_stack_and_leaves_others_alone(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("interrupts", [1, 2, 4])
+@pytest.mark.parametrize("interrupts", [1, 4])
 def test_ctrl_c_heals(stack: Stack, engine: Any, tmp_path: Path, interrupts: int) -> None:
     """The first ends the run early, the second gives it up; more do not keep it from healing."""
     options = ["--fault", "pause:two", "--every", "8", "--lasts", "30", "--for", "60"]
@@ -223,7 +223,7 @@ def test_who_sends_no_keys_and_repeats_nothing_notices_nothing(
         words += ["--fault", fault]
     for fault in ("stop:frontend", "rolling:frontends", "rolling:replicas"):
         words += ["--fault", fault]
-    words += ["--every", "15", "--lasts", "4", "--for", "80", "--rate", "150", "--no-keys"]
+    words += ["--every", "15", "--lasts", "4", "--for", "80", "--rate", "80", "--no-keys"]
     done = subprocess.run(
         command(stack, "run", *words, "--out", str(tmp_path)),
         cwd=ROOT,
@@ -239,7 +239,7 @@ def test_who_sends_no_keys_and_repeats_nothing_notices_nothing(
 @pytest.mark.slow
 def test_a_minute_of_everything(stack: Stack, engine: Any, tmp_path: Path) -> None:
     began_s = time.monotonic()
-    options = ["--seed", "7", "--for", "90", "--rate", "150", "--out", str(tmp_path)]
+    options = ["--seed", "7", "--for", "60", "--rate", "100", "--out", str(tmp_path)]
     done = subprocess.run(
         command(stack, "run", *options),
         cwd=ROOT,
@@ -249,7 +249,7 @@ def test_a_minute_of_everything(stack: Stack, engine: Any, tmp_path: Path) -> No
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert time.monotonic() - began_s > 90
+    assert time.monotonic() - began_s > 60
     [directory] = tmp_path.iterdir()
     assert (directory / "report.html").stat().st_size > 10_000
     history = str(directory / "history.jsonl")

@@ -59,8 +59,8 @@ PROOFS = (
         r"with orders up to \d+, without \d+ of an earlier leader",
     ),
 )
-# The longest of those schedules. Frontends that fail: test_faults.py.
-WHOLE = next(one.schedule for one in PROOFS if one.mechanism == "pull before leading")
+# That of "pull before leading", for a shorter time. Frontends that fail: test_faults.py.
+WHOLE = "--fault partition:two --fault kill:leader --every 8 --lasts 8.3 --for 20 --rate 0"
 
 SEEDS = (1, 2, 3)
 
