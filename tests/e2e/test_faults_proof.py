@@ -42,25 +42,25 @@ PROOFS = (
     ),
     Proof(
         "the edge's repeat",
-        "--no-keys --fault kill:frontend --every 5 --for 25 --rate 0",
+        "--no-keys --fault kill:frontend --every 5 --for 25 --rate 150",
         "G8",
         "a (trade|lookup), got (503|no answer) after",
     ),
     Proof(
         "the edge's key",
-        "--no-keys --fault pause:frontend --every 7 --lasts 5 --for 30 --rate 0",
+        "--no-keys --fault pause:frontend --every 7 --lasts 5 --for 30 --rate 150",
         "G1",
         "executed once more than it was sent",
     ),
     Proof(
         "pull before leading",
-        "--fault partition:two --fault kill:leader --every 8 --lasts 8.3 --for 36 --rate 0",
+        "--fault partition:two --fault kill:leader --every 8 --lasts 8.3 --for 36 --rate 150",
         "G9",
         r"with orders up to \d+, without \d+ of an earlier leader",
     ),
 )
 # That of "pull before leading", for a shorter time. Frontends that fail: test_faults.py.
-WHOLE = "--fault partition:two --fault kill:leader --every 8 --lasts 8.3 --for 20 --rate 0"
+WHOLE = "--fault partition:two --fault kill:leader --every 8 --lasts 8.3 --for 20 --rate 150"
 
 SEEDS = (1, 2, 3)
 

@@ -37,7 +37,7 @@ def command(tmp_path: Path, *words: str) -> list[str]:
 
 
 def test_a_soak_samples_every_container_and_judges(engine: Any, tmp_path: Path) -> None:
-    words = ("--for", "24", "--faults", "16", "--every", "1", "--rate", "40", "--seed", "5")
+    words = ("--for", "24", "--faults", "20", "--every", "1", "--rate", "40", "--seed", "5")
     done = subprocess.run(
         command(tmp_path, *words),
         cwd=ROOT,
