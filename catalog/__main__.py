@@ -17,7 +17,7 @@ from catalog.service import CatalogService
 from catalog.settings import CatalogSettings
 from catalog.sqlite.database import Database
 from catalog.sqlite.files import CannotOpen
-from catalog.sqlite.store import CatalogStore
+from catalog.sqlite.store import SqliteStore
 from catalog.stock_file import MalformedStockFile
 from common.errors import BourseError
 from common.logs import logging_config
@@ -84,11 +84,11 @@ def run(settings: CatalogSettings) -> int:
 def serve(settings: CatalogSettings, database: Database, stopping: threading.Event) -> None:
     """Serves until told to stop, then lets the calls in flight finish."""
     threads = settings.catalog_threadpool_size
-    store = CatalogStore(database, clock=time.time)
     # Made after the database is locked: from then on no earlier catalog can grant a lease.
     leases = Leases(clock=time.monotonic)
+    store = SqliteStore(database, time.time, leases)
     service = CatalogService(
-        store, leases, max_streams=max(1, threads // 4), max_update_streams=threads // 8
+        lambda: store, max_streams=max(1, threads // 4), max_update_streams=threads // 8
     )
     server = RpcServer(settings.listen_address, threads, _QUEUE_LIMIT)
     bourse_pb2_grpc.add_CatalogServiceServicer_to_server(service, server.grpc_server)

@@ -160,7 +160,7 @@ MECHANISMS: Mapping[str, Mechanism] = {
     "recorded rows": Mechanism("catalog.sqlite.schema:find_order", _nothing),
     "recorded refusals": Mechanism("catalog.sqlite.schema:insert_refusal", _nothing),
     "one transaction": Mechanism("catalog.sqlite.store:transaction", each_statement_by_itself),
-    "cluster id": Mechanism("catalog.sqlite.store:CatalogStore._check_cluster", _nothing),
+    "cluster id": Mechanism("catalog.sqlite.store:SqliteStore._check_cluster", _nothing),
     "commit before answer": Mechanism("catalog.sqlite.store:transaction", committed_by_the_next),
     "in-order append": Mechanism("order.leadership.replica:Replica.split", split_without_order),
     "no leader by hearsay": Mechanism("order.leadership.replica:Replica.hear_of", believe_hearsay),

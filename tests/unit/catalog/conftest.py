@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from catalog.sqlite.database import Database
-from catalog.sqlite.store import CatalogStore
+from catalog.sqlite.store import SqliteStore
 from tests.support.clock import Clock
-from tests.unit.catalog.support import NOW_S, write_stocks
+from tests.unit.catalog.support import NOW_S, store_on, write_stocks
 
 
 @pytest.fixture
@@ -36,8 +36,8 @@ def database(data: Path, stocks_file: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
-def store(database: Database, clock: Clock) -> CatalogStore:
+def store(database: Database, clock: Clock) -> SqliteStore:
     """A store that leader 2 leads in epoch 1."""
-    store = CatalogStore(database, clock)
+    store = store_on(database, clock)
     assert store.fence(1, 2).accepted
     return store

@@ -13,7 +13,7 @@ import pytest
 
 from catalog.leases import Leases
 from catalog.sqlite import store as store_module
-from catalog.sqlite.store import MAX_BATCH, CatalogStore
+from catalog.sqlite.store import MAX_BATCH, SqliteStore
 from catalog.stock import Stock
 from common.domain import LEASE_MS
 from proto import bourse_pb2
@@ -37,21 +37,20 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[CatalogStore]:
-    with open_store(tmp_path) as store:
+def store(tmp_path: Path, clock: Clock) -> Iterator[SqliteStore]:
+    with open_store(tmp_path, clock) as store:
+        clock.now_s += LEASE_MS / 1000  # the lease on everything, of a start, has run out
         yield store
 
 
 @pytest.fixture
-def leases(clock: Clock) -> Leases:
-    leases = Leases(clock)
-    clock.now_s += LEASE_MS / 1000  # the lease on everything, of a start, has run out
-    return leases
+def leases(store: SqliteStore) -> Leases:
+    return store.leases
 
 
 @pytest.fixture
-def client(store: CatalogStore, leases: Leases) -> Iterator[Client]:
-    with serve(store, leases) as client:
+def client(store: SqliteStore) -> Iterator[Client]:
+    with serve(lambda: store) as client:
         yield client
 
 
@@ -104,7 +103,7 @@ def test_every_decision_tells_what_is_left_of_the_lease(leading: Client) -> None
 
 
 def test_the_lease_is_noted_before_the_value_is_read(
-    leading: Client, leases: Leases, store: CatalogStore, monkeypatch: pytest.MonkeyPatch
+    leading: Client, leases: Leases, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lookup = store.lookup
     at_reading = []
@@ -119,7 +118,7 @@ def test_the_lease_is_noted_before_the_value_is_read(
 
 
 def test_the_lease_is_looked_up_after_the_commit(
-    leading: Client, leases: Leases, store: CatalogStore, monkeypatch: pytest.MonkeyPatch
+    leading: Client, leases: Leases, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     update = store.update
 
@@ -227,7 +226,7 @@ def batches(*batches: tuple[int, list[str]]) -> Iterator[bourse_pb2.UpdateBatchR
         yield bourse_pb2.UpdateBatchRequest(epoch=epoch, trades=[trade(one) for one in ids])
 
 
-def test_a_stream_answers_each_of_its_batches(leading: Client, store: CatalogStore) -> None:
+def test_a_stream_answers_each_of_its_batches(leading: Client, store: SqliteStore) -> None:
     answers = list(leading.updates(batches((1, ["a", "b"]), (1, ["b", "c"]))))
     numbers = [[one.transaction_number for one in answer.results] for answer in answers]
     assert numbers == [[1, 2], [2, 3]]

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from catalog.decisions import Decision, Failure
 from catalog.sqlite import store as store_module
 from catalog.sqlite.database import Database
-from catalog.sqlite.store import CatalogStore
+from catalog.sqlite.store import SqliteStore
 from common.domain import EMPTY_DIGEST, MAX_VOLUME, Order, Trade, next_digest
+from tests.unit.catalog.support import store_on
 
 INITIAL = {"stock1": 10, "stock2": 0, "stock3": MAX_VOLUME - 5}
 
@@ -78,7 +79,7 @@ def summary(decision: Decision) -> tuple[int, int, bool, Failure]:
     return decision.status, decision.number, decision.replayed, decision.failure
 
 
-def assert_books_balance(store: CatalogStore, journal: list[Order]) -> None:
+def assert_books_balance(store: SqliteStore, journal: list[Order]) -> None:
     for stock in store.stocks():
         orders = [order for order in journal if order.name == stock.name]
         moved = sum(order.quantity if order.type == "SELL" else -order.quantity for order in orders)
@@ -104,7 +105,7 @@ def test_random_batches_match_the_model(
     with open_stores() as stocks_file, patch.object(store_module, "MAX_REFUSALS", limit):
         for some in (batches[:reopen_after], batches[reopen_after:]):
             with closing(Database(stocks_file.parent / "data", stocks_file)) as database:
-                store = CatalogStore(database, lambda: 0.0)
+                store = store_on(database, lambda: 0.0)
                 epoch = store.registered().epoch + 1
                 store.fence(epoch, 1)
                 for batch in some:

@@ -12,18 +12,18 @@ import pytest
 from catalog.decisions import Decision
 from catalog.sqlite.database import Database
 from catalog.sqlite.schema import Registration
-from catalog.sqlite.store import MAX_CHUNK, CatalogStore
+from catalog.sqlite.store import MAX_CHUNK, SqliteStore
 from catalog.sqlite.transactions import transaction
 from catalog.stock import DONE
 from common.domain import LEASE_MS, next_digest
 from common.errors import StaleEpoch
 from tests.support.clock import Clock
-from tests.unit.catalog.support import buy, decide, refusals_kept, sell, volume
+from tests.unit.catalog.support import buy, decide, refusals_kept, sell, store_on, volume
 
 # ------------------------------------------------------------------ stocks
 
 
-def test_the_first_start_fills_from_the_file(store: CatalogStore) -> None:
+def test_the_first_start_fills_from_the_file(store: SqliteStore) -> None:
     stocks = store.stocks()
     assert [(stock.name, stock.price, stock.volume, stock.version) for stock in stocks] == [
         ("stock1", Decimal("25.78"), 100, 0),
@@ -35,7 +35,7 @@ def test_the_first_start_fills_from_the_file(store: CatalogStore) -> None:
 
 
 @pytest.mark.parametrize("name", ["stock3", "", "STOCK1", "stock1 ", "' OR 1=1 --"])
-def test_an_unknown_stock_is_not_found(store: CatalogStore, name: str) -> None:
+def test_an_unknown_stock_is_not_found(store: SqliteStore, name: str) -> None:
     assert store.lookup(name) is None
 
 
@@ -44,7 +44,7 @@ def test_an_unknown_stock_is_not_found(store: CatalogStore, name: str) -> None:
 
 @pytest.mark.parametrize("epoch", [-1, 0, 1, 3, 2**63 - 1])
 def test_an_epoch_that_is_not_the_registered_one_decides_nothing(
-    store: CatalogStore, database: Database, epoch: int
+    store: SqliteStore, database: Database, epoch: int
 ) -> None:
     store.fence(2, 3)
     with pytest.raises(
@@ -56,7 +56,7 @@ def test_an_epoch_that_is_not_the_registered_one_decides_nothing(
     assert volume(store) == 100
 
 
-def test_a_repeat_of_a_deposed_leader_is_refused_too(store: CatalogStore) -> None:
+def test_a_repeat_of_a_deposed_leader_is_refused_too(store: SqliteStore) -> None:
     decide(store, buy("a"))
     store.fence(2, 3)
     with pytest.raises(StaleEpoch):
@@ -64,7 +64,7 @@ def test_a_repeat_of_a_deposed_leader_is_refused_too(store: CatalogStore) -> Non
 
 
 def test_nobody_trades_before_anyone_led(database: Database, clock: Clock) -> None:
-    store = CatalogStore(database, clock)
+    store = store_on(database, clock)
     assert store.registered() == (0, 0)
     with pytest.raises(StaleEpoch):
         store.update(0, [buy("a")])
@@ -88,7 +88,7 @@ def test_nobody_trades_before_anyone_led(database: Database, clock: Clock) -> No
     ],
 )
 def test_the_fence_is_a_compare_and_set(
-    store: CatalogStore, epoch: int, leader_id: int, accepted: bool
+    store: SqliteStore, epoch: int, leader_id: int, accepted: bool
 ) -> None:
     answer = store.fence(epoch, leader_id)
     registered = Registration(epoch, leader_id) if accepted else Registration(1, 2)
@@ -96,7 +96,7 @@ def test_the_fence_is_a_compare_and_set(
     assert store.registered() == registered
 
 
-def test_only_one_of_many_wins_an_epoch(store: CatalogStore) -> None:
+def test_only_one_of_many_wins_an_epoch(store: SqliteStore) -> None:
     answers = []
     threads = [
         threading.Thread(target=lambda leader=leader: answers.append(store.fence(2, leader)))
@@ -114,7 +114,7 @@ def test_only_one_of_many_wins_an_epoch(store: CatalogStore) -> None:
 # ------------------------------------------------------------------ journal
 
 
-def test_the_journal_is_read_in_chunks(store: CatalogStore) -> None:
+def test_the_journal_is_read_in_chunks(store: SqliteStore) -> None:
     for start in range(0, MAX_CHUNK + 5, 201):
         store.update(1, [sell(str(start + number)) for number in range(201)])
     assert [order.number for order in store.journal(0)] == list(range(1, MAX_CHUNK + 1))
@@ -124,19 +124,19 @@ def test_the_journal_is_read_in_chunks(store: CatalogStore) -> None:
 
 
 @pytest.mark.parametrize("after", [1, 2, 2**63 - 1, 2**63, 10**30])
-def test_there_is_nothing_above_the_last_order(store: CatalogStore, after: int) -> None:
+def test_there_is_nothing_above_the_last_order(store: SqliteStore, after: int) -> None:
     decide(store, buy("a"))
     assert store.journal(after) == []
 
 
 @pytest.mark.parametrize("after", [0, -1, -(10**30)])
-def test_every_order_is_above_zero(store: CatalogStore, after: int) -> None:
+def test_every_order_is_above_zero(store: SqliteStore, after: int) -> None:
     decide(store, buy("a"))
     assert [order.number for order in store.journal(after)] == [1]
 
 
 @pytest.mark.parametrize("limit", [0, -1, -(10**30)])
-def test_no_row_is_within_a_limit_below_one(store: CatalogStore, limit: int) -> None:
+def test_no_row_is_within_a_limit_below_one(store: SqliteStore, limit: int) -> None:
     decide(store, buy("a"))
     assert store.journal(0, limit) == []
 
@@ -145,7 +145,7 @@ def test_no_row_is_within_a_limit_below_one(store: CatalogStore, limit: int) -> 
 
 
 def test_readers_neither_wait_for_the_writer_nor_see_what_is_not_committed(
-    store: CatalogStore, database: Database
+    store: SqliteStore, database: Database
 ) -> None:
     with database.writing() as connection:
         with transaction(connection):
@@ -156,14 +156,14 @@ def test_readers_neither_wait_for_the_writer_nor_see_what_is_not_committed(
         assert volume(store) == 1
 
 
-def test_a_reader_sees_each_commit_at_once(store: CatalogStore) -> None:
+def test_a_reader_sees_each_commit_at_once(store: SqliteStore) -> None:
     for number in range(1, 51):
         decide(store, buy(str(number)))
         assert volume(store) == 100 - number
         assert len(store.journal(0)) == number
 
 
-def test_many_threads_trade_and_read_at_once(store: CatalogStore) -> None:
+def test_many_threads_trade_and_read_at_once(store: SqliteStore) -> None:
     def trade(seed: int) -> None:
         for number in range(10):
             store.update(1, [buy(f"{seed}-{number}"), sell(f"{number}", 2, "stock2")])
@@ -185,13 +185,13 @@ def test_a_later_start_keeps_what_the_volume_holds(
     data: Path, stocks_file: Path, clock: Clock
 ) -> None:
     with closing(Database(data, stocks_file)) as database:
-        store = CatalogStore(database, clock)
+        store = store_on(database, clock)
         store.fence(1, 2)
         done, refused = store.update(1, [buy("a", 30), buy("b", 71)])
     stocks_file.write_text("no stocks at all")
     clock.now_s += LEASE_MS
     with closing(Database(data, stocks_file)) as database:
-        store = CatalogStore(database, clock)
+        store = store_on(database, clock)
         assert store.registered() == (1, 2)
         assert volume(store) == 70
         assert store.journal(0) == [done.order]
