@@ -23,7 +23,9 @@ class Profile:
             leased any more.
         trade_pause_s: of a leader, from one batch to the next, on average.
         lookup_pause_s: of a frontend.
-        cut_off: the share of clients that do not reach the cache at first.
+        leaders_cut_off: the share of them that do not reach the cache at first.
+        frontends_cut_off: the same of frontends.
+        hesitation_s: how long a call pauses between its steps, at most.
     """
 
     begin: Callable[[Faults], None]
@@ -32,7 +34,10 @@ class Profile:
     duration_s: float = 8.0
     trade_pause_s: float = 0.12
     lookup_pause_s: float = 0.06
-    cut_off: float = 0.35
+    leaders_cut_off: float = 0.35
+    frontends_cut_off: float = 0.35
+    hesitation_s: float = 0.01
+    largest_batch: int = 3
 
 
 class Faults:
@@ -48,9 +53,10 @@ class Faults:
         self.on_active: Callable[[Catalog], None] = lambda _catalog: None
 
     def begin(self) -> None:
-        chance, profile = self._chance, self._profile
-        self._world.cut_off.update(one for one in range(20) if chance.random() < profile.cut_off)
-        profile.begin(self)
+        for client in self._world.clients:
+            if self._chance.random() < client.cut_off:
+                self._world.cut_off.add(client)
+        self._profile.begin(self)
 
     def one_after_another(self) -> None:
         """Every second or so."""
@@ -70,6 +76,24 @@ class Faults:
                 if catalog.is_active:
                     machine = catalog.machine
                     machine.resumes_at_s = self._scheduler.now_s + self._chance.uniform(1.1, 1.8)
+
+    def doubts(self) -> None:
+        """Commits are lost whose effect could be seen, again and again."""
+        if not self._is_over:
+            self._later(2.0 + self._chance.random(), self._doubt)
+
+    def _doubt(self) -> None:
+        self.doubts()
+        old = self._cluster.leader
+
+        def trades_wait() -> bool:
+            return old.pending is not None and len(old.log[-1].orders) > len(old.shown.orders)
+
+        def let_them_be_seen() -> None:
+            old.cancel_wait(0.2 + 0.4 * self._chance.random())
+
+        self._lose_commits(cancels=0, crashes=False)
+        self._when(trades_wait, let_them_be_seen)
 
     def nothing(self) -> None:
         """All is well but for the cache."""
@@ -134,7 +158,7 @@ class Faults:
         self._later(1.0, over)
 
     def cut_cache_off(self) -> None:
-        client = self._chance.randrange(8)
+        client = self._chance.choice(self._world.clients)
         self._world.cut_off.symmetric_difference_update({client})
 
     # ------------------------------------------------------------ nodes
@@ -152,20 +176,25 @@ class Faults:
         self._cluster.fail_over()
 
     def lose_commits(self) -> None:
-        """The standby is cut off, commits wait, some waits are cancelled, the standby takes over."""
+        kind = self._chance.random()
+        self._lose_commits(cancels=3 if kind < 0.6 else 0, crashes=kind > 0.8)
+
+    def _lose_commits(self, cancels: int, crashes: bool) -> None:
+        """The standby is cut off, and commits wait for it, until it takes over.
+
+        Some waits are cancelled, or the primary starts again. Then the commit can be seen.
+        """
         old, standby = self._cluster.leader, self._cluster.leader.standby
         if standby is None:
             return
         self._cluster.is_supervised = False
         pair = frozenset((old.name, standby.name))
         self._cluster.cut.add(pair)
-        ends_s = 0.3 + 1.2 * self._chance.random()
-        kind = self._chance.random()
-        if kind < 0.6:
-            for _ in range(3):
-                late_s = 0.5 * self._chance.random()
-                self._later(ends_s * self._chance.random(), partial(old.cancel_wait, late_s))
-        elif kind < 0.8:
+        ends_s = 0.3 + 0.9 * self._chance.random()
+        for _ in range(cancels):
+            late_s = 0.6 * self._chance.random()
+            self._later(ends_s * self._chance.random(), partial(old.cancel_wait, late_s))
+        if crashes:
             self._later(ends_s * self._chance.random(), lambda: self._cluster.crash(old, 0.05))
 
         def take_over() -> None:
@@ -262,19 +291,26 @@ _WEIGHTS: dict[Callable[[Faults], None], int] = {
     Faults.force_failover: 1,
 }
 
-# Rough ones most often.
 _ROUGH = Profile(Faults.one_after_another, {"a": 60, "b": 4})
-_RARE_TRADES = Profile(Faults.pauses, {"a": 60}, trade_pause_s=0.9, cut_off=0.2)
+_RARE_TRADES = Profile(Faults.pauses, {"a": 60}, trade_pause_s=0.9, frontends_cut_off=0.2)
 _MANY_STOCKS = Profile(
     Faults.nothing,
-    {f"s{number}": 50 for number in range(24)},
+    {f"s{number}": 50 for number in range(300)},
     begin_s=5.5,
-    duration_s=12.0,
+    duration_s=9.0,
     trade_pause_s=0.02,
     lookup_pause_s=0.02,
-    cut_off=0.5,
+    leaders_cut_off=1.0,
+    frontends_cut_off=0.0,
+    hesitation_s=0.04,
 )
-_TWINS = Profile(
-    Faults.twins, {"a": 200}, duration_s=8.0, trade_pause_s=0.03, lookup_pause_s=0.03, cut_off=0.4
+_DOUBTS = Profile(
+    Faults.doubts,
+    {f"s{number}": 50 for number in range(40)},
+    trade_pause_s=0.05,
+    lookup_pause_s=0.01,
+    largest_batch=10,
+    frontends_cut_off=0.0,
 )
-PROFILES = (_ROUGH, _ROUGH, _RARE_TRADES, _ROUGH, _MANY_STOCKS, _TWINS)
+_TWINS = Profile(Faults.twins, {"a": 200}, trade_pause_s=0.03, lookup_pause_s=0.03)
+PROFILES = (_ROUGH, _RARE_TRADES, _DOUBTS, _ROUGH, _MANY_STOCKS, _TWINS)

@@ -48,6 +48,9 @@ class History:
             self.row(order)
             self.last_told = max(self.last_told, number)
 
+    def count_decided(self) -> int:
+        return len(self._decided)
+
     def row(self, order: Order) -> None:
         """Somebody has this row of the journal."""
         known = self._rows.setdefault(order.number, order)

@@ -144,26 +144,28 @@ class World:
         self.cache = Cache(lambda: self.scheduler.now_s * clock_rate)
         self.faults = Faults(self, profile)
         self.catalogs = [Catalog(self, f"catalog-{number}") for number in range(CATALOGS)]
-        self.cut_off: set[int] = set()  # clients that do not reach the cache
+        self.clients: list[Client] = []
+        self.cut_off: set[Client] = set()  # those that do not reach the cache
         self.is_over = False
         self._request_ids = itertools.count()
         self._trades: list[Trade] = []
-        self.asked_last = next(iter(profile.stocks))
+        self._named = list(profile.stocks)[:1]
         self.scheduler.after(profile.begin_s, self._begin)
 
     def _begin(self) -> None:
-        for number in range(LEADERS):
-            self.scheduler.spawn(Machine(f"order-{number}"), Leader(self, number).run)
-        for number in range(FRONTENDS):
-            self.scheduler.spawn(Machine(f"frontend-{number}"), Frontend(self, number).run)
-        self.scheduler.spawn(Machine("replica"), Replica(self, 0).run)
+        self.clients += [Leader(self, number) for number in range(LEADERS)]
+        self.clients += [Frontend(self, number) for number in range(FRONTENDS)]
+        self.clients += [Replica(self, 0)]
+        for client in self.clients:
+            self.scheduler.spawn(Machine(f"client of {type(client).__name__}"), client.run)
         self.faults.begin()
 
     # ------------------------------------------------------------ the network
 
     def hesitate(self) -> None:
         """Other threads run now, sometimes for a while."""
-        self.scheduler.wait(0.01 * self.chance.random() if self.chance.random() < 0.2 else 0.0)
+        longest_s = self.profile.hesitation_s
+        self.scheduler.wait(longest_s * self.chance.random() if self.chance.random() < 0.2 else 0.0)
 
     def call(self, catalog: Catalog, work: Callable[[], Result]) -> Result:
         """Has a process serve a call.
@@ -215,26 +217,44 @@ class World:
         """A new one, or one that somebody has asked for before."""
         if self._trades and self.chance.random() < 0.4:
             return self.chance.choice(self._trades[-8:])
-        name = self.pick_stock() if self.chance.random() < 0.5 else self.asked_last
+        name = self.pick_stock()
         kind = BUY if self.chance.random() < 0.55 else SELL
         trade = Trade(f"r{next(self._request_ids)}", name, kind, self.chance.randint(1, 3))
         self._trades.append(trade)
         return trade
 
     def pick_stock(self) -> str:
-        return self.chance.choice(list(self.profile.stocks))
+        """Any, or one that somebody else is busy with."""
+        names = list(self.profile.stocks) if self.chance.random() < 0.5 else self._named
+        name = self.chance.choice(names)
+        self._named = [*self._named[-7:], name]
+        return name
 
     # ------------------------------------------------------------ the run
 
     def run(self) -> None:
         self.scheduler.run(self.profile.duration_s)
         self.faults.heal()
-        self.scheduler.run(self.scheduler.now_s + 3.0 * OFFICE_S)
+        self.scheduler.run(self.scheduler.now_s + 0.5)
         self.is_over = True
-        self.scheduler.run(self.scheduler.now_s + 1.0)
-        assert any(catalog.is_active for catalog in self.catalogs), "nobody is active in the end"
+        self.scheduler.run(self.scheduler.now_s + 4.0 * OFFICE_S)
+        self._trade_once_more()
         state = self.cluster.leader.shown
         self.history.check(state.orders, list(state.stocks.values()))
+
+    def _trade_once_more(self) -> None:
+        """All is well by now, so it must succeed at once."""
+        decided = self.history.count_decided()
+
+        def trade() -> None:
+            leader = Leader(self, LEADERS)
+            leader.lead()
+            leader.work()
+
+        self._trades.clear()
+        self.scheduler.spawn(Machine("order"), trade)
+        self.scheduler.run(self.scheduler.now_s + 1.0)
+        assert self.history.count_decided() > decided, "nothing goes on in the end"
 
 
 class Client:
@@ -257,6 +277,11 @@ class Client:
     def pause_s(self) -> float:
         """From one request to the next, on average."""
         return 0.15
+
+    @property
+    def cut_off(self) -> float:
+        """The chance that it does not reach the cache at first."""
+        return 0.0
 
     def work(self) -> None:
         raise NotImplementedError
@@ -291,14 +316,23 @@ class Leader(Client):
     def pause_s(self) -> float:
         return self._world.profile.trade_pause_s
 
+    @property
+    def cut_off(self) -> float:
+        return self._world.profile.leaders_cut_off
+
     def work(self) -> None:
         if self._epoch == 0 or self._world.chance.random() < 0.03:
             self._fence()
         if self._epoch:
-            trades = [self._world.pick_trade() for _ in range(self._world.chance.randint(1, 3))]
+            size = self._world.chance.randint(1, self._world.profile.largest_batch)
+            trades = [self._world.pick_trade() for _ in range(size)]
             for _ in range(self._world.chance.randint(1, 3)):
                 if self._send(trades):
                     return
+
+    def lead(self) -> None:
+        while self._epoch == 0:
+            self._fence()
 
     def _fence(self) -> None:
         asked = self._registered + 1
@@ -347,7 +381,7 @@ class Leader(Client):
         until_s = scheduler.now_s + lease_ms / 1000 / self._rate
 
         def attempt() -> None:
-            if self._number not in world.cut_off:
+            if self not in world.cut_off:
                 world.cache.invalidate(order.name, order.version)
                 scheduler.after(0.001, answer)
             elif scheduler.now_s >= until_s:
@@ -365,11 +399,14 @@ class Frontend(Client):
     def pause_s(self) -> float:
         return self._world.profile.lookup_pause_s
 
+    @property
+    def cut_off(self) -> float:
+        return self._world.profile.frontends_cut_off
+
     def work(self) -> None:
         world, name = self._world, self._world.pick_stock()
-        world.asked_last = name
         floor, how = world.history.newest_acknowledged(name), "cache"
-        uses_cache = self._number + LEADERS not in world.cut_off
+        uses_cache = self not in world.cut_off
         found = world.cache.get(name) if uses_cache else 0.0
         if not isinstance(found, tuple):
             token = found
