@@ -212,9 +212,7 @@ MECHANISMS: Mapping[str, Mechanism] = {
     "repeats write too": Mechanism(
         "catalog.postgres.store:PostgresStore.update", answer_repeats_by_a_query
     ),
-    "over when in doubt": Mechanism(
-        "catalog.postgres.store:PostgresStore._end_in_doubt", _nothing
-    ),
+    "over when in doubt": Mechanism("catalog.postgres.store:PostgresStore._end_in_doubt", _nothing),
     "a warning is a doubt": Mechanism(
         "tests.unit.catalog.postgres.database:Cluster.warnings_are_success", True
     ),
@@ -228,7 +226,7 @@ MECHANISMS: Mapping[str, Mechanism] = {
         "catalog.postgres.tenure:Tenure.is_valid",
         lambda tenure, generation, _now_s: tenure.holds(generation),
     ),
-    "patience": Mechanism("catalog.postgres.tenure:PATIENCE", 0.5),
+    "patience": Mechanism("catalog.postgres.tenure:PATIENCE", 0.4),
     "random beat": Mechanism("catalog.postgres.candidate:Beats", CountedBeats),
     "lease before the read": Mechanism("catalog.service:_find", read_then_lease),
     "in-order append": Mechanism("order.leadership.replica:Replica.split", split_without_order),

@@ -196,13 +196,14 @@ class Cluster:
     def _deliver_log(self, primary: Node, follower: Node) -> None:
         if not (primary.is_well and follower.is_well and follower.follows is primary):
             return
+        if not self.reaches(primary.machine, follower.machine):
+            return
         known = len(follower.log)
         # One of another history must be rewound first.
-        if self.reaches(primary.machine, follower.machine) and known <= len(primary.log):
-            if follower.log[-1] is primary.log[known - 1]:
-                follower.log += primary.log[known:]
-                follower.visible = len(follower.log) - 1
-                self._confirm(primary, follower, len(follower.log))
+        if primary.log[known - 1 : known] == follower.log[-1:]:
+            follower.log += primary.log[known:]
+            follower.visible = len(follower.log) - 1
+            self._confirm(primary, follower, len(follower.log))
 
     def _confirm(self, primary: Node, follower: Node, length: int) -> None:
         def arrive() -> None:

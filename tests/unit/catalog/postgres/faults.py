@@ -31,7 +31,7 @@ class Profile:
     begin: Callable[[Faults], None]
     stocks: Mapping[str, int]
     begin_s: float = 0.0
-    duration_s: float = 8.0
+    duration_s: float = 7.0
     trade_pause_s: float = 0.12
     lookup_pause_s: float = 0.06
     leaders_cut_off: float = 0.35
@@ -69,13 +69,14 @@ class Faults:
             fault(self)
 
     def pauses(self) -> None:
-        """The active catalog stands still until another has just taken over."""
+        """The active catalog stands still, for about as long as another takes to take over."""
         if not self._is_over:
             self._later(1.5 + self._chance.random(), self.pauses)
+            duration_s = self._chance.choice([0.8, 0.8, 1.7]) * self._chance.uniform(0.8, 1.25)
             for catalog in self._world.catalogs:
                 if catalog.is_active:
                     machine = catalog.machine
-                    machine.resumes_at_s = self._scheduler.now_s + self._chance.uniform(1.1, 1.8)
+                    machine.resumes_at_s = self._scheduler.now_s + duration_s
 
     def doubts(self) -> None:
         """Commits are lost whose effect could be seen, again and again."""
@@ -137,7 +138,10 @@ class Faults:
     # ------------------------------------------------------------ networks
 
     def cut_catalog_off(self) -> None:
-        names = (self._active().name, self._chance.choice([self._cluster.leader, *self._cluster.nodes]).name)
+        names = (
+            self._active().name,
+            self._chance.choice([self._cluster.leader, *self._cluster.nodes]).name,
+        )
         self._cut(names, 0.3 + 2.0 * self._chance.random())
 
     def _cut(self, names: tuple[str, str], duration_s: float) -> None:
@@ -293,6 +297,14 @@ _WEIGHTS: dict[Callable[[Faults], None], int] = {
 
 _ROUGH = Profile(Faults.one_after_another, {"a": 60, "b": 4})
 _RARE_TRADES = Profile(Faults.pauses, {"a": 60}, trade_pause_s=0.9, frontends_cut_off=0.2)
+_PAUSES = Profile(
+    Faults.pauses,
+    {"a": 200},
+    trade_pause_s=0.04,
+    lookup_pause_s=0.02,
+    leaders_cut_off=0.0,
+    frontends_cut_off=0.7,
+)
 _MANY_STOCKS = Profile(
     Faults.nothing,
     {f"s{number}": 50 for number in range(300)},
@@ -313,4 +325,6 @@ _DOUBTS = Profile(
     frontends_cut_off=0.0,
 )
 _TWINS = Profile(Faults.twins, {"a": 200}, trade_pause_s=0.03, lookup_pause_s=0.03)
-PROFILES = (_ROUGH, _RARE_TRADES, _DOUBTS, _ROUGH, _MANY_STOCKS, _TWINS)
+# By seed, in turns.
+PROFILES = (_ROUGH, _RARE_TRADES, _DOUBTS, _PAUSES, _MANY_STOCKS, _TWINS)
+ROUGH, RARE_TRADES, DOUBTS, PAUSES, MANY_STOCKS, TWINS = range(len(PROFILES))
