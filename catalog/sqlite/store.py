@@ -5,19 +5,18 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from catalog.decisions import Decision, Failure, OpenBatch, Registration
 from catalog.leases import Leases
+from catalog.refusals import RefusalLimit, room_beside
 from catalog.sqlite import schema
 from catalog.sqlite.books import SqliteBooks
 from catalog.sqlite.database import Database
 from catalog.sqlite.transactions import transaction
 from catalog.stock import INVALID, Stock
 from catalog.store import (
-    MAX_BATCH,
     MAX_CHUNK,
-    MAX_REFUSALS,
-    REFUSALS_KEPT_S,
     Fencing,
     check_beginning,
     check_cluster,
@@ -25,13 +24,8 @@ from catalog.store import (
 )
 from common.domain import MAX_ORDER_NUMBER, Order, Trade
 from common.errors import BourseError
-from common.on_change import OnChange
 
 logger = logging.getLogger(__name__)
-
-_PURGE_INTERVAL_S = 60
-# A step deletes what one batch can add at most, so the purge keeps up with any load.
-_PURGE_STEP = MAX_BATCH
 
 
 class SqliteStore:
@@ -49,9 +43,7 @@ class SqliteStore:
         self.leases = leases
         self._database = database
         self._clock = clock
-        self._next_purge_s = clock()
-        self._refusals: int | None = None  # how many the table has; None: not counted yet
-        self._refusals_full = OnChange(logger)
+        self._refusals = RefusalLimit(clock)
 
     @property
     def cluster_id(self) -> str:
@@ -114,7 +106,7 @@ class SqliteStore:
                 # sent again is told so.
                 logger.exception("a batch of %d failed; deciding each trade alone", len(trades))
                 decisions = [self._decide_alone(connection, epoch, trade) for trade in trades]
-            self._purge_refusals(connection)
+            self._refusals.purge(partial(self._delete_refusals, connection))
             self._database.shorten_log(connection)
         return decisions
 
@@ -126,15 +118,14 @@ class SqliteStore:
     def _decide(
         self, connection: sqlite3.Connection, epoch: int, trades: Sequence[Trade]
     ) -> list[Decision]:
-        kept, self._refusals = self._refusals, None  # if the COMMIT fails, they are counted anew
+        kept, self._refusals.count = self._refusals.count, None  # if the COMMIT fails
         with transaction(connection):
             if kept is None:
                 kept = schema.count_refusals(connection)
             books = SqliteBooks(connection, self._clock())
-            batch = OpenBatch(books, epoch, MAX_REFUSALS - kept)
+            batch = OpenBatch(books, epoch, room_beside(kept))
             decisions = [batch.decide(trade) for trade in trades]
-        self._refusals = kept + batch.refusals
-        self._say_whether_full(self._refusals)
+        self._refusals.counted(kept + batch.refusals)
         return decisions
 
     def _decide_alone(self, connection: sqlite3.Connection, epoch: int, trade: Trade) -> Decision:
@@ -146,31 +137,9 @@ class SqliteStore:
             logger.exception("%r failed by itself", trade)
             return Decision(INVALID, failure=Failure.INTERNAL)
 
-    def _say_whether_full(self, refusals: int) -> None:
-        if refusals < MAX_REFUSALS:
-            self._refusals_full.over("refusals are recorded again")
-        else:
-            self._refusals_full.trouble(
-                "%d refusals are recorded, which is the limit: what would have to be refused for "
-                "lack of volume is answered as not executed, until the oldest are a day old",
-                refusals,
-            )
-
-    def _purge_refusals(self, connection: sqlite3.Connection) -> None:
-        now_s = self._clock()
-        if now_s < self._next_purge_s:
-            return
-        try:
-            with transaction(connection):
-                deleted = schema.delete_refusals(connection, now_s - REFUSALS_KEPT_S, _PURGE_STEP)
-        except BourseError as error:  # the decisions were committed before, and must be told
-            logger.warning("cannot delete old refusals: %s", error)
-            deleted = 0
-            self._refusals = None
-        if self._refusals is not None:
-            self._refusals -= deleted
-        if deleted < _PURGE_STEP:
-            self._next_purge_s = now_s + _PURGE_INTERVAL_S
+    def _delete_refusals(self, connection: sqlite3.Connection, until_s: float, limit: int) -> int:
+        with transaction(connection):
+            return schema.delete_refusals(connection, until_s, limit)
 
 
 def _check_belongs(connection: sqlite3.Connection, last_number: int, digest: bytes) -> None:

@@ -6,11 +6,12 @@ from decimal import Decimal
 
 import pytest
 
+from catalog import refusals
 from catalog.decisions import Decision, Failure
-from catalog.sqlite import store as store_module
 from catalog.sqlite.database import Database
-from catalog.sqlite.store import MAX_BATCH, REFUSALS_KEPT_S, SqliteStore
+from catalog.sqlite.store import SqliteStore
 from catalog.stock import DONE, INVALID, NOT_PERMITTED
+from catalog.store import MAX_BATCH, REFUSALS_KEPT_S
 from common.domain import EMPTY_DIGEST, MAX_QUANTITY, Order, Trade, next_digest
 from common.errors import InvalidRequest, StaleEpoch
 from tests.support.clock import Clock
@@ -226,7 +227,7 @@ def test_purging_takes_small_steps_and_keeps_up(
 @pytest.fixture
 def full(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> SqliteStore:
     """It holds as many refusals as it may: those of `a` and `b`."""
-    monkeypatch.setattr(store_module, "MAX_REFUSALS", 2)
+    monkeypatch.setattr(refusals, "MAX_REFUSALS", 2)
     store.update(1, [buy("a", 101), buy("b", 1, "nosuch")])
     return store
 
@@ -261,7 +262,7 @@ def test_recorded_decisions_are_told_and_trades_done_though_it_is_full(
 def test_the_limit_holds_within_a_batch(
     store: SqliteStore, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "MAX_REFUSALS", 3)
+    monkeypatch.setattr(refusals, "MAX_REFUSALS", 3)
     decisions = store.update(1, [buy(f"{number}", 101) for number in range(5)])
     assert [one.failure for one in decisions] == [Failure.NONE] * 3 + [Failure.FULL] * 2
     assert refusals_kept(database) == 3
@@ -280,7 +281,7 @@ def test_refusals_are_recorded_again_when_the_oldest_are_a_day_old(
 def test_reaching_the_limit_is_said_once(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(store_module, "MAX_REFUSALS", 1)
+    monkeypatch.setattr(refusals, "MAX_REFUSALS", 1)
     for request_id in "abc":
         decide(store, buy(request_id, 101))
     assert caplog.text.count("1 refusals are recorded, which is the limit") == 1

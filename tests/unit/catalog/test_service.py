@@ -11,10 +11,11 @@ from pathlib import Path
 import grpc
 import pytest
 
+from catalog import refusals
 from catalog.leases import Leases
-from catalog.sqlite import store as store_module
-from catalog.sqlite.store import MAX_BATCH, SqliteStore
+from catalog.sqlite.store import SqliteStore
 from catalog.stock import Stock
+from catalog.store import MAX_BATCH
 from common.domain import LEASE_MS
 from proto import bourse_pb2
 from tests.support.clock import Clock
@@ -204,7 +205,7 @@ def test_a_batch_has_a_result_for_each_trade(
 def test_a_refusal_that_cannot_be_recorded_is_none(
     leading: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "MAX_REFUSALS", 0)
+    monkeypatch.setattr(refusals, "MAX_REFUSALS", 0)
     details = assert_refused(
         grpc.StatusCode.RESOURCE_EXHAUSTED, lambda: leading.update(1, "a", 10**9)
     )

@@ -11,7 +11,8 @@ import grpc
 import pytest
 
 from catalog.sqlite import schema
-from catalog.sqlite.store import MAX_BATCH, MAX_CHUNK, SqliteStore
+from catalog.sqlite.store import SqliteStore
+from catalog.store import MAX_BATCH, MAX_CHUNK
 from proto import bourse_pb2
 from tests.unit.catalog.calls import (
     MAX_STREAMS,

@@ -12,8 +12,8 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from catalog import refusals
 from catalog.decisions import Decision, Failure
-from catalog.sqlite import store as store_module
 from catalog.sqlite.database import Database
 from catalog.sqlite.store import SqliteStore
 from common.domain import EMPTY_DIGEST, MAX_VOLUME, Order, Trade, next_digest
@@ -102,7 +102,7 @@ def test_random_batches_match_the_model(
     batches: list[list[Trade]], reopen_after: int, limit: int
 ) -> None:
     model = Model(limit)
-    with open_stores() as stocks_file, patch.object(store_module, "MAX_REFUSALS", limit):
+    with open_stores() as stocks_file, patch.object(refusals, "MAX_REFUSALS", limit):
         for some in (batches[:reopen_after], batches[reopen_after:]):
             with closing(Database(stocks_file.parent / "data", stocks_file)) as database:
                 store = store_on(database, lambda: 0.0)
