@@ -122,6 +122,13 @@ class PostgresServer:
             )
         return name
 
+    def emptied_database(self) -> str:
+        """Always the same one, without anything in it: cheaper than a new one."""
+        with closing(self.admin()) as connection:
+            connection.execute("DROP SCHEMA public CASCADE")
+            connection.execute("CREATE SCHEMA public")
+        return "postgres"
+
     def drop(self, database: str) -> None:
         with closing(self.admin()) as connection:
             connection.execute(

@@ -11,6 +11,7 @@ from catalog.leases import Leases
 from catalog.sqlite import schema
 from catalog.sqlite.database import Database
 from catalog.sqlite.store import SqliteStore
+from catalog.store import Store
 from common.domain import Trade
 
 NOW_S = 1_700_000_000.0
@@ -38,12 +39,12 @@ def sell(request_id: str, quantity: int = 1, name: str = "stock1") -> Trade:
     return Trade(request_id, name, "SELL", quantity)
 
 
-def decide(store: SqliteStore, trade: Trade, epoch: int = 1) -> Decision:
+def decide(store: Store, trade: Trade, epoch: int = 1) -> Decision:
     (decision,) = store.update(epoch, [trade])
     return decision
 
 
-def volume(store: SqliteStore, name: str = "stock1") -> int:
+def volume(store: Store, name: str = "stock1") -> int:
     stock = store.lookup(name)
     assert stock is not None
     return stock.volume
