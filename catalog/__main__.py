@@ -39,7 +39,23 @@ def main() -> int:
         return restore.run(settings, arguments.logs, arguments.expect_digest)
     if arguments.command == "backup":
         return backup.run(settings, sys.stdout.buffer)
+    if arguments.command in ("init", "migrate"):
+        return run_on_database(arguments.command, settings)
     return run(settings)
+
+
+def run_on_database(command: str, settings: CatalogSettings) -> int:
+    if not settings.database_url:
+        print(
+            f"{command}: DATABASE_URL is not set; in DATA_DIR the catalog does that itself when it "
+            "starts",
+            file=sys.stderr,
+        )
+        return 1
+    # Only here is psycopg loaded: it takes a part of the time in which a catalog starts.
+    from catalog.postgres import commands  # noqa: PLC0415 - see above
+
+    return (commands.run_init if command == "init" else commands.run_migrate)(settings)
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -61,6 +77,18 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         help="write a copy of the database to standard output, while the catalog serves",
         description="Writes a copy of the database in DATA_DIR, as of one moment and verified, to "
         "standard output. The catalog may serve meanwhile.",
+    )
+    commands.add_parser(
+        "init",
+        help="fill an empty PostgreSQL database",
+        description="Makes the tables in the empty database that DATABASE_URL names, and fills "
+        "them from STOCKS_FILE. No catalog does that by itself.",
+    )
+    commands.add_parser(
+        "migrate",
+        help="bring the PostgreSQL database to this version's schema",
+        description="Changes the tables in the database that DATABASE_URL names, as far as this "
+        "version needs it. A catalog that is active meanwhile stops being so.",
     )
     return parser.parse_args(arguments)
 

@@ -42,14 +42,15 @@ class Address:
 
     Args:
         url: `postgresql://user:password@host:port,host:port/database?parameter=value`.
-        password_file: has the password, when the URL has none. It is read for each connection.
+        password_file: has the password of the URL's user, and is read at each connection. Empty:
+            the URL has it, or none is needed.
 
     Raises:
         NotAnAddress
     """
 
     url: str = field(repr=False)
-    password_file: Path | None = None
+    password_file: str = ""
 
     def __post_init__(self) -> None:
         self._parameters()
@@ -83,8 +84,9 @@ class Address:
         host, _, port = node.rpartition(":")
         try:
             parameters = {**self._parameters(), **_ALWAYS, "host": host, "port": port}
-            if self.password_file is not None:
-                parameters["password"] = self.password_file.read_text("utf-8").strip()
+            if self.password_file:
+                password = Path(self.password_file).read_text("utf-8")
+                parameters["password"] = password.removesuffix("\n")
             connection = Bounded.connect(autocommit=True, prepare_threshold=0, **parameters)
             connection.allow(wait_s)
             for name, value in session.items():

@@ -15,7 +15,7 @@ from catalog.postgres import statements as sql
 from catalog.postgres.address import Address, first_line
 from catalog.postgres.audit import LOADING, loaded
 from catalog.postgres.bounded import Bounded
-from catalog.postgres.fitness import NO_STANDBY, Durability, Unfit, check_fit, check_version
+from catalog.postgres.fitness import NO_STANDBY, Unfit, check_fit, check_version
 from catalog.postgres.session import (
     DATA_ERRORS,
     Changes,
@@ -24,6 +24,7 @@ from catalog.postgres.session import (
     Opened,
     SessionLost,
 )
+from catalog.settings import Durability
 from common.domain import MAX_ORDER_NUMBER, Order, is_valid_request_id
 
 logger = logging.getLogger(__name__)

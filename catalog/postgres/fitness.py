@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import NamedTuple
 
 from catalog.postgres.bounded import Bounded
 from catalog.postgres.session import SessionLost
 from catalog.postgres.statements import VERSION
+from catalog.settings import Durability
 
 _OLDEST = 150_000  # PostgreSQL 15, as `server_version_num`
 
@@ -26,14 +26,6 @@ NO_STANDBY = (
     "no synchronous standby: DATABASE_DURABILITY=replicated needs synchronous_standby_names to "
     "name one, and it to be connected"
 )
-
-
-class Durability(StrEnum):
-    """Where an order must be before it is acknowledged."""
-
-    REPLICATED = "replicated"  # on the disks of this node and of a synchronous standby
-    MANAGED = "managed"  # wherever the service that runs the database puts it
-    SINGLE = "single"  # on this node's disk; whoever loses that loses orders
 
 
 class Unfit(SessionLost):

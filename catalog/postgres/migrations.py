@@ -12,8 +12,9 @@ import psycopg
 
 from catalog.decisions import Registration
 from catalog.postgres.address import Address, first_line
+from catalog.postgres.audit import LOADING, loaded
 from catalog.postgres.bounded import Bounded
-from catalog.postgres.session import SessionLost
+from catalog.postgres.session import Loaded, SessionLost
 from catalog.postgres.statements import ORDER_FIELDS, SAVE_REGISTRATION, VERSION, sealed
 from catalog.stock import Stock
 from common.chain import seal
@@ -140,6 +141,16 @@ def save(connection: Bounded, stocks: Iterable[Stock], registration: Registratio
     after = [(stock.volume, stock.version, stock.name) for stock in stocks]
     connection.cursor().executemany(sql, after)
     connection.execute(SAVE_REGISTRATION, sealed(registration))
+
+
+def load(connection: Bounded) -> Loaded:
+    """What an open transaction sees, audited.
+
+    Raises:
+        Damaged: it contradicts itself.
+    """
+    connection.allow(_STATEMENT_S)
+    return loaded(*[connection.execute(sql, values or None).fetchall() for sql, values in LOADING])
 
 
 def migrate(connection: Bounded, folder: Path = SCHEMA) -> tuple[int, int]:

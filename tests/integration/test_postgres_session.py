@@ -16,8 +16,9 @@ from catalog.decisions import Refusal, Registration
 from catalog.postgres import migrations
 from catalog.postgres.address import Address
 from catalog.postgres.connection import Connection, connect
-from catalog.postgres.fitness import Durability, Unfit
+from catalog.postgres.fitness import Unfit
 from catalog.postgres.session import Changes, OfficeRow, SessionLost
+from catalog.settings import Durability
 from catalog.stock import Stock
 from common.domain import EMPTY_DIGEST, Order, next_digest
 from common.errors import Damaged

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from catalog.postgres import migrations
 from catalog.postgres.address import Address
 from catalog.postgres.candidate import Candidate
 from catalog.postgres.connection import connect
-from catalog.postgres.fitness import Durability
+from catalog.settings import Durability
 from catalog.sqlite.database import Database
 from catalog.sqlite.store import SqliteStore
 from catalog.stock_file import read_stocks
@@ -75,19 +75,7 @@ class PostgresEngine:
 
     def start(self, clock: Callable[[], float]) -> Store:
         self._running.close()
-        candidate = Candidate(
-            connect=lambda avoided: connect(self._address, Durability.SINGLE, avoided),
-            holder="test",
-            office_s=1.0,
-            clock=lambda: 0.0,  # so the office stays valid without a beat
-            wall_clock=clock,
-            wait=lambda _rest_s: True,
-            on_change=lambda _is_active: None,
-            make_turn=threading.Lock,
-        )
-        self._running.callback(candidate._leave)
-        candidate._do_what_is_due()
-        return candidate.current()
+        return self._running.enter_context(active_on(self._address, clock))
 
     def refusals_kept(self) -> int:
         with closing(self._server.admin(self._database)) as connection:
@@ -96,3 +84,23 @@ class PostgresEngine:
 
     def close(self) -> None:
         self._running.close()
+
+
+@contextmanager
+def active_on(address: Address, clock: Callable[[], float]) -> Iterator[Store]:
+    """The store of a process that takes the office at once, and leaves it at the end."""
+    candidate = Candidate(
+        connect=lambda avoided: connect(address, Durability.SINGLE, avoided),
+        holder="test",
+        office_s=1.0,
+        clock=lambda: 0.0,  # so the office stays valid without a beat
+        wall_clock=clock,
+        wait=lambda _rest_s: True,
+        on_change=lambda _is_active: None,
+        make_turn=threading.Lock,
+    )
+    try:
+        candidate._do_what_is_due()
+        yield candidate.current()
+    finally:
+        candidate._leave()
