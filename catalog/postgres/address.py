@@ -89,11 +89,7 @@ class Address:
                 parameters["password"] = password.removesuffix("\n")
             connection = Bounded.connect(autocommit=True, prepare_threshold=0, **parameters)
             connection.allow(wait_s)
-            for name, value in session.items():
-                connection.execute(
-                    sql.SQL("SET {} = {}").format(sql.Identifier(name), sql.Literal(value)),
-                    prepare=False,
-                )
+            connection.execute(_settings(session), prepare=False)
         except (psycopg.Error, OSError) as error:
             raise SessionLost(f"cannot connect to {node}: {first_line(error)}") from error
         return connection
@@ -116,6 +112,13 @@ class Address:
             except SessionLost:
                 continue
         return self.connect(nodes[-1], session, wait_s)
+
+
+def _settings(session: Mapping[str, str]) -> sql.Composed:
+    return sql.SQL("; ").join(
+        sql.SQL("SET {} = {}").format(sql.Identifier(name), sql.Literal(value))
+        for name, value in session.items()
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -37,9 +37,16 @@ def find_programs() -> Path | None:
 
 
 class PostgresServer:
-    """A real server. `start()` after `kill()` comes back on the same port with the same data."""
+    """A real server. `start()` after `kill()` comes back on the same port with the same data.
 
-    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+    Args:
+        settings: more of them, for the command line.
+        primary: whose standby this is, by the name `standby`; it must run.
+    """
+
+    def __init__(
+        self, settings: Mapping[str, str] | None = None, primary: PostgresServer | None = None
+    ) -> None:
         programs = find_programs()
         assert programs is not None, "PostgreSQL is not installed"
         self._programs = programs
@@ -54,9 +61,22 @@ class PostgresServer:
         if _ACCOUNT:
             shutil.chown(self._home, _ACCOUNT)
         self.data = self._home / "data"
+        if primary is None:
+            self._initialize()
+        else:
+            self._copy(primary)
+
+    def _initialize(self) -> None:
         self._run(
             *("initdb", "--auth=trust", f"--username={_ROLE}", "--encoding=UTF8", "--locale=C"),
             *("--wal-segsize=1", "--no-sync", f"--pgdata={self.data}"),
+        )
+
+    def _copy(self, primary: PostgresServer) -> None:
+        source = f"host=127.0.0.1 port={primary.port} user={_ROLE} application_name=standby"
+        self._run(
+            *("pg_basebackup", "--checkpoint=fast", "--no-sync", "--write-recovery-conf"),
+            *(f"--dbname={source}", f"--pgdata={self.data}"),
         )
 
     def _run(self, program: str, *arguments: str) -> None:
@@ -188,7 +208,9 @@ def _send(process: int, number: int) -> None:
 
 
 @contextmanager
-def running_server(settings: Mapping[str, str] | None = None) -> Iterator[PostgresServer]:
-    with closing(PostgresServer(settings)) as server:
+def running_server(
+    settings: Mapping[str, str] | None = None, primary: PostgresServer | None = None
+) -> Iterator[PostgresServer]:
+    with closing(PostgresServer(settings, primary)) as server:
         server.start()
         yield server
