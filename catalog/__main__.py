@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 import logging.config
+import os
+import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 
 from catalog.leases import Leases
 from catalog.recovery import backup, restore
@@ -19,6 +21,7 @@ from catalog.sqlite.database import Database
 from catalog.sqlite.files import CannotOpen
 from catalog.sqlite.store import SqliteStore
 from catalog.stock_file import MalformedStockFile
+from catalog.store import Store
 from common.errors import BourseError
 from common.logs import logging_config
 from common.rpc_server import RpcServer
@@ -97,8 +100,7 @@ def run(settings: CatalogSettings) -> int:
     stopping = stop_event()
     logging.config.dictConfig(logging_config("catalog", settings))
     try:
-        with closing(Database(settings.data_dir, settings.stocks_file)) as database:
-            serve(settings, database, stopping)
+        (serve_from_postgres if settings.database_url else serve_from_sqlite)(settings, stopping)
     except (CannotOpen, MalformedStockFile, BourseError) as error:
         logger.critical("%s", error)
         return 1
@@ -109,23 +111,71 @@ def run(settings: CatalogSettings) -> int:
         logging.shutdown()
 
 
-def serve(settings: CatalogSettings, database: Database, stopping: threading.Event) -> None:
-    """Serves until told to stop, then lets the calls in flight finish."""
+def serve_from_sqlite(settings: CatalogSettings, stopping: threading.Event) -> None:
+    with closing(Database(settings.data_dir, settings.stocks_file)) as database:
+        # Made after the database is locked: from then on no earlier catalog can grant a lease.
+        leases = Leases(clock=time.monotonic)
+        store = SqliteStore(database, time.time, leases)
+        with listening(settings, lambda: store) as (server, port):
+            server.set_serving(True)
+            logger.info("serving on port %d, data in %s", port, settings.data_dir)
+            wait_until_stopped(stopping)
+            logger.info("stopping")
+
+
+def serve_from_postgres(settings: CatalogSettings, stopping: threading.Event) -> None:
+    """Serves while this is the active catalog of its database, and stands by while it is not.
+
+    The health service says of the process that it is alive, and of CatalogService whether it is
+    active.
+    """
+    # Only here is psycopg loaded: it takes a part of the time in which a catalog starts.
+    from catalog.postgres.address import Address, NotAnAddress  # noqa: PLC0415 - see above
+    from catalog.postgres.candidate import Candidate  # noqa: PLC0415
+    from catalog.postgres.connection import connect  # noqa: PLC0415
+
+    # What it warns of ends a session, and who used the session says so.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
+    try:
+        address = Address(settings.database_url, settings.database_password_file)
+    except NotAnAddress as error:
+        raise CannotOpen(f"DATABASE_URL: {error}") from error
+    candidate = Candidate(
+        connect=lambda avoided: connect(address, settings.database_durability, avoided),
+        holder=f"{socket.gethostname()}/{os.getpid()}",
+        office_s=settings.office_s,
+        clock=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+        wall_clock=time.time,
+        wait=stopping.wait,
+        on_change=lambda is_active: server.set_serving(is_active, only=_SERVICE_NAME),
+        make_turn=threading.Lock,
+    )
+    with listening(settings, candidate.current) as (server, port):
+        server.set_serving(True, only="")
+        logger.info("serving on port %d, data in PostgreSQL", port)
+        candidacy = threading.Thread(target=candidate.run, name="candidate")
+        candidacy.start()
+        wait_until_stopped(stopping)
+        logger.info("stopping")
+        candidacy.join()  # it leaves the office, so that another catalog takes it at once
+
+
+@contextmanager
+def listening(
+    settings: CatalogSettings, current: Callable[[], Store]
+) -> Iterator[tuple[RpcServer, int]]:
+    """The server and its port; at the end it lets the calls in flight finish."""
     threads = settings.catalog_threadpool_size
-    # Made after the database is locked: from then on no earlier catalog can grant a lease.
-    leases = Leases(clock=time.monotonic)
-    store = SqliteStore(database, time.time, leases)
     service = CatalogService(
-        lambda: store, max_streams=max(1, threads // 4), max_update_streams=threads // 8
+        current, max_streams=max(1, threads // 4), max_update_streams=threads // 8
     )
     server = RpcServer(settings.listen_address, threads, _QUEUE_LIMIT)
     bourse_pb2_grpc.add_CatalogServiceServicer_to_server(service, server.grpc_server)
     port = server.start([_SERVICE_NAME])
-    server.set_serving(True)
-    logger.info("serving on port %d, data in %s", port, settings.data_dir)
-    wait_until_stopped(stopping)
-    logger.info("stopping")
-    server.stop(settings.shutdown_grace_s)
+    try:
+        yield server, port
+    finally:
+        server.stop(settings.shutdown_grace_s)
 
 
 if __name__ == "__main__":
