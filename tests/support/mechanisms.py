@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+import psycopg
+
 import frontend.quotes.cache
 from catalog.decisions import Decision, OpenBatch
 from catalog.leases import Leases
@@ -248,6 +250,8 @@ MECHANISMS: Mapping[str, Mechanism] = {
     "lease wait": Mechanism(
         "frontend.trading.invalidation:CacheInvalidation.invalidate", take_for_confirmed
     ),
+    "bounded wait": Mechanism("catalog.postgres.bounded:Bounded.wait", psycopg.Connection.wait),
+    "warned commit": Mechanism("catalog.postgres.connection:Connection._is_in_doubt", _nothing),
     "lease after a restart": Mechanism("catalog.leases:Leases.__init__", lease_nothing_at_first),
     "floor": Mechanism(
         "frontend.quotes.cache:script_text",

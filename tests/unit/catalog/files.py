@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 from catalog.sqlite.database import Database
 from catalog.stock import Stock
 from common.domain import Order, Trade
+from order.log.log import OrderLog
 from tests.unit.catalog.support import NOW_S, store_on, write_stocks
 
 Content = tuple[list[Stock], list[Order], tuple[int, int]]
@@ -40,6 +42,15 @@ def write_catalog(directory: Path, count: int = 300, seed: int = 1) -> Path:
         store.fence(2, 3)
         store.update(2, trades(count, seed))
     return directory
+
+
+def write_log(directory: Path, name: str, orders: Sequence[Order], cluster_id: str = "") -> Path:
+    path = directory / name / "orders.db"
+    path.parent.mkdir()
+    with closing(OrderLog(path)) as log:
+        if orders:
+            log.append(orders, cluster_id)
+    return path
 
 
 def content(directory: Path) -> Content:

@@ -21,7 +21,7 @@ from catalog.settings import CatalogSettings
 from catalog.sqlite.database import Database
 from common.domain import EMPTY_DIGEST, Order, next_digest
 from order.log.log import OrderLog
-from tests.unit.catalog.files import bytes_of, change, content, trades, write_catalog
+from tests.unit.catalog.files import bytes_of, change, content, trades, write_catalog, write_log
 from tests.unit.catalog.support import NOW_S, sell, store_on
 
 ROOT = Path(__file__).parents[4]
@@ -34,15 +34,6 @@ def lost(tmp_path: Path) -> list[Order]:
     orders = content(data)[1]
     shutil.rmtree(data)
     return orders
-
-
-def write_log(directory: Path, name: str, orders: Sequence[Order], cluster_id: str = "") -> Path:
-    path = directory / name / "orders.db"
-    path.parent.mkdir()
-    with closing(OrderLog(path)) as log:
-        if orders:
-            log.append(orders, cluster_id)
-    return path
 
 
 @dataclass(frozen=True)
