@@ -10,7 +10,7 @@ from catalog.postgres.office import Beats, Office
 from catalog.postgres.session import OfficeRow, Session
 from catalog.postgres.store import PostgresStore, Turn
 from catalog.postgres.tenure import Tenure
-from common.errors import BourseError, Damaged, NotActive
+from common.errors import BourseError, Busy, Damaged, NotActive
 from common.on_change import OnChange
 
 logger = logging.getLogger(__name__)
@@ -207,9 +207,9 @@ class Candidate:
         try:
             if release:
                 term.release()
-            term.close()
-        except BourseError as error:
-            logger.warning("left a connection to %s behind: %s", term.node, error)
+        except Busy as error:
+            logger.warning("cannot release the office, so the next catalog waits: %s", error)
+        term.close()
 
     # ------------------------------------------------------------ leaving
 

@@ -89,6 +89,7 @@ class PostgresStore:
         self._clock = clock
         self._wall_clock = wall_clock
         self._turn = turn
+        self._is_closing = False
         self._refusals = RefusalLimit(wall_clock, loaded.refusals)
 
     @property
@@ -189,10 +190,8 @@ class PostgresStore:
         """
         if self._clock() - self._began_s < after_s or not self._turn.acquire(blocking=False):
             return  # somebody who has the turn writes a beat
-        try:
+        with self._having_turn():
             self._transact((), lambda _opened: (_NOTHING, None))
-        finally:
-            self._turn.release()
 
     def release(self) -> None:
         """Tells the others that they need not wait. Call it after the tenure was left."""
@@ -204,18 +203,32 @@ class PostgresStore:
             self._known = None
 
     def close(self) -> None:
-        """Closes the session, after the calls that write in it."""
-        with self._taking_turn():
-            self._session.close()
+        """Closes the session, when nobody writes in it any more. It does not wait for that."""
+        self._is_closing = True
+        self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        """Called after the wish to close, and after each turn: the later of them closes."""
+        if self._is_closing and self._turn.acquire(blocking=False):
+            try:
+                self._session.close()
+            finally:
+                self._turn.release()
 
     @contextmanager
     def _taking_turn(self) -> Iterator[None]:
         if not self._turn.acquire(timeout=TURN_WAIT_S):
             raise Busy("the catalog's database does not keep up")
+        with self._having_turn():
+            yield
+
+    @contextmanager
+    def _having_turn(self) -> Iterator[None]:
         try:
             yield
         finally:
             self._turn.release()
+            self._close_if_unused()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

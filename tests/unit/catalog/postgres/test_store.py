@@ -408,3 +408,33 @@ def test_a_release_that_fails_is_only_a_longer_wait_for_the_next(
     monkeypatch.setattr(term.session, "release", fail(SessionLost()))
     store.release()
     assert_over(term)
+
+
+def closings(term: Term, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    calls: list[str] = []
+    monkeypatch.setattr(term.session, "close", lambda: calls.append("close"))
+    return calls
+
+
+def test_the_session_is_closed_at_once_if_nobody_writes(
+    term: Term, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = closings(term, monkeypatch)
+    term.store.close()
+    assert closed == ["close"]
+
+
+def test_the_session_is_closed_after_the_write_in_progress(
+    term: Term, store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = closings(term, monkeypatch)
+    begin = term.session.begin
+
+    def close_meanwhile(*arguments: Any) -> Any:
+        store.close()
+        assert closed == []
+        return begin(*arguments)
+
+    monkeypatch.setattr(term.session, "begin", close_meanwhile)
+    assert decide(store, buy("a")).number == 1
+    assert closed == ["close"]
