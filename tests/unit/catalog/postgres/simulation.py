@@ -20,10 +20,10 @@ from typing import Any, TypeVar, cast
 from catalog.postgres.candidate import Candidate
 from catalog.postgres.session import Session, SessionLost
 from catalog.service import CatalogService
-from catalog.stock import Stock
+from catalog.stock import DONE, Stock
 from catalog.store import Store
 from common.domain import BUY, EMPTY_DIGEST, SELL, Order, Trade
-from common.errors import BourseError, StaleEpoch, Unavailable
+from common.errors import BourseError, Contradiction, StaleEpoch, Unavailable
 from common.wire import order_from_item
 from proto import bourse_pb2
 from tests.unit.catalog.postgres.cache import Cache
@@ -302,7 +302,7 @@ class Client:
             catalog = self._world.catalogs[self._at % CATALOGS]
             try:
                 return self._world.call(catalog, partial(work, catalog.service))
-            except StaleEpoch:
+            except (StaleEpoch, Contradiction):
                 raise
             except BourseError:
                 self._at += 1
@@ -371,11 +371,11 @@ class Leader(Client):
         except BourseError:
             return False
         for trade, result in zip(trades, answer.results, strict=True):
-            if not result.failure:
-                order = order_from_item(result.row) if result.status == 1 else None
-                history.decided(trade.request_id, result.status, order, result.replayed, fenced)
-                if order is not None:
-                    self._make_safe(order, result.lease_ms)
+            assert not result.failure, f"{trade} failed by itself"
+            order = order_from_item(result.row) if result.status == DONE else None
+            history.decided(trade.request_id, result.status, order, result.replayed, fenced)
+            if order is not None:
+                self._make_safe(order, result.lease_ms)
         return True
 
     def _make_safe(self, order: Order, lease_ms: int) -> None:
@@ -449,7 +449,10 @@ class Replica(Client):
         claim = bourse_pb2.CompareRequest(
             replica_id=1, last_number=len(self._rows), digest=digest, cluster_id=CLUSTER_ID
         )
-        self.call(lambda service: service.Compare(claim, None))  # type: ignore[arg-type]
+        try:
+            self.call(lambda service: service.Compare(claim, None))  # type: ignore[arg-type]
+        except Contradiction as error:
+            raise AssertionError("a log contradicts the journal that it came from") from error
 
 
 @contextmanager
