@@ -206,7 +206,8 @@ def _find(store: Store, name: str, will_fill: bool) -> Stock | None:
     if not is_valid_name(name):
         return None
     if will_fill:
-        # The lease comes before the read. So a trade that commits after the read finds it.
+        # A trade that commits after the read finds the lease.
+        # Without it, the cache keeps an old value ("lease before the read": test_takeovers.py).
         store.leases.grant(name)
     return store.lookup(name)
 

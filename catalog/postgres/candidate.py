@@ -147,12 +147,15 @@ class Candidate:
             self._office.step(lambda tenure: tenure.taken(began_s))
             self._begin_term(session, generation, began_s, leases, beats)
             logger.info(
-                "active in generation %d at %s; before it was %s, which %s",
-                generation,
-                session.node,
-                row.holder or "nobody",
-                "had left" if row.released else "this is or was silent",
+                "active in generation %d at %s: %s", generation, session.node, self._why(row)
             )
+
+    def _why(self, row: OfficeRow) -> str:
+        if not row.holder:
+            return "nobody was before"
+        if row.released:
+            return f"{row.holder} has left"
+        return "again" if row.holder == self._holder else f"{row.holder} is silent"
 
     def _begin_term(
         self, session: Session, generation: int, began_s: float, leases: Leases, beats: Beats

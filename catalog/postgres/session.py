@@ -99,7 +99,11 @@ class Session(Protocol):
         """
 
     def commit(self, changes: Changes) -> None:
-        """Writes and commits, in one round trip. Returns when the COMMIT was acknowledged."""
+        """Writes and commits, in one round trip. Returns when the COMMIT was acknowledged.
+
+        A success with a warning is a `SessionLost`: the wait for the standby was cancelled.
+        """
+        # Without it, what was told is lost ("a warning is a doubt": test_takeovers.py).
 
     def roll_back(self) -> None:
         """Does nothing if no transaction is open."""

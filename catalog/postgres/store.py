@@ -169,6 +169,8 @@ class PostgresStore:
         check_size(trades)
         check_cluster(cluster_id, self._cluster_id)
         with self._writing():
+            # A transaction even if all of them are repeats: what a query finds may be lost yet.
+            # Without it, a repeat vouches for a lost row ("repeats write too": test_takeovers.py).
             try:
                 decisions = self._decide(epoch, trades)
             except BourseError:
@@ -252,9 +254,11 @@ class PostgresStore:
         return decisions
 
     def _delete_refusals(self, until_s: float, limit: int) -> int:
-        return self._transact(
-            (), lambda _opened: (_NOTHING, self._session.delete_refusals(until_s, limit))
-        )
+        def work(_opened: Opened) -> tuple[Changes, int]:
+            with self._using_session(NotActive):
+                return _NOTHING, self._session.delete_refusals(until_s, limit)
+
+        return self._transact((), work)
 
     # ------------------------------------------------------------ one transaction
 
@@ -335,7 +339,7 @@ class PostgresStore:
             raise
 
     def _end_in_doubt(self, why: str) -> None:
-        # Without it, it decides on what it does not know ("one connection": test_takeovers.py).
+        # Without it, it decides on what it does not know ("over when in doubt": test_takeovers.py).
         self._end(why)
 
     def _end(self, why: str) -> None:
