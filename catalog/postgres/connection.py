@@ -286,10 +286,14 @@ class Connection:
 
     def _together(self, connection: Bounded, what: Iterable[sql.Statement]) -> list[Cursor]:
         """Sends the statements in one round trip. If one fails, the server skips all after it."""
-        with connection.pipeline() as pipeline:
-            cursors = [connection.execute(text, values or None) for text, values in what]
-            pipeline.sync()
-        return cursors
+        try:
+            with connection.pipeline():  # its end waits for the answers
+                return [connection.execute(text, values or None) for text, values in what]
+        except psycopg.errors.PipelineAborted as error:
+            # That is of a statement that was skipped.
+            if isinstance(error.__context__, psycopg.Error):
+                raise error.__context__ from None
+            raise
 
 
 def _rows(cursor: Cursor) -> list[tuple[Any, ...]]:

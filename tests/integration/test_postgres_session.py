@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +25,9 @@ from catalog.stock import Stock
 from common.domain import EMPTY_DIGEST, Order, next_digest
 from common.errors import Damaged
 from stack.waiting import wait_for
+from tests.support.link import Link
 from tests.support.mechanisms import taken_out
+from tests.support.ports import free_ports
 from tests.support.postgres import PostgresServer, running_server
 
 pytestmark = pytest.mark.postgres
@@ -462,6 +466,16 @@ def test_a_catalog_that_stands_still_does_not_keep_the_row(
     assert taken.load().last_number == 0
 
 
+def test_without_an_end_free_of_flushes_it_does(active: Connection, connecting: Connecting) -> None:
+    other = connecting()
+    seen = other.observe()
+    with taken_out("no flush"):
+        active.begin(1, 13, [])
+    time.sleep(3)  # longer than it may be idle in a transaction
+    with pytest.raises(SessionLost, match="statement timeout"):
+        other.take(seen, 21, "other")
+
+
 def try_to_take(connecting: Connecting) -> Connection | None:
     session = connecting()
     try:
@@ -600,3 +614,30 @@ def test_who_waits_for_the_row_gives_up_before_it_could_be_in_doubt(
         other.take(seen, 21, "other")
     active.roll_back()
     assert active.observe() == seen
+
+
+class Distant(Link):
+    """Each answer takes so long."""
+
+    delay_s = 0.0
+
+    async def _pump(self, source: socket.socket, sink: socket.socket, gate: asyncio.Event) -> None:
+        while data := await self._loop.sock_recv(source, 65_536):
+            await asyncio.sleep(self.delay_s if gate is self._answers_pass else 0)
+            await self._loop.sock_sendall(sink, data)
+
+
+def test_a_batch_is_two_round_trips(server: PostgresServer, database: str) -> None:
+    with closing(Distant(free_ports(1), server.port)) as link:
+        address = Address(f"postgresql://bourse@127.0.0.1:{link.port}/{database}")
+        with closing(connect(address, Durability.SINGLE)) as session:
+            assert session.take(session.observe(), 11, "first")
+            beat(session, bought(orders(1)))  # so that its statements are prepared
+            link.delay_s = 0.5
+            began_s = time.monotonic()
+            session.begin(1, 12, ["id1", "id2"])
+            begun_s = time.monotonic()
+            session.commit(NOTHING._replace(refusals=[("r1", Refusal("Z", "BUY", 1, 0))]))
+            ended_s = time.monotonic()
+    assert link.delay_s <= begun_s - began_s < 1.9 * link.delay_s
+    assert link.delay_s <= ended_s - begun_s < 1.9 * link.delay_s

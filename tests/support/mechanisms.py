@@ -251,6 +251,9 @@ MECHANISMS: Mapping[str, Mechanism] = {
         "frontend.trading.invalidation:CacheInvalidation.invalidate", take_for_confirmed
     ),
     "bounded wait": Mechanism("catalog.postgres.bounded:Bounded.wait", psycopg.Connection.wait),
+    "no flush": Mechanism(
+        "catalog.postgres.bounded:_Pipeline._exit_gen", psycopg.Pipeline._exit_gen
+    ),
     "warned commit": Mechanism("catalog.postgres.connection:Connection._is_in_doubt", _nothing),
     "lease after a restart": Mechanism("catalog.leases:Leases.__init__", lease_nothing_at_first),
     "floor": Mechanism(
