@@ -1,4 +1,4 @@
-"""The catalog's gRPC service: translates messages for store and leases, and decides nothing."""
+"""The catalog's gRPC service: translates messages for the store, and decides nothing."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from functools import partial
 import grpc
 
 from catalog.decisions import Decision, Failure
-from catalog.leases import Leases
-from catalog.sqlite.store import MAX_CHUNK, CatalogStore
 from catalog.stock import Stock
+from catalog.store import MAX_CHUNK, Store
 from common.domain import Trade, is_valid_name
 from common.errors import (
     BourseError,
@@ -54,16 +53,19 @@ _REPLICAS_KEPT = 100
 
 class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
     """
+    Every call takes the store once, when it begins, and stays with it: so it is answered by one
+    term of this catalog, or not at all.
+
     Args:
+        current: gives the store of this catalog's term; raises NotActive while there is none.
         max_streams: journal streams served at once; each keeps a thread busy while it lasts.
         max_update_streams: the same of the streams that leaders keep.
     """
 
     def __init__(
-        self, store: CatalogStore, leases: Leases, max_streams: int, max_update_streams: int
+        self, current: Callable[[], Store], max_streams: int, max_update_streams: int
     ) -> None:
-        self._store = store
-        self._leases = leases
+        self._current = current
         self._streams = Slots(max_streams, "too many journal streams at once")
         self._update_streams = Slots(max_update_streams, "too many streams of updates at once")
         self._contradictions: dict[int, OnChange] = {}  # by replica
@@ -71,42 +73,43 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
     def Lookup(
         self, request: bourse_pb2.LookupRequest, _context: grpc.ServicerContext
     ) -> bourse_pb2.LookupResponse:
-        stock = self._find(request.name, request.will_fill)
+        store = self._reading()
+        stock = _find(store, request.name, request.will_fill)
         if stock is None:
             return bourse_pb2.LookupResponse(
-                name=request.name, price=-1, volume=-1, cluster_id=self._store.cluster_id
+                name=request.name, price=-1, volume=-1, cluster_id=store.cluster_id
             )
         return bourse_pb2.LookupResponse(
             name=stock.name,
             price=float(stock.price),
             volume=stock.volume,
             version=stock.version,
-            cluster_id=self._store.cluster_id,
+            cluster_id=store.cluster_id,
         )
 
-    def _find(self, name: str, will_fill: bool) -> Stock | None:
-        if not is_valid_name(name):
-            return None
-        if will_fill:
-            # The lease comes before the read. So a trade that commits after the read finds it.
-            self._leases.grant(name)
-        return self._store.lookup(name)
+    def _reading(self) -> Store:
+        """The store to read from; raises NotActive if what it has may be old."""
+        store = self._current()
+        store.check_active()
+        return store
 
     def Update(
         self, request: bourse_pb2.UpdateRequest, _context: grpc.ServicerContext
     ) -> bourse_pb2.UpdateResponse:
-        (result,) = self._decide(request, [trade_from_request(request)])
+        store = self._current()
+        (result,) = _decide(store, request, [trade_from_request(request)])
         if result.failure in _ERRORS:
             raise _ERRORS[result.failure]()
-        result.cluster_id = self._store.cluster_id
+        result.cluster_id = store.cluster_id
         return result
 
     def UpdateBatch(
         self, request: bourse_pb2.UpdateBatchRequest, _context: grpc.ServicerContext
     ) -> bourse_pb2.UpdateBatchResponse:
+        store = self._current()
         trades = [trade_from_request(trade) for trade in request.trades]
         return bourse_pb2.UpdateBatchResponse(
-            results=self._decide(request, trades), cluster_id=self._store.cluster_id
+            results=_decide(store, request, trades), cluster_id=store.cluster_id
         )
 
     def Updates(
@@ -116,28 +119,12 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
             for request in requests:
                 yield self.UpdateBatch(request, context)
 
-    def _decide(
-        self,
-        request: bourse_pb2.UpdateRequest | bourse_pb2.UpdateBatchRequest,
-        trades: Sequence[Trade],
-    ) -> list[bourse_pb2.UpdateResponse]:
-        try:
-            decisions = self._store.update(request.epoch, trades, request.cluster_id)
-        except (StaleEpoch, Contradiction) as refusal:
-            logger.warning("batch of %d: %s", len(trades), refusal.message)
-            raise
-        _log(request.epoch, trades, decisions)
-        # After the commit: every lease of a reader of the old value is noted by now.
-        return [
-            _result(decision, self._leases.remaining_ms(trade.name))
-            for trade, decision in zip(trades, decisions, strict=True)
-        ]
-
     def Fence(
         self, request: bourse_pb2.FenceRequest, _context: grpc.ServicerContext
     ) -> bourse_pb2.FenceResponse:
+        store = self._current()
         with self._telling_contradictions(request.leader_id):
-            accepted, registered = self._store.fence(
+            accepted, registered = store.fence(
                 request.epoch,
                 request.leader_id,
                 request.last_number,
@@ -156,15 +143,16 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
             accepted=accepted,
             epoch=registered.epoch,
             leader_id=registered.leader_id,
-            cluster_id=self._store.cluster_id,
+            cluster_id=store.cluster_id,
         )
 
     def Compare(
         self, request: bourse_pb2.CompareRequest, _context: grpc.ServicerContext
     ) -> bourse_pb2.CompareResponse:
+        store = self._reading()
         with self._telling_contradictions(request.replica_id):
-            self._store.compare(request.last_number, request.digest, request.cluster_id)
-        return bourse_pb2.CompareResponse(cluster_id=self._store.cluster_id)
+            store.compare(request.last_number, request.digest, request.cluster_id)
+        return bourse_pb2.CompareResponse(cluster_id=store.cluster_id)
 
     @contextmanager
     def _telling_contradictions(self, replica_id: int) -> Iterator[None]:
@@ -191,28 +179,15 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
     ) -> Iterator[bourse_pb2.OrderBatch]:
         if request.last_number < 0 or request.limit < 0:
             raise InvalidRequest("last_number and limit are 0 or more")
+        store = self._reading()
         is_short = 0 < request.limit <= _SHORT_READ_ROWS
         with nullcontext() if is_short else self._streams.taken():
-            yield from self._chunks(request.last_number, request.limit)
-
-    def _chunks(self, last_number: int, limit: int) -> Iterator[bourse_pb2.OrderBatch]:
-        """Batches of at most MAX_CHUNK rows, each read by itself, until the limit or the end."""
-        left = limit or None
-        while left is None or left > 0:
-            wanted = MAX_CHUNK if left is None else min(left, MAX_CHUNK)
-            orders = self._store.journal(last_number, wanted)
-            if orders:
-                yield bourse_pb2.OrderBatch(
-                    rows=map(order_to_item, orders), cluster_id=self._store.cluster_id
-                )
-            if len(orders) < wanted:
-                return
-            last_number = orders[-1].number
-            left = left and left - wanted
+            yield from _chunks(store, request.last_number, request.limit)
 
     def ListStocks(
         self, _request: bourse_pb2.Empty, _context: grpc.ServicerContext
     ) -> bourse_pb2.ListStocksResponse:
+        store = self._reading()
         return bourse_pb2.ListStocksResponse(
             stocks=[
                 bourse_pb2.Stock(
@@ -221,10 +196,54 @@ class CatalogService(bourse_pb2_grpc.CatalogServiceServicer):
                     volume=stock.volume,
                     version=stock.version,
                 )
-                for stock in self._store.stocks()
+                for stock in store.stocks()
             ],
-            cluster_id=self._store.cluster_id,
+            cluster_id=store.cluster_id,
         )
+
+
+def _find(store: Store, name: str, will_fill: bool) -> Stock | None:
+    if not is_valid_name(name):
+        return None
+    if will_fill:
+        # A trade that commits after the read finds the lease.
+        # Without it, the cache keeps an old value ("lease before the read": test_takeovers.py).
+        store.leases.grant(name)
+    return store.lookup(name)
+
+
+def _decide(
+    store: Store,
+    request: bourse_pb2.UpdateRequest | bourse_pb2.UpdateBatchRequest,
+    trades: Sequence[Trade],
+) -> list[bourse_pb2.UpdateResponse]:
+    try:
+        decisions = store.update(request.epoch, trades, request.cluster_id)
+    except (StaleEpoch, Contradiction) as refusal:
+        logger.warning("batch of %d: %s", len(trades), refusal.message)
+        raise
+    _log(request.epoch, trades, decisions)
+    # After the commit: every lease of a reader of the old value is noted by now.
+    return [
+        _result(decision, store.leases.remaining_ms(trade.name))
+        for trade, decision in zip(trades, decisions, strict=True)
+    ]
+
+
+def _chunks(store: Store, last_number: int, limit: int) -> Iterator[bourse_pb2.OrderBatch]:
+    """Batches of at most MAX_CHUNK rows, each read by itself, until the limit or the end."""
+    left = limit or None
+    while left is None or left > 0:
+        wanted = MAX_CHUNK if left is None else min(left, MAX_CHUNK)
+        orders = store.journal(last_number, wanted)
+        if orders:
+            yield bourse_pb2.OrderBatch(
+                rows=map(order_to_item, orders), cluster_id=store.cluster_id
+            )
+        if len(orders) < wanted:
+            return
+        last_number = orders[-1].number
+        left = left and left - wanted
 
 
 def _result(decision: Decision, lease_ms: int) -> bourse_pb2.UpdateResponse:

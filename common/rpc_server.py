@@ -262,9 +262,14 @@ class RpcServer:
         self._server.start()
         return int(port)
 
-    def set_serving(self, serving: bool) -> None:
+    def set_serving(self, serving: bool, only: str | None = None) -> None:
+        """What the health service says from now on.
+
+        Args:
+            only: of that service; empty for the process as a whole; None for everything.
+        """
         status = health_pb2.HealthCheckResponse
-        for name in self._service_names:
+        for name in self._service_names if only is None else [only]:
             self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
 
     def stop(self, grace_s: float) -> None:

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.support.postgres import find_programs
+
 # How long an example takes is the machine's affair.
 settings.register_profile("bourse", deadline=None)
 settings.load_profile("bourse")
@@ -115,6 +117,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for gate in (
         _Gate("containers", "a Docker engine", "BOURSE_REQUIRE_ENGINE", why_no_engine),
         _Gate("terraform", "Terraform", "BOURSE_REQUIRE_TERRAFORM", why_no_terraform),
+        _Gate("postgres", "PostgreSQL", "BOURSE_REQUIRE_POSTGRES", why_no_postgres),
     ):
         config.pluginmanager.register(gate)
 
@@ -155,6 +158,10 @@ def why_no_engine() -> str | None:
 
 def why_no_terraform() -> str | None:
     return _why_failing(["terraform", "version"])
+
+
+def why_no_postgres() -> str | None:
+    return None if find_programs() else "there is no `initdb`"
 
 
 def _why_failing(command: list[str]) -> str | None:

@@ -24,12 +24,21 @@ _CACHE_KIB = 2_000
 _MIB = 2**20
 
 
+_TOOLS_OF_POSTGRES = (
+    "the data is in PostgreSQL, whose own tools back it up: pg_dump for one moment, pg_basebackup "
+    "with an archive of the write-ahead log for every moment, or the service that runs it"
+)
+
+
 class NoRoom(Exception):
     """There is too little room on the disk for a copy."""
 
 
 def run(settings: CatalogSettings, output: BinaryIO) -> int:
     """Writes the copy and says so; the process's exit code."""
+    if settings.database_url:
+        print(f"backup: {_TOOLS_OF_POSTGRES}", file=sys.stderr)
+        return 1
     # Told to stop, it still removes its copy.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

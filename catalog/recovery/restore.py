@@ -12,6 +12,8 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -20,11 +22,11 @@ from catalog.recovery.order_logs import OrderLog, Unusable, copy_log, longest
 from catalog.settings import CatalogSettings
 from catalog.sqlite import schema
 from catalog.sqlite.files import CannotOpen, Directory
-from catalog.sqlite.verification import Verified, verify
+from catalog.sqlite.verification import verify
 from catalog.stock import DONE, Stock
 from catalog.stock_file import MalformedStockFile, read_stocks
 from common.domain import Order
-from common.errors import BourseError, Damaged
+from common.errors import BourseError, Damaged, OutcomeUnknown
 from common.sqlite import open_to_build
 
 # An epoch that somebody still holds must not be given out again: two leaders could commit under it.
@@ -65,13 +67,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(settings: CatalogSettings, logs: Sequence[Path], expected_digest: bytes | None) -> int:
     """Restores and says so; the process's exit code."""
     try:
-        verified = restore(settings, logs, expected_digest, _say)
+        log = restore(settings, logs, expected_digest, _say)
+    except OutcomeUnknown as error:
+        _say(f"it may have been restored: {error.message}")
+        return 1
     except (Unusable, CannotOpen, MalformedStockFile, BourseError, OSError, sqlite3.Error) as error:
         _say(f"nothing was restored: {error}")
         return 1
     _say(_NOT_RESTORED)
     _say("The replicas must agree: compare with the last number and digest of their Status.")
-    print(f"last number {verified.last_number}, digest {verified.digest.hex()}")
+    print(f"last number {log.last_number}, digest {log.digest.hex()}")
     return 0
 
 
@@ -84,27 +89,33 @@ def restore(
     paths: Sequence[Path],
     expected_digest: bytes | None,
     say: Callable[[str], None],
-) -> Verified:
+) -> OrderLog:
     """Makes the catalog that the longest of the logs tells of, in one go: all of it or nothing.
 
     Raises:
         Unusable: there is a catalog, or the logs or the stocks do not fit.
         CannotOpen: a catalog has the directory open, or leftovers of one are in it.
         MalformedStockFile, Damaged, Unavailable, OSError, sqlite3.Error
+
+    Returns:
+        The longest log, which the catalog now goes on from.
     """
     stocks = read_stocks(settings.stocks_file)
     with closing(Directory(settings.data_dir)) as home, home.workplace() as work:
-        home.check_is_vacant()
+        if not settings.database_url:
+            home.check_is_vacant()
         log = longest(_usable(paths, work, say))
         if expected_digest not in (None, log.digest):
             raise Unusable(f"{log} is the longest log, and its digest is not the expected one")
         say(f"restoring from {log}")
-        with home.new_database() as draft:
-            _build(draft, stocks, log, settings.stocks_file, say)
-            verified = verify(draft)
-            if (verified.last_number, verified.digest) != (log.last_number, log.digest):
-                raise Damaged(f"what was written ends with order {verified.last_number}")
-    return verified
+        told = _Told(stocks, log, settings.stocks_file, say)
+        if settings.database_url:
+            _write_to_postgres(settings, told)
+        else:
+            with home.new_database() as draft:
+                _build(draft, told)
+                _check(told, *verify(draft)[1:3])
+    return log
 
 
 def _usable(paths: Iterable[Path], work: Path, say: Callable[[str], None]) -> list[OrderLog]:
@@ -120,31 +131,71 @@ def _usable(paths: Iterable[Path], work: Path, say: Callable[[str], None]) -> li
     return logs
 
 
-def _build(
-    path: Path,
-    stocks: Sequence[Stock],
-    log: OrderLog,
-    stocks_file: Path,
-    say: Callable[[str], None],
-) -> None:
-    with closing(open_to_build(path, _CACHE_KIB)) as connection:
-        connection.execute("BEGIN")
-        schema.create(connection, stocks, Registration(0, 0), log.cluster_id)
-        books = {stock.name: stock for stock in stocks}
+@dataclass(frozen=True)
+class _Told:
+    """What there is to restore from, and the way to say how far it got."""
+
+    stocks: Sequence[Stock]  # as they were before the first trade, until `replay`
+    log: OrderLog
+    stocks_file: Path
+    say: Callable[[str], None]
+
+    def replay(self, add: Callable[[list[Order]], object]) -> Registration:
+        """Does to the stocks what the log tells of.
+
+        Args:
+            add: is given the orders, some at a time.
+
+        Returns:
+            The fence to go on from: nobody can hold an epoch above it.
+
+        Raises:
+            Unusable: the log does not follow from the stocks.
+        """
+        books = {stock.name: stock for stock in self.stocks}
         last_epoch = 0
-        for orders in _chunks(log.orders()):
+        for orders in _chunks(self.log.orders()):
             for order in orders:
-                _replay(books, order, stocks_file)
-            schema.insert_orders(connection, orders)
+                _replay(books, order, self.stocks_file)
+            add(orders)
             last_epoch = orders[-1].epoch
             if orders[-1].number % _PROGRESS_ORDERS == 0:
-                say(f"replayed {orders[-1].number} of {log.last_number} orders")
-        for stock in stocks:
+                self.say(f"replayed {orders[-1].number} of {self.log.last_number} orders")
+        return Registration(last_epoch + _EPOCH_MARGIN + secrets.randbelow(_EPOCH_CHANCE), 0)
+
+
+def _build(path: Path, told: _Told) -> None:
+    with closing(open_to_build(path, _CACHE_KIB)) as connection:
+        connection.execute("BEGIN")
+        schema.create(connection, told.stocks, Registration(0, 0), told.log.cluster_id)
+        registration = told.replay(partial(schema.insert_orders, connection))
+        for stock in told.stocks:
             schema.save_stock(connection, stock)
-        epoch = last_epoch + _EPOCH_MARGIN + secrets.randbelow(_EPOCH_CHANCE)
-        schema.save_registration(connection, Registration(epoch, 0))
+        schema.save_registration(connection, registration)
         connection.execute("COMMIT")
         connection.execute("PRAGMA journal_mode = WAL")
+
+
+def _write_to_postgres(settings: CatalogSettings, told: _Told) -> None:
+    # psycopg takes a part of the time in which a catalog starts, so it is loaded only where needed.
+    from catalog.postgres import commands, migrations  # noqa: PLC0415 - see above
+
+    try:
+        with migrations.changing(commands.address_of(settings)) as connection:
+            migrations.create(connection, told.stocks, Registration(0, 0), told.log.cluster_id)
+            registration = told.replay(partial(migrations.add_orders, connection))
+            migrations.save(connection, told.stocks, registration)
+            loaded = migrations.load(connection)
+            _check(told, loaded.last_number, loaded.digest)
+    except migrations.CannotChange as error:
+        raise Unusable(str(error)) from error
+    except migrations.InDoubt as error:
+        raise OutcomeUnknown(f"look whether the database is empty still: {error}") from error
+
+
+def _check(told: _Told, last_number: int, digest: bytes) -> None:
+    if (last_number, digest) != (told.log.last_number, told.log.digest):
+        raise Damaged(f"what was written ends with order {last_number}")
 
 
 def _chunks(orders: Iterator[Order]) -> Iterator[list[Order]]:

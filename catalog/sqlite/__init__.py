@@ -1,1 +1,1 @@
-"""The catalog's data in SQLite. The door is `store.CatalogStore` on an open `database.Database`."""
+"""The catalog's data in SQLite. The door is `store.SqliteStore` on an open `database.Database`."""

@@ -10,11 +10,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from catalog.sqlite.database import Database
-from catalog.sqlite.store import CatalogStore
 from client.api import BourseClient, RetryPolicy
 from common.domain import Order, Trade
 from stack.waiting import wait_for
 from tests.support.cluster import REPLICAS, Cluster
+from tests.unit.catalog.support import store_on
 
 APART = "do not belong together"
 
@@ -47,7 +47,7 @@ def trade_among(cluster: Cluster, count: int) -> dict[str, int]:
 def other_orders(directory: Path, stocks_file: Path, count: int) -> list[Order]:
     """Makes the catalog of another deployment, with that many orders. Returns its journal."""
     with closing(Database(directory, stocks_file)) as database:
-        store = CatalogStore(database, lambda: 0.0)
+        store = store_on(database, lambda: 0.0)
         store.fence(1, 1)
         store.update(1, [Trade(f"other-{n}", "stock5", "BUY", 2) for n in range(count)])
         return store.journal(0)

@@ -6,20 +6,26 @@ tests next to each mechanism.
 
 from __future__ import annotations
 
+import itertools
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+import psycopg
+
 import frontend.quotes.cache
-from catalog.decisions import OpenBatch
+from catalog.decisions import Decision, OpenBatch
 from catalog.leases import Leases
-from common.domain import EMPTY_DIGEST, LEASE_MS, Order
-from common.errors import BourseError, Unavailable
+from catalog.postgres.store import PostgresStore
+from catalog.stock import DONE, Stock
+from catalog.store import Store
+from common.domain import EMPTY_DIGEST, LEASE_MS, Order, Trade
+from common.errors import BourseError, NotActive, Unavailable
 from common.pulls import Rows
 from order.leadership.promotion import Promotion
 from order.leadership.replica import Replica, Role
@@ -56,6 +62,46 @@ def committed_by_the_next(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("COMMIT")
     connection.execute("BEGIN IMMEDIATE")
     yield
+
+
+# ---------------------------------------------------------------- a catalog's term
+
+_update = PostgresStore.update
+
+
+def answer_repeats_by_a_query(
+    store: PostgresStore, epoch: int, trades: Sequence[Trade], cluster_id: str = ""
+) -> list[Decision]:
+    with store._using_session(NotActive):
+        found = store._session.find_orders([trade.request_id for trade in trades])  # type: ignore[attr-defined]
+    if all(trade.request_id in found for trade in trades):
+        return [Decision(DONE, found[trade.request_id], replayed=True) for trade in trades]
+    return _update(store, epoch, trades, cluster_id)
+
+
+def look_into_the_database(store: PostgresStore, name: str) -> Stock | None:
+    with store._using_session(NotActive):
+        return store._session.every_stock().get(name)  # type: ignore[attr-defined, no-any-return]
+
+
+def count_in_the_database(store: PostgresStore) -> int:
+    with store._using_session(NotActive):
+        return store._session.count_orders()  # type: ignore[attr-defined, no-any-return]
+
+
+class CountedBeats:
+    def __init__(self) -> None:
+        self._count = itertools.count()
+
+    def fresh(self) -> int:
+        return next(self._count)
+
+
+def read_then_lease(store: Store, name: str, will_fill: bool) -> Stock | None:
+    stock = store.lookup(name)
+    if will_fill:
+        store.leases.grant(name)
+    return stock
 
 
 # ---------------------------------------------------------------- the replicas
@@ -160,8 +206,31 @@ MECHANISMS: Mapping[str, Mechanism] = {
     "recorded rows": Mechanism("catalog.sqlite.schema:find_order", _nothing),
     "recorded refusals": Mechanism("catalog.sqlite.schema:insert_refusal", _nothing),
     "one transaction": Mechanism("catalog.sqlite.store:transaction", each_statement_by_itself),
-    "cluster id": Mechanism("catalog.sqlite.store:CatalogStore._check_cluster", _nothing),
+    "cluster id": Mechanism("catalog.sqlite.store:SqliteStore._check_cluster", _nothing),
     "commit before answer": Mechanism("catalog.sqlite.store:transaction", committed_by_the_next),
+    "generation check": Mechanism(
+        "tests.unit.catalog.postgres.database:may_write", lambda _office, _generation: True
+    ),
+    "repeats write too": Mechanism(
+        "catalog.postgres.store:PostgresStore.update", answer_repeats_by_a_query
+    ),
+    "over when in doubt": Mechanism("catalog.postgres.store:PostgresStore._end_in_doubt", _nothing),
+    "a warning is a doubt": Mechanism(
+        "tests.unit.catalog.postgres.database:Cluster.warnings_are_success", True
+    ),
+    "shown from memory": Mechanism(
+        "catalog.postgres.store:PostgresStore.lookup", look_into_the_database
+    ),
+    "acknowledged rows": Mechanism(
+        "catalog.postgres.store:PostgresStore._journal_end", count_in_the_database
+    ),
+    "validity": Mechanism(
+        "catalog.postgres.tenure:Tenure.is_valid",
+        lambda tenure, generation, _now_s: tenure.holds(generation),
+    ),
+    "patience": Mechanism("catalog.postgres.tenure:PATIENCE", 0.4),
+    "random beat": Mechanism("catalog.postgres.candidate:Beats", CountedBeats),
+    "lease before the read": Mechanism("catalog.service:_find", read_then_lease),
     "in-order append": Mechanism("order.leadership.replica:Replica.split", split_without_order),
     "no leader by hearsay": Mechanism("order.leadership.replica:Replica.hear_of", believe_hearsay),
     "a refusal is a refusal": Mechanism(
@@ -181,6 +250,11 @@ MECHANISMS: Mapping[str, Mechanism] = {
     "lease wait": Mechanism(
         "frontend.trading.invalidation:CacheInvalidation.invalidate", take_for_confirmed
     ),
+    "bounded wait": Mechanism("catalog.postgres.bounded:Bounded.wait", psycopg.Connection.wait),
+    "no flush": Mechanism(
+        "catalog.postgres.bounded:_Pipeline._exit_gen", psycopg.Pipeline._exit_gen
+    ),
+    "warned commit": Mechanism("catalog.postgres.connection:Connection._is_in_doubt", _nothing),
     "lease after a restart": Mechanism("catalog.leases:Leases.__init__", lease_nothing_at_first),
     "floor": Mechanism(
         "frontend.quotes.cache:script_text",

@@ -61,9 +61,9 @@ POINTS = {
         "order", "order.leadership.promotion:Promotion._take_in", "after"
     ),
     # the catalog
-    "catalog before update": Point("catalog", "catalog.sqlite.store:CatalogStore.update", "before"),
+    "catalog before update": Point("catalog", "catalog.sqlite.store:SqliteStore.update", "before"),
     "catalog inside transaction": Point("catalog", "catalog.sqlite.schema:insert_order", "before"),
-    "catalog after commit": Point("catalog", "catalog.sqlite.store:CatalogStore.update", "after"),
+    "catalog after commit": Point("catalog", "catalog.sqlite.store:SqliteStore.update", "after"),
     # the frontend: the worker that serves the trade
     "frontend before invalidation": Point(
         "frontend", "frontend.trading.invalidation:CacheInvalidation.invalidate", "before"

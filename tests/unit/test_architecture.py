@@ -142,8 +142,9 @@ def test_the_client_speaks_http_only(path: Path) -> None:
     assert not tops(imported(path)) & {"grpc", "redis", "sqlite3"}
 
 
-def test_the_state_machine_of_a_replica_is_pure() -> None:
-    assert tops(imported(ROOT / "order" / "leadership" / "replica.py")) <= PURE
+@pytest.mark.parametrize("name", ["order/leadership/replica.py", "catalog/postgres/tenure.py"])
+def test_a_state_machine_is_pure(name: str) -> None:
+    assert tops(imported(ROOT / name)) <= PURE
 
 
 @every_module

@@ -10,14 +10,15 @@ from typing import Any
 import grpc
 import pytest
 
-from catalog.leases import Leases
 from catalog.service import CatalogService
 from catalog.settings import CatalogSettings
 from catalog.sqlite.database import Database
-from catalog.sqlite.store import CatalogStore
+from catalog.sqlite.store import SqliteStore
+from catalog.store import Store
 from common.rpc_client import open_channel
 from common.rpc_server import RpcServer
 from proto import bourse_pb2, bourse_pb2_grpc
+from tests.unit.catalog.support import store_on
 
 TIMEOUT_S = 10
 MAX_STREAMS = 2
@@ -79,16 +80,17 @@ def assert_refused(code: grpc.StatusCode, call: Callable[[], object]) -> str:
 
 
 @contextmanager
-def open_store(directory: Path) -> Iterator[CatalogStore]:
+def open_store(directory: Path, clock: Callable[[], float] = lambda: 0.0) -> Iterator[SqliteStore]:
+    """Its leases are those of a start at this moment of the clock."""
     with closing(Database(directory, CatalogSettings().stocks_file)) as database:
-        yield CatalogStore(database, lambda: 0.0)
+        yield store_on(database, clock)
 
 
 @contextmanager
-def serving(store: CatalogStore, leases: Leases) -> Iterator[str]:
+def serving(current: Callable[[], Store]) -> Iterator[str]:
     """Gives the address."""
     server = RpcServer("127.0.0.1:0", threads=8, queue_limit=8)
-    service = CatalogService(store, leases, MAX_STREAMS, max_update_streams=MAX_STREAMS)
+    service = CatalogService(current, MAX_STREAMS, max_update_streams=MAX_STREAMS)
     bourse_pb2_grpc.add_CatalogServiceServicer_to_server(service, server.grpc_server)
     port = server.start(["bourse.v1.CatalogService"])
     try:
@@ -98,8 +100,8 @@ def serving(store: CatalogStore, leases: Leases) -> Iterator[str]:
 
 
 @contextmanager
-def serve(store: CatalogStore, leases: Leases) -> Iterator[Client]:
-    with serving(store, leases) as address, open_channel(address) as channel:
+def serve(current: Callable[[], Store]) -> Iterator[Client]:
+    with serving(current) as address, open_channel(address) as channel:
         yield Client(channel)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 from catalog.sqlite.database import Database
-from catalog.sqlite.store import CatalogStore
 from catalog.stock import Stock
 from common.domain import Order, Trade
-from tests.unit.catalog.support import NOW_S, write_stocks
+from order.log.log import OrderLog
+from tests.unit.catalog.support import NOW_S, store_on, write_stocks
 
 Content = tuple[list[Stock], list[Order], tuple[int, int]]
 STOCKS = ("stock1", "stock2", "stock10")
@@ -36,17 +37,26 @@ def write_catalog(directory: Path, count: int = 300, seed: int = 1) -> Path:
     directory.mkdir(parents=True)
     stocks_file = write_stocks(directory.parent)
     with closing(Database(directory, stocks_file)) as database:
-        store = CatalogStore(database, lambda: NOW_S)
+        store = store_on(database, lambda: NOW_S)
         store.fence(1, 2)
         store.fence(2, 3)
         store.update(2, trades(count, seed))
     return directory
 
 
+def write_log(directory: Path, name: str, orders: Sequence[Order], cluster_id: str = "") -> Path:
+    path = directory / name / "orders.db"
+    path.parent.mkdir()
+    with closing(OrderLog(path)) as log:
+        if orders:
+            log.append(orders, cluster_id)
+    return path
+
+
 def content(directory: Path) -> Content:
     """Stocks, journal and fence, as a catalog serves them after a start."""
     with closing(Database(directory, directory.parent / "stocks.txt")) as database:
-        store = CatalogStore(database, lambda: NOW_S)
+        store = store_on(database, lambda: NOW_S)
         stocks, journal, registered = store.stocks(), store.journal(0), store.registered()
         for stock in stocks:
             assert store.lookup(stock.name) == stock

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 from catalog.decisions import Decision
+from catalog.leases import Leases
 from catalog.sqlite import schema
 from catalog.sqlite.database import Database
-from catalog.sqlite.store import CatalogStore
+from catalog.sqlite.store import SqliteStore
+from catalog.store import Store
 from common.domain import Trade
 
 NOW_S = 1_700_000_000.0
@@ -22,6 +25,12 @@ def write_stocks(directory: Path) -> Path:
     return path
 
 
+def store_on(
+    database: Database, clock: Callable[[], float], leases: Leases | None = None
+) -> SqliteStore:
+    return SqliteStore(database, clock, leases or Leases(clock))
+
+
 def buy(request_id: str, quantity: int = 1, name: str = "stock1") -> Trade:
     return Trade(request_id, name, "BUY", quantity)
 
@@ -30,12 +39,12 @@ def sell(request_id: str, quantity: int = 1, name: str = "stock1") -> Trade:
     return Trade(request_id, name, "SELL", quantity)
 
 
-def decide(store: CatalogStore, trade: Trade, epoch: int = 1) -> Decision:
+def decide(store: Store, trade: Trade, epoch: int = 1) -> Decision:
     (decision,) = store.update(epoch, [trade])
     return decision
 
 
-def volume(store: CatalogStore, name: str = "stock1") -> int:
+def volume(store: Store, name: str = "stock1") -> int:
     stock = store.lookup(name)
     assert stock is not None
     return stock.volume

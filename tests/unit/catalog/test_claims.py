@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import grpc
 import pytest
 
-from catalog.leases import Leases
-from catalog.sqlite.store import CatalogStore
+from catalog.store import Store
 from common.domain import EMPTY_DIGEST, Order
 from common.errors import Contradiction
 from proto import bourse_pb2
-from tests.unit.catalog.calls import TIMEOUT_S, Client, assert_refused, open_store, serve
+from tests.unit.catalog.calls import TIMEOUT_S, Client, assert_refused, serve
 from tests.unit.catalog.support import buy
 
 WRONG = bytes(range(32))
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[CatalogStore]:
-    with open_store(tmp_path) as store:
-        store.fence(1, 2)
-        store.update(1, [buy(str(number)) for number in range(5)])
-        yield store
+def store(store: Store) -> Store:
+    """It has five orders."""
+    store.update(1, [buy(str(number)) for number in range(5)])
+    return store
 
 
 @pytest.fixture
-def journal(store: CatalogStore) -> list[Order]:
+def journal(store: Store) -> list[Order]:
     return store.journal(0)
 
 
 @pytest.mark.parametrize("number", [1, 3, 5])
 def test_a_beginning_of_the_journal_may_lead(
-    store: CatalogStore, journal: list[Order], number: int
+    store: Store, journal: list[Order], number: int
 ) -> None:
     digest = journal[number - 1].digest
     store.compare(number, digest)
@@ -42,7 +39,7 @@ def test_a_beginning_of_the_journal_may_lead(
 
 
 @pytest.mark.parametrize("digest", [b"", EMPTY_DIGEST])
-def test_an_empty_log_claims_nothing(store: CatalogStore, digest: bytes) -> None:
+def test_an_empty_log_claims_nothing(store: Store, digest: bytes) -> None:
     store.compare(0, digest)
     assert store.fence(2, 3, 0, digest).accepted
 
@@ -57,9 +54,7 @@ def test_an_empty_log_claims_nothing(store: CatalogStore, digest: bytes) -> None
     ],
 )
 @pytest.mark.parametrize("epoch", [2, 7])
-def test_a_contradiction_registers_nothing(
-    store: CatalogStore, number: int, why: str, epoch: int
-) -> None:
+def test_a_contradiction_registers_nothing(store: Store, number: int, why: str, epoch: int) -> None:
     with pytest.raises(Contradiction, match=why):
         store.compare(number, WRONG)
     with pytest.raises(Contradiction, match=why):
@@ -71,9 +66,7 @@ def test_a_contradiction_registers_nothing(
 OTHER_CLUSTER = "0cc175b9-c0f1-46b6-831c-399e26977266"
 
 
-def test_another_cluster_registers_and_decides_nothing(
-    store: CatalogStore, journal: list[Order]
-) -> None:
+def test_another_cluster_registers_and_decides_nothing(store: Store, journal: list[Order]) -> None:
     """Whatever the digests say."""
     why = f"the caller is of cluster {OTHER_CLUSTER}, this catalog of cluster {store.cluster_id}"
     digest = journal[2].digest
@@ -88,9 +81,7 @@ def test_another_cluster_registers_and_decides_nothing(
     assert store.journal(0) == journal
 
 
-def test_this_cluster_and_none_are_no_contradiction(
-    store: CatalogStore, journal: list[Order]
-) -> None:
+def test_this_cluster_and_none_are_no_contradiction(store: Store, journal: list[Order]) -> None:
     for epoch, cluster_id in enumerate(("", store.cluster_id), start=2):
         store.compare(5, journal[-1].digest, cluster_id)
         assert store.fence(epoch, 3, 5, journal[-1].digest, cluster_id).accepted
@@ -98,8 +89,8 @@ def test_this_cluster_and_none_are_no_contradiction(
 
 
 @pytest.fixture
-def client(store: CatalogStore) -> Iterator[Client]:
-    with serve(store, Leases(lambda: 0.0)) as client:
+def client(store: Store) -> Iterator[Client]:
+    with serve(lambda: store) as client:
         yield client
 
 
@@ -135,7 +126,7 @@ def test_it_says_the_same_of_a_replica_once_until_it_is_mended(
 
 
 def test_every_answer_says_whose_catalog_it_is(
-    client: Client, store: CatalogStore, journal: list[Order]
+    client: Client, store: Store, journal: list[Order]
 ) -> None:
     stub, end = client._stub, journal[-1]
     buys = [bourse_pb2.TradeRequest(request_id="a", name="stock1", quantity=1)]

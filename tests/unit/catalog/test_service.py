@@ -11,10 +11,11 @@ from pathlib import Path
 import grpc
 import pytest
 
+from catalog import refusals
 from catalog.leases import Leases
-from catalog.sqlite import store as store_module
-from catalog.sqlite.store import MAX_BATCH, CatalogStore
+from catalog.sqlite.store import SqliteStore
 from catalog.stock import Stock
+from catalog.store import MAX_BATCH
 from common.domain import LEASE_MS
 from proto import bourse_pb2
 from tests.support.clock import Clock
@@ -37,21 +38,20 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[CatalogStore]:
-    with open_store(tmp_path) as store:
+def store(tmp_path: Path, clock: Clock) -> Iterator[SqliteStore]:
+    with open_store(tmp_path, clock) as store:
+        clock.now_s += LEASE_MS / 1000  # the lease on everything, of a start, has run out
         yield store
 
 
 @pytest.fixture
-def leases(clock: Clock) -> Leases:
-    leases = Leases(clock)
-    clock.now_s += LEASE_MS / 1000  # the lease on everything, of a start, has run out
-    return leases
+def leases(store: SqliteStore) -> Leases:
+    return store.leases
 
 
 @pytest.fixture
-def client(store: CatalogStore, leases: Leases) -> Iterator[Client]:
-    with serve(store, leases) as client:
+def client(store: SqliteStore) -> Iterator[Client]:
+    with serve(lambda: store) as client:
         yield client
 
 
@@ -104,7 +104,7 @@ def test_every_decision_tells_what_is_left_of_the_lease(leading: Client) -> None
 
 
 def test_the_lease_is_noted_before_the_value_is_read(
-    leading: Client, leases: Leases, store: CatalogStore, monkeypatch: pytest.MonkeyPatch
+    leading: Client, leases: Leases, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lookup = store.lookup
     at_reading = []
@@ -119,7 +119,7 @@ def test_the_lease_is_noted_before_the_value_is_read(
 
 
 def test_the_lease_is_looked_up_after_the_commit(
-    leading: Client, leases: Leases, store: CatalogStore, monkeypatch: pytest.MonkeyPatch
+    leading: Client, leases: Leases, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     update = store.update
 
@@ -205,7 +205,7 @@ def test_a_batch_has_a_result_for_each_trade(
 def test_a_refusal_that_cannot_be_recorded_is_none(
     leading: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "MAX_REFUSALS", 0)
+    monkeypatch.setattr(refusals, "MAX_REFUSALS", 0)
     details = assert_refused(
         grpc.StatusCode.RESOURCE_EXHAUSTED, lambda: leading.update(1, "a", 10**9)
     )
@@ -227,7 +227,7 @@ def batches(*batches: tuple[int, list[str]]) -> Iterator[bourse_pb2.UpdateBatchR
         yield bourse_pb2.UpdateBatchRequest(epoch=epoch, trades=[trade(one) for one in ids])
 
 
-def test_a_stream_answers_each_of_its_batches(leading: Client, store: CatalogStore) -> None:
+def test_a_stream_answers_each_of_its_batches(leading: Client, store: SqliteStore) -> None:
     answers = list(leading.updates(batches((1, ["a", "b"]), (1, ["b", "c"]))))
     numbers = [[one.transaction_number for one in answer.results] for answer in answers]
     assert numbers == [[1, 2], [2, 3]]

@@ -16,10 +16,9 @@ import pytest
 
 from catalog.recovery import backup
 from catalog.sqlite.database import Database
-from catalog.sqlite.store import CatalogStore
 from common.errors import Damaged
 from tests.unit.catalog.files import change, content, write_catalog
-from tests.unit.catalog.support import NOW_S, buy
+from tests.unit.catalog.support import NOW_S, buy, store_on
 
 ROOT = Path(__file__).parents[4]
 
@@ -43,7 +42,7 @@ def left(data: Path) -> list[str]:
 def test_a_serving_catalog_is_copied_up_to_its_last_commit(tmp_path: Path) -> None:
     data = write_catalog(tmp_path / "data")
     with closing(Database(data, tmp_path / "stocks.txt")) as database:
-        store = CatalogStore(database, lambda: NOW_S)
+        store = store_on(database, lambda: NOW_S)
         store.fence(3, 1)
         last = store.update(3, [buy("newest", 1, "stock10")])[0].order
         assert last is not None
@@ -195,7 +194,7 @@ def test_trades_between_two_steps_of_the_copy_are_not_in_it(
     """Each step sees the moment of the first, however busy the catalog is."""
     data = write_catalog(tmp_path / "data", count=1_000)
     with closing(Database(data, tmp_path / "stocks.txt")) as database:
-        store = CatalogStore(database, lambda: NOW_S)
+        store = store_on(database, lambda: NOW_S)
         store.fence(3, 1)
         before = len(store.journal(0))
         trades = iter(range(10_000))

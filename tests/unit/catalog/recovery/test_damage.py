@@ -12,10 +12,9 @@ import pytest
 
 from catalog.sqlite.database import Database
 from catalog.sqlite.files import CannotOpen, DamagedCatalog
-from catalog.sqlite.store import CatalogStore
 from order.log.log import OrderLog
 from tests.unit.catalog.files import bytes_of, change, content, trades, write_catalog
-from tests.unit.catalog.support import NOW_S, buy
+from tests.unit.catalog.support import NOW_S, buy, store_on
 
 
 @pytest.fixture
@@ -192,7 +191,7 @@ def killed(tmp_path: Path, data: Path) -> Path:
     """As a killed process leaves it: the newest order is in the write-ahead log only."""
     copy = tmp_path / "killed"
     with closing(Database(data, tmp_path / "stocks.txt")) as database:
-        store = CatalogStore(database, lambda: NOW_S)
+        store = store_on(database, lambda: NOW_S)
         store.fence(3, 1)
         assert store.update(3, [buy("newest", 1, "stock10")])[0].number > 0
         shutil.copytree(data, copy)

@@ -19,11 +19,10 @@ from catalog.__main__ import parse_arguments
 from catalog.recovery import restore
 from catalog.settings import CatalogSettings
 from catalog.sqlite.database import Database
-from catalog.sqlite.store import CatalogStore
 from common.domain import EMPTY_DIGEST, Order, next_digest
 from order.log.log import OrderLog
-from tests.unit.catalog.files import bytes_of, change, content, trades, write_catalog
-from tests.unit.catalog.support import NOW_S, sell
+from tests.unit.catalog.files import bytes_of, change, content, trades, write_catalog, write_log
+from tests.unit.catalog.support import NOW_S, sell, store_on
 
 ROOT = Path(__file__).parents[4]
 
@@ -35,15 +34,6 @@ def lost(tmp_path: Path) -> list[Order]:
     orders = content(data)[1]
     shutil.rmtree(data)
     return orders
-
-
-def write_log(directory: Path, name: str, orders: Sequence[Order], cluster_id: str = "") -> Path:
-    path = directory / name / "orders.db"
-    path.parent.mkdir()
-    with closing(OrderLog(path)) as log:
-        if orders:
-            log.append(orders, cluster_id)
-    return path
 
 
 @dataclass(frozen=True)
@@ -102,7 +92,7 @@ def test_the_restored_catalog_goes_on_where_the_lost_one_ended(
 ) -> None:
     assert run(tmp_path, "--log", write_log(tmp_path, "log", lost)).returncode == 0
     with closing(Database(tmp_path / "data", tmp_path / "stocks.txt")) as database:
-        store = CatalogStore(database, lambda: NOW_S)
+        store = store_on(database, lambda: NOW_S)
         epoch, leader_id = store.registered()
         assert leader_id == 0
         store.fence(epoch + 1, 1)

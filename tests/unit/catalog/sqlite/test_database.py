@@ -14,12 +14,12 @@ from catalog.sqlite import database as database_module
 from catalog.sqlite import schema
 from catalog.sqlite.database import Database
 from catalog.sqlite.files import CannotOpen
-from catalog.sqlite.store import CatalogStore
+from catalog.sqlite.store import SqliteStore
 from catalog.sqlite.transactions import transaction
 from catalog.stock import Stock
 from catalog.stock_file import MalformedStockFile
 from common.errors import Busy, Unavailable
-from tests.unit.catalog.support import NOW_S, buy, full_error, volume
+from tests.unit.catalog.support import NOW_S, buy, full_error, store_on, volume
 
 
 def copy_as_after_a_kill(data: Path, to: Path) -> Path:
@@ -28,12 +28,12 @@ def copy_as_after_a_kill(data: Path, to: Path) -> Path:
 
 
 def test_what_was_answered_is_there_after_a_kill(
-    store: CatalogStore, data: Path, tmp_path: Path, stocks_file: Path
+    store: SqliteStore, data: Path, tmp_path: Path, stocks_file: Path
 ) -> None:
     done, _ = store.update(1, [buy("a", 30), buy("b", 71)])
     copy = copy_as_after_a_kill(data, tmp_path / "copy")
     with closing(Database(copy, stocks_file)) as database:
-        again = CatalogStore(database, lambda: NOW_S)
+        again = store_on(database, lambda: NOW_S)
         assert again.registered() == (1, 2)
         assert again.journal(0) == [done.order]
         assert volume(again) == 70
@@ -47,12 +47,12 @@ def test_what_was_not_committed_is_gone_after_a_kill(
         connection.execute("UPDATE stocks SET volume = 0")
         copy = copy_as_after_a_kill(data, tmp_path / "copy")
     with closing(Database(copy, stocks_file)) as reopened:
-        assert volume(CatalogStore(reopened, lambda: NOW_S)) == 100
+        assert volume(store_on(reopened, lambda: NOW_S)) == 100
 
 
 def test_closing_leaves_one_whole_file(data: Path, stocks_file: Path) -> None:
     with closing(Database(data, stocks_file)) as database:
-        store = CatalogStore(database, lambda: NOW_S)
+        store = store_on(database, lambda: NOW_S)
         store.fence(1, 2)
         store.update(1, [buy("a")])
     assert not list(data.glob("*-wal"))
@@ -65,7 +65,7 @@ def test_a_closed_database_serves_nobody(
 ) -> None:
     monkeypatch.setattr(database_module, "_TURN_WAIT_S", 0.01)
     database = Database(data, stocks_file)
-    store = CatalogStore(database, lambda: NOW_S)
+    store = store_on(database, lambda: NOW_S)
     database.close()
     with pytest.raises(Unavailable, match="stopping"):
         store.update(1, [buy("a")])
@@ -78,7 +78,7 @@ def test_a_second_catalog_on_the_same_directory_is_refused(
 ) -> None:
     with pytest.raises(CannotOpen, match="another catalog has it open"):
         Database(data, stocks_file)
-    assert len(CatalogStore(database, lambda: NOW_S).stocks()) == 3
+    assert len(store_on(database, lambda: NOW_S).stocks()) == 3
 
 
 @pytest.mark.parametrize("version", [0, 4, -1])
@@ -125,7 +125,7 @@ def test_a_wrong_stocks_file_fills_nothing(data: Path, stocks_file: Path) -> Non
         Database(data, stocks_file)
     stocks_file.write_text(good)
     with closing(Database(data, stocks_file)) as database:
-        assert len(CatalogStore(database, lambda: NOW_S).stocks()) == 3
+        assert len(store_on(database, lambda: NOW_S).stocks()) == 3
 
 
 def test_a_first_start_that_fails_half_way_is_begun_again(
@@ -144,7 +144,7 @@ def test_a_first_start_that_fails_half_way_is_begun_again(
             Database(data, stocks_file)
     assert not (data / "catalog.db").exists()
     with closing(Database(data, stocks_file)) as database:
-        assert len(CatalogStore(database, lambda: NOW_S).stocks()) == 3
+        assert len(store_on(database, lambda: NOW_S).stocks()) == 3
 
 
 def test_a_commit_is_on_disk_before_it_is_told(database: Database) -> None:

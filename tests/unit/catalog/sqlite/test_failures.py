@@ -18,11 +18,11 @@ from catalog.decisions import Decision, Failure
 from catalog.sqlite import database as database_module
 from catalog.sqlite import schema
 from catalog.sqlite.database import Database
-from catalog.sqlite.store import CatalogStore
+from catalog.sqlite.store import SqliteStore
 from catalog.stock import DONE, INVALID, NOT_PERMITTED, Stock
 from common.domain import EMPTY_DIGEST, Order, next_digest
 from common.errors import Busy, Damaged, StaleEpoch, Unavailable
-from tests.unit.catalog.support import NOW_S, buy, disk_error, full_error, volume
+from tests.unit.catalog.support import NOW_S, buy, disk_error, full_error, store_on, volume
 
 
 class Faulty(sqlite3.Connection):
@@ -61,7 +61,7 @@ def fail(database: Database, when: str, **errors: Exception) -> None:
         setattr(connection, when, errors)
 
 
-def assert_nothing_happened_and_all_works(store: CatalogStore) -> None:
+def assert_nothing_happened_and_all_works(store: SqliteStore) -> None:
     assert (volume(store), volume(store, "stock2")) == (100, 50)
     assert store.journal(0) == []
     decisions = store.update(1, [buy("a"), buy("b", 101), buy("c")])
@@ -77,7 +77,7 @@ def assert_nothing_happened_and_all_works(store: CatalogStore) -> None:
 # ------------------------------------------------------------ failing disk
 
 
-def test_a_full_database_leaves_nothing_half_done(store: CatalogStore, database: Database) -> None:
+def test_a_full_database_leaves_nothing_half_done(store: SqliteStore, database: Database) -> None:
     with writer_of(database) as connection:
         ((pages,),) = schema.rows(connection, "PRAGMA page_count")
         connection.execute(f"PRAGMA max_page_count = {pages}")
@@ -89,7 +89,7 @@ def test_a_full_database_leaves_nothing_half_done(store: CatalogStore, database:
     assert_nothing_happened_and_all_works(store)
 
 
-def test_a_commit_that_the_disk_refuses_is_not_done(store: CatalogStore, data: Path) -> None:
+def test_a_commit_that_the_disk_refuses_is_not_done(store: SqliteStore, data: Path) -> None:
     log_size = (data / "catalog.db-wal").stat().st_size
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (log_size, hard))  # as if no block were left
@@ -108,7 +108,7 @@ def test_a_commit_that_the_disk_refuses_is_not_done(store: CatalogStore, data: P
 @pytest.mark.parametrize("verb", ["BEGIN", "UPDATE", "INSERT", "COMMIT"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_failing_statement_is_unavailable(
-    store: CatalogStore, database: Database, verb: str, when: str
+    store: SqliteStore, database: Database, verb: str, when: str
 ) -> None:
     fail(database, when, **{verb: disk_error()})
     trades = [buy("a"), buy("b", 101), buy("c")]
@@ -122,7 +122,7 @@ def test_a_failing_statement_is_unavailable(
 
 
 def test_a_transaction_that_cannot_be_rolled_back_does_not_leak_into_the_next(
-    store: CatalogStore, database: Database
+    store: SqliteStore, database: Database
 ) -> None:
     broken = disk_error()
     fail(database, "before", COMMIT=broken, ROLLBACK=broken)
@@ -132,7 +132,7 @@ def test_a_transaction_that_cannot_be_rolled_back_does_not_leak_into_the_next(
 
 
 def test_a_fence_that_was_not_committed_is_not_registered(
-    store: CatalogStore, database: Database
+    store: SqliteStore, database: Database
 ) -> None:
     fail(database, "before", COMMIT=disk_error())
     with pytest.raises(Unavailable):
@@ -142,7 +142,7 @@ def test_a_fence_that_was_not_committed_is_not_registered(
 
 
 def test_another_writer_in_the_way_is_unavailable(
-    store: CatalogStore, data: Path, database: Database
+    store: SqliteStore, data: Path, database: Database
 ) -> None:
     with writer_of(database) as connection:
         connection.execute("PRAGMA busy_timeout = 0")
@@ -153,7 +153,7 @@ def test_another_writer_in_the_way_is_unavailable(
     assert_nothing_happened_and_all_works(store)
 
 
-def test_a_damaged_database_is_told_as_such(store: CatalogStore, database: Database) -> None:
+def test_a_damaged_database_is_told_as_such(store: SqliteStore, database: Database) -> None:
     malformed = sqlite3.DatabaseError("database disk image is malformed")
     fail(database, "before", UPDATE=malformed)
     with pytest.raises(Damaged, match="malformed"):
@@ -166,7 +166,7 @@ def test_pages_that_go_bad_while_it_serves_are_damage(data: Path, stocks_file: P
         page = 4096
         content = (data / "catalog.db").read_bytes()
         (data / "catalog.db").write_bytes(content[:page] + b"\xff" * (len(content) - page))
-        store = CatalogStore(database, lambda: NOW_S)
+        store = store_on(database, lambda: NOW_S)
         with pytest.raises(Damaged):
             store.stocks()
         with pytest.raises(Damaged):
@@ -174,7 +174,7 @@ def test_pages_that_go_bad_while_it_serves_are_damage(data: Path, stocks_file: P
 
 
 def test_decisions_are_told_though_the_purge_after_them_fails(
-    store: CatalogStore, database: Database, caplog: pytest.LogCaptureFixture
+    store: SqliteStore, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     fail(database, "before", DELETE=disk_error())
     assert store.update(1, [buy("a")])[0].number == 1
@@ -183,7 +183,7 @@ def test_decisions_are_told_though_the_purge_after_them_fails(
 
 
 def test_a_stalled_writer_does_not_hold_up_callers_for_ever(
-    store: CatalogStore, database: Database, monkeypatch: pytest.MonkeyPatch
+    store: SqliteStore, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database_module, "_TURN_WAIT_S", 0.01)
     with database.writing():
@@ -199,7 +199,7 @@ def test_more_readers_than_connections_take_turns(
     tmp_path: Path, stocks_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(Database(tmp_path / "data", stocks_file, readers=1)) as database:
-        store = CatalogStore(database, lambda: NOW_S)
+        store = store_on(database, lambda: NOW_S)
         with database.reading():
             waiting = threading.Thread(target=store.stocks)
             waiting.start()
@@ -228,9 +228,7 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("poison")
-def test_a_poisoned_trade_is_isolated(
-    store: CatalogStore, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_poisoned_trade_is_isolated(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
     store.update(1, [buy("earlier")])
     batch = [buy("a"), buy("bad", 13), buy("b", 101), buy("c", 2), buy("a"), buy("earlier", 9)]
     decisions = store.update(1, batch)
@@ -246,7 +244,7 @@ def test_a_poisoned_trade_is_isolated(
 
 
 @pytest.mark.usefixtures("poison")
-def test_a_batch_sent_again_with_its_poison_gets_the_same_decisions(store: CatalogStore) -> None:
+def test_a_batch_sent_again_with_its_poison_gets_the_same_decisions(store: SqliteStore) -> None:
     batch = [buy("a"), buy("bad", 13), buy("b", 101)]
     first = store.update(1, batch)
     again = store.update(1, batch)
@@ -257,7 +255,7 @@ def test_a_batch_sent_again_with_its_poison_gets_the_same_decisions(store: Catal
 
 @pytest.mark.usefixtures("poison")
 def test_nothing_of_a_poisoned_trade_is_kept(
-    store: CatalogStore, monkeypatch: pytest.MonkeyPatch
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     once_healthy = [buy("bad", 13)]
     assert store.update(1, once_healthy)[0].failure is Failure.INTERNAL
@@ -268,7 +266,7 @@ def test_nothing_of_a_poisoned_trade_is_kept(
 
 
 @pytest.mark.usefixtures("poison")
-def test_the_poisoned_batch_of_a_stale_leader_is_refused(store: CatalogStore) -> None:
+def test_the_poisoned_batch_of_a_stale_leader_is_refused(store: SqliteStore) -> None:
     with pytest.raises(StaleEpoch):
         store.update(2, [buy("a"), buy("bad", 13)])
     assert store.journal(0) == []
@@ -276,7 +274,7 @@ def test_the_poisoned_batch_of_a_stale_leader_is_refused(store: CatalogStore) ->
 
 @pytest.mark.usefixtures("poison")
 def test_a_disk_that_fails_while_isolating_leaves_whole_trades(
-    store: CatalogStore, monkeypatch: pytest.MonkeyPatch
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     insert_order = schema.insert_order
 
@@ -295,7 +293,7 @@ def test_a_disk_that_fails_while_isolating_leaves_whole_trades(
 
 
 def test_a_broken_constraint_is_a_defect_and_isolated(
-    store: CatalogStore, monkeypatch: pytest.MonkeyPatch
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trade = Stock.trade
 

@@ -10,11 +10,10 @@ from pathlib import Path
 import grpc
 import pytest
 
-from catalog.leases import Leases
 from catalog.sqlite import schema
-from catalog.sqlite.store import MAX_BATCH, MAX_CHUNK, CatalogStore
+from catalog.sqlite.store import SqliteStore
+from catalog.store import MAX_BATCH, MAX_CHUNK
 from proto import bourse_pb2
-from tests.support.clock import Clock
 from tests.unit.catalog.calls import (
     MAX_STREAMS,
     TIMEOUT_S,
@@ -25,18 +24,17 @@ from tests.unit.catalog.calls import (
     open_store,
     serve,
 )
-from tests.unit.catalog.support import NOW_S
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[CatalogStore]:
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
     with open_store(tmp_path) as store:
         yield store
 
 
 @pytest.fixture
-def client(store: CatalogStore) -> Iterator[Client]:
-    with serve(store, Leases(Clock(NOW_S))) as client:
+def client(store: SqliteStore) -> Iterator[Client]:
+    with serve(lambda: store) as client:
         yield client
 
 
@@ -106,7 +104,7 @@ def wait_until_streamable(client: Client) -> None:
 
 @pytest.mark.usefixtures("rows")
 def test_streams_have_a_bound_below_the_thread_pool(
-    leading: Client, store: CatalogStore, monkeypatch: pytest.MonkeyPatch
+    leading: Client, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = store.journal
     go_on = threading.Event()

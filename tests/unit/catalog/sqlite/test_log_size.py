@@ -13,18 +13,18 @@ import pytest
 
 from catalog.sqlite import database as database_module
 from catalog.sqlite.database import Database
-from catalog.sqlite.store import CatalogStore
-from tests.unit.catalog.support import NOW_S, buy, volume, write_stocks
+from catalog.sqlite.store import SqliteStore
+from tests.unit.catalog.support import NOW_S, buy, store_on, volume, write_stocks
 
 LIMIT_BYTES = 200_000
 READERS = 3
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CatalogStore]:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteStore]:
     monkeypatch.setattr(database_module, "_LOG_LIMIT_BYTES", LIMIT_BYTES)
     with closing(Database(tmp_path / "data", write_stocks(tmp_path))) as database:
-        store = CatalogStore(database, lambda: NOW_S)
+        store = store_on(database, lambda: NOW_S)
         store.fence(1, 2)
         yield store
 
@@ -63,7 +63,7 @@ def restless_readers(path: Path) -> Iterator[None]:
             thread.join()
 
 
-def test_readers_that_never_rest_do_not_make_it_grow(tmp_path: Path, store: CatalogStore) -> None:
+def test_readers_that_never_rest_do_not_make_it_grow(tmp_path: Path, store: SqliteStore) -> None:
     sizes = []
     with restless_readers(tmp_path / "data" / "catalog.db"):
         for number in range(400):
@@ -75,7 +75,7 @@ def test_readers_that_never_rest_do_not_make_it_grow(tmp_path: Path, store: Cata
 
 
 def test_a_reader_that_stays_is_waited_for_seldom(
-    tmp_path: Path, store: CatalogStore, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was committed is told all the same."""
     tries = []

@@ -14,9 +14,8 @@ import pytest
 from catalog.sqlite import schema
 from catalog.sqlite.database import Database
 from catalog.sqlite.files import CannotOpen
-from catalog.sqlite.store import CatalogStore
 from tests.unit.catalog.files import bytes_of, change, content, write_catalog
-from tests.unit.catalog.support import NOW_S, buy
+from tests.unit.catalog.support import NOW_S, buy, store_on
 
 # As version 2 made them: all else is as it was.
 VERSION_2 = """
@@ -70,7 +69,7 @@ def test_everything_is_as_it_was_and_the_initial_volumes_are_known(
                 ("stock2", 50),
                 ("stock10", 9007199254740981),
             ]
-        store = CatalogStore(database, lambda: NOW_S)
+        store = store_on(database, lambda: NOW_S)
         assert store.fence(4, 1).accepted
         assert store.update(4, [buy("later", 1, "stock10")])[0].number == len(expected[1]) + 1
 

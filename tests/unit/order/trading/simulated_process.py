@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from catalog.sqlite.store import CatalogStore
+from catalog.sqlite.store import SqliteStore
 from common.domain import Order, Trade
 from common.errors import Contradiction
 from common.pulls import Rows
@@ -99,7 +99,7 @@ class Surroundings(Protocol):
     """The part of the world that a process uses."""
 
     now_s: float
-    store: CatalogStore
+    store: SqliteStore
     to_catalog: list[Message]
     to_replicas: list[tuple[list[Order], int, int]]  # rows, the sender, its epoch
     sent: set[tuple[int, str, int]]  # epoch, request id, id of the process

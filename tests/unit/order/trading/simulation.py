@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from catalog.sqlite.database import Database
-from catalog.sqlite.store import CatalogStore
 from common.domain import BUY, EMPTY_DIGEST, SELL, Order, Trade, next_digest
 from common.domain import Trade as CatalogTrade
 from common.errors import BourseError, OutcomeUnknown
@@ -25,6 +24,7 @@ from order.leadership.replica import LEADING, Role
 from order.log.log import OrderLog
 from order.trading.catalog_client import Decided, FenceAnswer, Result
 from order.trading.queue import PendingTrade, TradeAnswer
+from tests.unit.catalog.support import store_on
 from tests.unit.order.trading.simulated_process import Message, Process, Task
 
 STOCKS = {"a": 40, "b": 3}
@@ -53,7 +53,7 @@ class World:
         lines = [f"{name},1.00,{volume}" for name, volume in STOCKS.items()]
         self.stocks_file.write_text("\n".join(["stockname,price,currvol", *lines, ""]))
         self.database = Database(self.directory / "catalog", self.stocks_file, readers=1)
-        self.store = CatalogStore(self.database, lambda: self.now_s)
+        self.store = store_on(self.database, lambda: self.now_s)
         self.processes = [self.start(replica_id + 1) for replica_id in range(self.replica_count)]
 
     def start(self, replica_id: int) -> Process:

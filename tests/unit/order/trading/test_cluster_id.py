@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog.leases import Leases
-from catalog.sqlite.store import CatalogStore
+from catalog.sqlite.store import SqliteStore
 from common.errors import Contradiction
 from common.rpc_client import Peer
 from order.trading.catalog_client import CatalogClient
@@ -25,11 +24,11 @@ class World:
     """Two catalogs, and the client of a leader that the first one registered."""
 
     def __init__(self, directory: Path, resources: ExitStack) -> None:
-        self.stores: list[CatalogStore] = []
+        self.stores: list[SqliteStore] = []
         self.peers: list[Peer] = []
         for name in ("its own", "the other"):
             store = resources.enter_context(open_store(directory / name))
-            address = resources.enter_context(serving(store, Leases(lambda: 0.0)))
+            address = resources.enter_context(serving(lambda store=store: store))
             peer = Peer(name, address, bourse_pb2_grpc.CatalogServiceStub)
             resources.callback(peer.close)
             self.stores.append(store)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +12,11 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from catalog import refusals
 from catalog.decisions import Decision, Failure
-from catalog.sqlite import store as store_module
-from catalog.sqlite.database import Database
-from catalog.sqlite.store import CatalogStore
+from catalog.store import Store
 from common.domain import EMPTY_DIGEST, MAX_VOLUME, Order, Trade, next_digest
+from tests.unit.catalog.engines import Engine
 
 INITIAL = {"stock1": 10, "stock2": 0, "stock3": MAX_VOLUME - 5}
 
@@ -66,19 +66,19 @@ class Model:
 
 
 @contextmanager
-def open_stores() -> Iterator[Path]:
+def new_engine(make_engine: Callable[[Path], Engine]) -> Iterator[Engine]:
     with tempfile.TemporaryDirectory() as directory:
         lines = [f"{name},1.00,{volume}" for name, volume in INITIAL.items()]
-        stocks_file = Path(directory, "stocks.txt")
-        stocks_file.write_text("\n".join(["stockname,price,currvol", *lines]))
-        yield stocks_file
+        Path(directory, "stocks.txt").write_text("\n".join(["stockname,price,currvol", *lines]))
+        with closing(make_engine(Path(directory))) as engine:
+            yield engine
 
 
 def summary(decision: Decision) -> tuple[int, int, bool, Failure]:
     return decision.status, decision.number, decision.replayed, decision.failure
 
 
-def assert_books_balance(store: CatalogStore, journal: list[Order]) -> None:
+def assert_books_balance(store: Store, journal: list[Order]) -> None:
     for stock in store.stocks():
         orders = [order for order in journal if order.name == stock.name]
         moved = sum(order.quantity if order.type == "SELL" else -order.quantity for order in orders)
@@ -98,20 +98,22 @@ def assert_chain_holds(journal: list[Order]) -> None:
 @settings(max_examples=60)
 @given(batches=batches, reopen_after=st.integers(0, 6), limit=st.sampled_from([0, 1, 3, 10, 1_000]))
 def test_random_batches_match_the_model(
-    batches: list[list[Trade]], reopen_after: int, limit: int
+    make_engine: Callable[[Path], Engine],
+    batches: list[list[Trade]],
+    reopen_after: int,
+    limit: int,
 ) -> None:
     model = Model(limit)
-    with open_stores() as stocks_file, patch.object(store_module, "MAX_REFUSALS", limit):
+    with new_engine(make_engine) as engine, patch.object(refusals, "MAX_REFUSALS", limit):
         for some in (batches[:reopen_after], batches[reopen_after:]):
-            with closing(Database(stocks_file.parent / "data", stocks_file)) as database:
-                store = CatalogStore(database, lambda: 0.0)
-                epoch = store.registered().epoch + 1
-                store.fence(epoch, 1)
-                for batch in some:
-                    decisions = store.update(epoch, batch)
-                    assert list(map(summary, decisions)) == list(map(model.decide, batch))
-                assert {stock.name: stock.volume for stock in store.stocks()} == model.volumes
-                journal = store.journal(0)
-                assert len(journal) == model.last_number
-                assert_books_balance(store, journal)
-                assert_chain_holds(journal)
+            store = engine.start(lambda: 0.0)
+            epoch = store.registered().epoch + 1
+            store.fence(epoch, 1)
+            for batch in some:
+                decisions = store.update(epoch, batch)
+                assert list(map(summary, decisions)) == list(map(model.decide, batch))
+            assert {stock.name: stock.volume for stock in store.stocks()} == model.volumes
+            journal = store.journal(0)
+            assert len(journal) == model.last_number
+            assert_books_balance(store, journal)
+            assert_chain_holds(journal)
