@@ -82,6 +82,14 @@ class StaleEpoch(BourseError):
     default_message = "stale epoch"
 
 
+class NotActive(BourseError):
+    """This copy of the request did nothing: another catalog is active, or none yet."""
+
+    grpc_status = grpc.StatusCode.PERMISSION_DENIED
+    http_status = HTTPStatus.SERVICE_UNAVAILABLE
+    default_message = "this catalog is not the active one"
+
+
 class Busy(BourseError):
     """A bound was reached; this copy of the request was not executed."""
 
@@ -152,6 +160,7 @@ _BY_GRPC_STATUS: dict[grpc.StatusCode, type[BourseError]] = {
         KeyReused,
         NotLeader,
         StaleEpoch,
+        NotActive,
         Busy,
         Unavailable,
         OutcomeUnknown,

@@ -9,7 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from common import logs
-from common.errors import Busy, Damaged, Internal, NotLeader, StaleEpoch, Unavailable
+from common.errors import Busy, Damaged, Internal, NotActive, NotLeader, StaleEpoch, Unavailable
 from frontend.http.app import create_app
 from tests.unit.frontend.http.fakes import Fakes
 
@@ -104,7 +104,7 @@ def test_a_defect_elsewhere_is_told_to_the_log_only(
     assert "the secret of the house" in caplog.text
 
 
-@pytest.mark.parametrize("kind", [Unavailable, Busy, NotLeader, StaleEpoch])
+@pytest.mark.parametrize("kind", [Unavailable, Busy, NotLeader, NotActive, StaleEpoch])
 def test_every_503_says_when_to_come_again(
     client: FlaskClient, fakes: Fakes, kind: type[Unavailable]
 ) -> None:
