@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from decimal import Decimal
 from typing import TypeVar
 
-from common.errors import Busy, Damaged, OutcomeUnknown, Unavailable
+from common.catalogs import TAKEOVER_S
+from common.errors import Busy, Damaged, NotActive, OutcomeUnknown, Unavailable
 from common.pulls import read_rows
 from common.retries import Backoff, Retries
-from common.rpc_client import Peer
+from common.rpc_client import Remote
 from frontend.model import OrderView, Quote
 from frontend.quotes.breaker import CircuitBreaker, CircuitOpen
 from proto import bourse_pb2
@@ -31,21 +33,33 @@ class CatalogClient:
     """Reads of the catalog. They change nothing, so each may be repeated.
 
     Args:
-        peer: the catalog.
-        timeout_s: for one read, with its repeats.
+        catalog: one, or several of which one is active.
+        timeout_s: for one read, with its repeats. A read may take as long as a takeover while a
+            catalog says that it is not active.
+        attempt_s: for one try.
     """
 
     def __init__(
         self,
-        peer: Peer,
+        catalog: Remote,
         timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        *,
+        attempt_s: float = math.inf,
     ) -> None:
-        self._peer = peer
+        self._catalog = catalog
+        self._attempt_s = attempt_s
         self._breaker = CircuitBreaker("the catalog", retry_after_s=_RETRY_AFTER_S, clock=clock)
         self._retries = Retries(
-            on=(Unavailable, Busy), for_s=timeout_s, backoff=_BACKOFF, clock=clock, sleep=sleep
+            on=(Unavailable, NotActive, Busy, OutcomeUnknown),
+            for_s=timeout_s,
+            # Without it, a lookup is an error ("reads wait too": test_catalog_client_several.py).
+            longer_on=(NotActive,),
+            longest_s=TAKEOVER_S,
+            backoff=_BACKOFF,
+            clock=clock,
+            sleep=sleep,
         )
 
     def lookup(self, name: str, will_fill: bool) -> Quote | None:
@@ -58,7 +72,7 @@ class CatalogClient:
             Unavailable: the catalog did not answer in time.
         """
         request = bourse_pb2.LookupRequest(name=name, will_fill=will_fill)
-        answer = self._repeated(lambda left_s: self._peer.call("Lookup", request, left_s))
+        answer = self._repeated(lambda left_s: self._catalog.call("Lookup", request, left_s))
         if answer.volume < 0:
             return None
         # The message has a double. Rounded to two places it is the catalog's price.
@@ -73,7 +87,7 @@ class CatalogClient:
             Damaged: the journal has a gap where the order should be.
         """
         rows = self._repeated(
-            lambda left_s: read_rows(self._peer, "Journal", number - 1, 1, left_s).orders
+            lambda left_s: read_rows(self._catalog, "Journal", number - 1, 1, left_s).orders
         )
         if not rows:
             return None
@@ -84,7 +98,7 @@ class CatalogClient:
 
     def is_reachable(self) -> bool:
         """Whether the catalog says, within a second, that it serves."""
-        return self._peer.is_serving(_SERVICE, _PROBE_TIMEOUT_S)
+        return self._catalog.is_serving(_SERVICE, _PROBE_TIMEOUT_S)
 
     def _repeated(self, read: Callable[[float], Answer]) -> Answer:
         """A read with its repeats.
@@ -92,9 +106,13 @@ class CatalogClient:
         When the catalog has been away for longer than one read may take, only one read at a time
         tries. The others fail at once, so their threads can serve requests that need no catalog.
         """
+
+        def attempt(left_s: float) -> Answer:
+            return read(min(left_s, self._attempt_s))
+
         try:
-            return self._breaker.call(lambda: self._retries.call(read))
-        except (CircuitOpen, Unavailable, Busy) as error:
+            return self._breaker.call(lambda: self._retries.call(attempt))
+        except (CircuitOpen, Unavailable, NotActive, Busy) as error:
             raise Unavailable("the catalog is unavailable") from error
         except OutcomeUnknown:
             raise Unavailable("the catalog does not answer") from None
