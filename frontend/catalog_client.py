@@ -8,7 +8,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import TypeVar
 
-from common.catalogs import TAKEOVER_S
+from common.catalogs import ATTEMPT_S, TAKEOVER_S
 from common.errors import Busy, Damaged, NotActive, OutcomeUnknown, Unavailable
 from common.pulls import read_rows
 from common.retries import Backoff, Retries
@@ -20,6 +20,8 @@ from proto import bourse_pb2
 # A catalog that restarts is back within a second, so a read is repeated until its time is
 # over. The pauses are random, so that many readers do not come back at the same moment.
 _BACKOFF = Backoff(first_s=0.1, longest_s=0.1, at_least=0.2)
+# A takeover is longer, and one that takes over has other work than to answer that it is not active.
+_BACKOFF_WITH_SEVERAL = Backoff(first_s=0.1, longest_s=0.3, at_least=0.5)
 
 _PROBE_TIMEOUT_S = 1.0
 _RETRY_AFTER_S = 0.25
@@ -36,7 +38,7 @@ class CatalogClient:
         catalog: one, or several of which one is active.
         timeout_s: for one read, with its repeats. A read may take as long as a takeover while a
             catalog says that it is not active.
-        attempt_s: for one try.
+        several: whether there are several. One try is short then.
     """
 
     def __init__(
@@ -46,10 +48,10 @@ class CatalogClient:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         *,
-        attempt_s: float = math.inf,
+        several: bool = False,
     ) -> None:
         self._catalog = catalog
-        self._attempt_s = attempt_s
+        self._attempt_s = ATTEMPT_S if several else math.inf
         self._breaker = CircuitBreaker("the catalog", retry_after_s=_RETRY_AFTER_S, clock=clock)
         self._retries = Retries(
             on=(Unavailable, NotActive, Busy, OutcomeUnknown),
@@ -57,7 +59,7 @@ class CatalogClient:
             # Without it, a lookup is an error ("reads wait too": test_catalog_client_several.py).
             longer_on=(NotActive,),
             longest_s=TAKEOVER_S,
-            backoff=_BACKOFF,
+            backoff=_BACKOFF_WITH_SEVERAL if several else _BACKOFF,
             clock=clock,
             sleep=sleep,
         )

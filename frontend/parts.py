@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack
 
-from common.catalogs import ATTEMPT_S, TAKEOVER_S, open_catalog
+from common.catalogs import TAKEOVER_S, open_catalog
 from common.redis_connections import connect_redis
 from common.replicas import ReplicaPeer
 from frontend.catalog_client import CatalogClient
@@ -65,8 +64,9 @@ def _make_leader_client(settings: FrontendSettings, election: Election) -> Leade
 def _open_catalog(settings: FrontendSettings, resources: ExitStack) -> CatalogClient:
     catalog = open_catalog(settings.catalog_address)
     resources.callback(catalog.close)
-    attempt_s = ATTEMPT_S if _has_several_catalogs(settings) else math.inf
-    return CatalogClient(catalog, settings.lookup_timeout_s, attempt_s=attempt_s)
+    return CatalogClient(
+        catalog, settings.lookup_timeout_s, several=_has_several_catalogs(settings)
+    )
 
 
 def _open_replicas(settings: FrontendSettings, resources: ExitStack) -> dict[int, ReplicaPeer]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable
 
 from common import rpc_server
-from common.catalogs import ATTEMPT_S, open_catalog
+from common.catalogs import open_catalog
 from common.errors import Contradiction, Damaged
 from common.redis_connections import connect_redis
 from common.replicas import ReplicaPeer
@@ -69,7 +68,7 @@ class Service:
         self._catalog = CatalogClient(
             self._catalogs,
             settings.pull_timeout_s,
-            fence_attempt_s=ATTEMPT_S if len(settings.catalog_address) > 1 else math.inf,
+            several=len(settings.catalog_address) > 1,
         )
         self._hub = UpdateHub()
         self._redis_publisher = RedisPublisher(

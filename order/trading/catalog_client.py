@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from common.catalogs import ATTEMPT_S
 from common.domain import Order, Trade
 from common.errors import (
     BourseError,
@@ -53,7 +54,7 @@ class CatalogClient:
     Args:
         catalog: one, or several of which one is active.
         pull_timeout_s: for each 1,000 rows.
-        fence_attempt_s: for one call to register an epoch.
+        several: whether there are several. One call to register an epoch is short then.
     """
 
     def __init__(
@@ -62,11 +63,11 @@ class CatalogClient:
         pull_timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
         *,
-        fence_attempt_s: float = math.inf,
+        several: bool = False,
     ) -> None:
         self._catalog = catalog
         self._updates = catalog.conversation("Updates", "UpdateBatch")
-        self._fence_attempt_s = fence_attempt_s
+        self._fence_attempt_s = ATTEMPT_S if several else math.inf
         self._pull_timeout_s = pull_timeout_s
         self._clock = clock
         self._registered_by = ""  # the cluster of the catalog that registered this process

@@ -162,7 +162,7 @@ def test_a_takeover_costs_time_and_no_error(
 def test_a_machine_is_lost_with_the_active_catalog_and_the_leader(
     cluster: Cluster, doors: Doors
 ) -> None:
-    takeover_s = 1.5
+    takeover_s = 2.0
     clients = Clients(cluster.url)
     with clients.running():
         clients.let_pass(50)

@@ -200,7 +200,7 @@ def test_a_try_to_register_leaves_time_for_another_catalog(
         return bourse_pb2.FenceResponse()
 
     catalog: Any = SimpleNamespace(call=call, conversation=lambda *_: None)
-    CatalogClient(catalog, TIMEOUT_S, fence_attempt_s=0.5).fence(8, 2, patience_s)
+    CatalogClient(catalog, TIMEOUT_S, several=True).fence(8, 2, patience_s)
     CatalogClient(catalog, TIMEOUT_S).fence(8, 2, patience_s)
     assert limits == [expected_s, patience_s]
 
