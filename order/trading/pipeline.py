@@ -41,6 +41,10 @@ _GATHERED_FROM = 4
 _GATHER_S = 0.002
 
 
+# With these errors a catalog says of a copy that it decided nothing.
+_REFUSED = (StaleEpoch, NotActive)
+
+
 class CommitPoint(Protocol):
     def update_batch(self, epoch: int, trades: Sequence[Trade], timeout_s: float) -> Decided: ...
 
@@ -187,13 +191,12 @@ class Pipeline:
             why = f"refused by the catalog: {refusal.message}"
             self._node.step(lambda replica: replica.step_down(epoch), why)
             # An earlier copy may have been decided before the epoch went stale.
-            raise LeadershipLost(copies.answer()) from refusal
+            raise LeadershipLost(copies.answer(refusal)) from refusal
         except Contradiction:
             raise
         except BourseError as error:
-            copies.note(error)
             self._resign(epoch, f"cannot reach the catalog: {error.message}")
-            raise LeadershipLost(copies.answer()) from error
+            raise LeadershipLost(copies.answer(error)) from error
 
     def _append(self, rows: Rows, epoch: int) -> list[Order]:
         """The rows that the log lacked. Raises Contradiction if catalog and log contradict."""
@@ -214,7 +217,10 @@ class Pipeline:
 
 
 class _Copies:
-    """The copies of one batch that were not answered with decisions."""
+    """The copies of one batch that were not answered with decisions.
+
+    After most errors nobody knows whether a copy was decided. `_REFUSED` say that it was not.
+    """
 
     def __init__(self, trades: int) -> None:
         self._trades = trades
@@ -222,16 +228,17 @@ class _Copies:
         self._in_doubt = OnChange(logger)  # a full disk, for example, answers each copy alike
 
     def note(self, error: Exception) -> None:
-        """Whatever the error of a copy is, it may have been decided, unless no catalog took it."""
-        if isinstance(error, NotActive):
+        """Another copy follows this one."""
+        if isinstance(error, _REFUSED):
             self._waiting.trouble("batch of %d waits for an active catalog", self._trades)
         else:
             message = "batch of %d in doubt, sending it again: %s"
             self._in_doubt.trouble(message, self._trades, error, cause=str(error))
 
-    def answer(self) -> BourseError:
-        """To the callers, when the batch is given up."""
-        return OutcomeUnknown() if self._in_doubt.is_present else NotLeader()
+    def answer(self, last: BourseError) -> BourseError:
+        """To the callers, when the batch is given up with the last copy's error."""
+        in_doubt = self._in_doubt.is_present or not isinstance(last, _REFUSED)
+        return OutcomeUnknown() if in_doubt else NotLeader()
 
 
 def _answer(batch: Sequence[PendingTrade], results: Sequence[Result]) -> None:

@@ -23,7 +23,10 @@ from tests.support.cluster import Cluster
 from tests.support.two_catalogs import Doors, two_catalogs
 
 STOCKS = [f"stock{number}" for number in range(1, 11)]  # more than the cache holds
+NO_ORDER = 1_000_000
 WAIT_S = 3.0  # beyond the takeover itself
+
+Act = Callable[[BourseClient, str], Answer]
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +70,15 @@ class Clients:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        acts = [self._trade, self._trade_without_a_key, self._look_up, self._look_up_an_order]
+        acts: list[tuple[Act, HTTPStatus]] = [
+            (self._trade, HTTPStatus.OK),
+            (self._trade_without_a_key, HTTPStatus.OK),
+            (self._look_up, HTTPStatus.OK),
+            (self._look_for_an_order, HTTPStatus.NOT_FOUND),
+        ]
         threads = [
-            threading.Thread(target=self._run, args=(act, seed))
-            for seed, act in enumerate(acts * 2)
+            threading.Thread(target=self._run, args=(act, right, seed))
+            for seed, (act, right) in enumerate(acts * 2)
         ]
         for thread in threads:
             thread.start()
@@ -85,14 +93,14 @@ class Clients:
         wanted = self.answers + answers
         wait_for(lambda: self.answers >= wanted, 30, lambda: f"{self.answers} of {wanted}")
 
-    def _run(self, act: Callable[[BourseClient, str], Answer], seed: int) -> None:
+    def _run(self, act: Act, right: HTTPStatus, seed: int) -> None:
         chance = random.Random(seed)  # noqa: S311 - repeatable on purpose
         with BourseClient(self._url, retry=RetryPolicy(attempts=1)) as client:
             while not self._stopping.is_set():
                 began_at = time.monotonic()
                 try:
                     answer = act(client, chance.choice(STOCKS))
-                    problem = "" if answer.status == HTTPStatus.OK else f"{answer}"
+                    problem = "" if answer.status == right else f"{answer}"
                 except Exception as error:  # the thread must not end in silence
                     problem = f"{type(error).__name__}: {error}"
                 with self._changing:
@@ -116,8 +124,9 @@ class Clients:
     def _look_up(self, client: BourseClient, stock: str) -> Answer:
         return client.lookup(stock)
 
-    def _look_up_an_order(self, client: BourseClient, _stock: str) -> Answer:
-        return client.order(1)
+    def _look_for_an_order(self, client: BourseClient, _stock: str) -> Answer:
+        """That no trade has got this number, only the catalog's journal can say."""
+        return client.order(NO_ORDER)
 
     def check(self, cluster: Cluster, takeover_s: float) -> None:
         assert self.problems == []
