@@ -21,8 +21,10 @@ logger = logging.getLogger(__name__)
 # up sooner than this. It is less than the 4.5 s that a frontend gives a trade.
 TAKEOVER_S = 4.0
 
-# One try at one of several catalogs. A silent one must not use up the time of the next.
-ATTEMPT_S = 0.5
+# How long one of several catalogs may be silent: a silent one must not use up the time of the next.
+# To read a stream may take longer.
+_TRY_S = 0.5
+_SHORTEST_STREAM_S = 1.0
 
 # After these, another catalog may do better. After any other error, another would say the same.
 _GO_ON = (NotActive, Unavailable, OutcomeUnknown)
@@ -81,7 +83,7 @@ class Catalogs:
 
     A call goes on to the others by itself, while there is time. So it must be one that may be
     executed twice. A message of a conversation goes to one catalog only, because its sender has to
-    know about each copy whose outcome is unknown.
+    know about each copy whose outcome is unknown. The sender's next message goes on.
     """
 
     def __init__(self, peers: Sequence[CatalogPeer], clock: Callable[[], float]) -> None:
@@ -96,19 +98,27 @@ class Catalogs:
         return self._preferred
 
     def call(self, method: str, request: Any, timeout_s: float) -> Any:
-        """Calls a unary method, of each catalog at most once.
+        """Calls a unary method, of each catalog at most once and for at most half a second.
 
         Raises:
             NotActive: no catalog answered, but one said that it is not active.
             BourseError: as `Peer.call`.
         """
-        return self._in_turn(lambda peer, left_s: peer.call(method, request, left_s), timeout_s)
+
+        def call(peer: CatalogPeer, left_s: float) -> Any:
+            return peer.call(method, request, min(left_s, _TRY_S))
+
+        return self._in_turn(call, timeout_s)
 
     def stream(self, method: str, request: Any, timeout_s: float) -> Iterator[Any]:
-        """Reads a server stream to its end, and then gives what it read. Raises as `call`."""
+        """Reads a server stream to its end, and then gives what it read.
+
+        Each catalog has an equal part of the time, but not less than a second. Raises as `call`.
+        """
+        part_s = max(_SHORTEST_STREAM_S, timeout_s / len(self._peers))
 
         def read(peer: CatalogPeer, left_s: float) -> list[Any]:
-            messages = list(peer.stream(method, request, left_s))
+            messages = list(peer.stream(method, request, min(left_s, part_s)))
             for message in messages:
                 peer.check(message)
             return messages
@@ -131,16 +141,21 @@ class Catalogs:
             peer.close()
 
     def ask(self, peer: CatalogPeer, question: Callable[[], Answer]) -> Answer:
-        """Asks that catalog, and learns from the answer which one to ask next."""
+        """Asks that catalog, and learns from the answer which one to prefer."""
         try:
             answer = question()
         except _GO_ON as error:
             self._go_on_from(peer, error)
             raise
+        self._preferred = peer
         if self._last_to_answer is not peer:
             self._last_to_answer = peer
             logger.info("%s answers", peer)
         return answer
+
+    def after(self, peer: CatalogPeer) -> CatalogPeer:
+        """The next one in the list."""
+        return self._peers[(self._peers.index(peer) + 1) % len(self._peers)]
 
     def _in_turn(self, ask: Callable[[CatalogPeer, float], Answer], timeout_s: float) -> Answer:
         give_up_at = self._clock() + timeout_s
@@ -163,23 +178,32 @@ class Catalogs:
 
     def _go_on_from(self, peer: CatalogPeer, error: BourseError) -> None:
         """Prefers the next one, unless another call has gone on already."""
-        # Without it, the dead one is asked for ever ("go on to the next": test_catalogs.py).
+        # Without it, a silent one is asked for ever ("go on to the next": test_catalogs.py).
         if self._preferred is peer:
-            self._preferred = self._peers[(self._peers.index(peer) + 1) % len(self._peers)]
+            self._preferred = self.after(peer)
             logger.debug("%s: %s; next is %s", peer, error.message, self._preferred)
 
 
 class _Conversations:
-    """A conversation with the catalog that is preferred at each message."""
+    """A conversation with each catalog, for one thread at a time.
+
+    After a failure, this very conversation goes on to the next. What other callers prefer changes
+    from moment to moment then, and could lead it to the silent one again and again.
+    """
 
     def __init__(self, catalogs: Catalogs, by_peer: dict[CatalogPeer, Dialogue]) -> None:
         self._catalogs = catalogs
         self._by_peer = by_peer
+        self._next: CatalogPeer | None = None  # None: the preferred one
 
     def ask(self, message: Any, timeout_s: float) -> Any:
-        """That catalog's answer; raises as `Peer.call` does. The next message may go to another."""
-        peer = self._catalogs.preferred
-        return self._catalogs.ask(peer, lambda: self._by_peer[peer].ask(message, timeout_s))
+        """One catalog's answer; raises as `Peer.call` does."""
+        peer, self._next = self._next or self._catalogs.preferred, None
+        try:
+            return self._catalogs.ask(peer, lambda: self._by_peer[peer].ask(message, timeout_s))
+        except _GO_ON:
+            self._next = self._catalogs.after(peer)
+            raise
 
     def close(self) -> None:
         for conversation in self._by_peer.values():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from decimal import Decimal
 from typing import TypeVar
 
-from common.catalogs import ATTEMPT_S, TAKEOVER_S
+from common.catalogs import TAKEOVER_S
 from common.errors import Busy, Damaged, NotActive, OutcomeUnknown, Unavailable
 from common.pulls import read_rows
 from common.retries import Backoff, Retries
@@ -38,7 +37,7 @@ class CatalogClient:
         catalog: one, or several of which one is active.
         timeout_s: for one read, with its repeats. A read may take as long as a takeover while a
             catalog says that it is not active.
-        several: whether there are several. One try is short then.
+        several: whether there are several.
     """
 
     def __init__(
@@ -51,7 +50,6 @@ class CatalogClient:
         several: bool = False,
     ) -> None:
         self._catalog = catalog
-        self._attempt_s = ATTEMPT_S if several else math.inf
         self._breaker = CircuitBreaker("the catalog", retry_after_s=_RETRY_AFTER_S, clock=clock)
         self._retries = Retries(
             on=(Unavailable, NotActive, Busy, OutcomeUnknown),
@@ -108,12 +106,8 @@ class CatalogClient:
         When the catalog has been away for longer than one read may take, only one read at a time
         tries. The others fail at once, so their threads can serve requests that need no catalog.
         """
-
-        def attempt(left_s: float) -> Answer:
-            return read(min(left_s, self._attempt_s))
-
         try:
-            return self._breaker.call(lambda: self._retries.call(attempt))
+            return self._breaker.call(lambda: self._retries.call(read))
         except (CircuitOpen, Unavailable, NotActive, Busy) as error:
             raise Unavailable("the catalog is unavailable") from error
         except OutcomeUnknown:

@@ -65,11 +65,7 @@ class Service:
             if replica_id != settings.order_id
         ]
         self._catalogs = open_catalog(settings.catalog_address)
-        self._catalog = CatalogClient(
-            self._catalogs,
-            settings.pull_timeout_s,
-            several=len(settings.catalog_address) > 1,
-        )
+        self._catalog = CatalogClient(self._catalogs, settings.pull_timeout_s)
         self._hub = UpdateHub()
         self._redis_publisher = RedisPublisher(
             connect_redis(

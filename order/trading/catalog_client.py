@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from common.catalogs import ATTEMPT_S
 from common.domain import Order, Trade
 from common.errors import (
     BourseError,
@@ -54,7 +52,6 @@ class CatalogClient:
     Args:
         catalog: one, or several of which one is active.
         pull_timeout_s: for each 1,000 rows.
-        several: whether there are several. One call to register an epoch is short then.
     """
 
     def __init__(
@@ -62,12 +59,9 @@ class CatalogClient:
         catalog: Remote,
         pull_timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
-        *,
-        several: bool = False,
     ) -> None:
         self._catalog = catalog
         self._updates = catalog.conversation("Updates", "UpdateBatch")
-        self._fence_attempt_s = ATTEMPT_S if several else math.inf
         self._pull_timeout_s = pull_timeout_s
         self._clock = clock
         self._registered_by = ""  # the cluster of the catalog that registered this process
@@ -118,7 +112,7 @@ class CatalogClient:
             digest=digest,
             cluster_id=cluster_id,
         )
-        answer = self._catalog.call("Fence", request, min(timeout_s, self._fence_attempt_s))
+        answer = self._catalog.call("Fence", request, timeout_s)
         if answer.accepted:
             self._registered_by = answer.cluster_id
         return FenceAnswer(answer.accepted, answer.epoch, answer.leader_id)

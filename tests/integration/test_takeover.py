@@ -43,7 +43,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, 
 @pytest.fixture
 def cluster(shared: tuple[Cluster, Doors]) -> Cluster:
     """All its parts run, and one of them leads."""
-    cluster, _doors = shared
+    cluster, doors = shared
+    doors.heal()
     cluster.heal()
     with BourseClient(cluster.url) as client:
         assert client.trade(STOCKS[0], 1, "BUY", str(uuid.uuid4())).status == HTTPStatus.OK

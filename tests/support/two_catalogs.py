@@ -116,6 +116,12 @@ class Doors:
         self.active, self.standby = self.standby, self.active
         self.active.take_over()
 
+    def heal(self) -> None:
+        """Both are alive, and one is active."""
+        self.standby.come_back()
+        self.active.come_back()
+        self.active.take_over()
+
 
 @contextmanager
 def two_catalogs(cluster: Cluster) -> Iterator[Doors]:

@@ -219,15 +219,13 @@ def test_late_news_of_the_one_before_change_nothing(world: World) -> None:
         assert catalogs.preferred is second
 
 
-def test_without_going_on_the_dead_one_is_asked_for_ever(world: World) -> None:
+def test_without_going_on_the_silent_one_is_asked_for_ever(world: World) -> None:
+    world.first.may_answer.clear()
     with taken_out("go on to the next"):
-        world.kill(0)
         for _ in range(3):
-            with pytest.raises(Unavailable):
-                world.send()
-    with pytest.raises(Unavailable):
-        world.send()
-    world.send()
+            with pytest.raises(OutcomeUnknown):
+                world.lookup(timeout_s=HASTY_S)
+    assert world.asked() == [3, 0]
 
 
 # ---------------------------------------------------------------- how long
@@ -241,6 +239,9 @@ class TimedPeer(CatalogPeer):
         self.limits: list[float] = []
         self._time = clock
         self._takes_s = takes_s
+
+    def stream(self, _method: str, _request: Any, timeout_s: float) -> Iterator[Any]:
+        yield self.call("", None, timeout_s)
 
     def call(self, _method: str, _request: Any, timeout_s: float) -> Any:
         self.limits.append(timeout_s)
@@ -259,22 +260,34 @@ def timed(clock: Clock, *takes_s: float) -> Iterator[tuple[Catalogs, list[TimedP
         yield Catalogs(peers, clock), peers
 
 
-def test_the_others_get_what_is_left_of_the_time() -> None:
+def test_a_silent_one_leaves_time_for_the_others() -> None:
     clock = Clock(50.0)
-    with timed(clock, 0.25, 0.5, 9.0) as (catalogs, peers):
+    with timed(clock, 0.25, 9.0, 9.0) as (catalogs, peers):
         with pytest.raises(OutcomeUnknown):
             catalogs.call("Lookup", bourse_pb2.LookupRequest(), 1.0)
-        assert [peer.limits for peer in peers] == [[1.0], [0.75], [0.25]]
+        assert [peer.limits for peer in peers] == [[0.5], [0.5], [0.25]]
         assert clock.now_s == 51.0
 
 
 def test_when_the_time_is_over_nobody_else_is_asked() -> None:
-    clock = Clock()
-    with timed(clock, 9.0, 0.1) as (catalogs, peers):
+    with timed(Clock(), 9.0, 0.1) as (catalogs, peers):
         with pytest.raises(OutcomeUnknown):
-            catalogs.call("Lookup", bourse_pb2.LookupRequest(), 1.0)
-        assert [peer.limits for peer in peers] == [[1.0], []]
-        assert catalogs.preferred is peers[1]
+            catalogs.call("Compare", bourse_pb2.CompareRequest(), 0.25)
+        assert [peer.limits for peer in peers] == [[0.25], []]
+        with pytest.raises(OutcomeUnknown):
+            catalogs.call("Compare", bourse_pb2.CompareRequest(), 0.25)
+        assert peers[0].limits == [0.25, pytest.approx(0.15)]
+        assert peers[1].limits == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "limits"), [(5.0, [2.5, 2.5]), (1.5, [1.0, 0.5]), (1.0, [1.0])]
+)
+def test_a_stream_may_take_longer(timeout_s: float, limits: list[float]) -> None:
+    with timed(Clock(), 9.0, 9.0) as (catalogs, peers):
+        with pytest.raises(OutcomeUnknown):
+            read_rows(catalogs, "Journal", 0, 10, timeout_s)
+        assert [limit for peer in peers for limit in peer.limits] == limits
 
 
 def test_a_question_for_health_is_shared_out() -> None:
@@ -314,6 +327,29 @@ def test_after_silence_or_a_broken_stream_the_next_message_goes_to_the_next(
             world.send(2)
     world.send(2)
     assert world.second.asked == ["batch of epoch 2"]
+
+
+def test_what_others_prefer_does_not_lead_a_conversation_back(world: World) -> None:
+    """Others find that the second stands by, and prefer the first again, which is silent."""
+    world.first.may_answer.clear()
+    world.stand_by(1)
+    catalogs = world.client
+    assert isinstance(catalogs, Catalogs)
+    for expected in (OutcomeUnknown, NotActive, OutcomeUnknown, NotActive):
+        catalogs._preferred = catalogs._peers[0]
+        with pytest.raises(expected):
+            world.send(timeout_s=HASTY_S)
+
+
+@pytest.mark.parametrize("error", [StaleEpoch(), Contradiction(), Internal()])
+def test_after_a_refusal_the_next_message_goes_to_the_same(
+    world: World, error: BourseError
+) -> None:
+    fails_with(world, 0, error)
+    for _ in range(2):
+        with pytest.raises(type(error)):
+            world.send()
+    assert world.asked() == [2, 0]
 
 
 def test_calls_and_messages_learn_from_each_other(world: World) -> None:

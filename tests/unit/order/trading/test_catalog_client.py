@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -187,22 +186,6 @@ def test_no_answer_in_time_is_an_unknown_outcome(client: CatalogClient, catalog:
 
 
 # ------------------------------------------------------------ the fence
-
-
-@pytest.mark.parametrize(("patience_s", "expected_s"), [(0.2, 0.2), (0.5, 0.5), (1.0, 0.5)])
-def test_a_try_to_register_leaves_time_for_another_catalog(
-    patience_s: float, expected_s: float
-) -> None:
-    limits: list[float] = []
-
-    def call(_method: str, _request: Any, timeout_s: float) -> Any:
-        limits.append(timeout_s)
-        return bourse_pb2.FenceResponse()
-
-    catalog: Any = SimpleNamespace(call=call, conversation=lambda *_: None)
-    CatalogClient(catalog, TIMEOUT_S, several=True).fence(8, 2, patience_s)
-    CatalogClient(catalog, TIMEOUT_S).fence(8, 2, patience_s)
-    assert limits == [expected_s, patience_s]
 
 
 def test_the_fence(client: CatalogClient, catalog: Catalog) -> None:
