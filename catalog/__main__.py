@@ -147,11 +147,11 @@ def serve_from_postgres(settings: CatalogSettings, stopping: threading.Event) ->
         clock=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
         wall_clock=time.time,
         wait=stopping.wait,
-        on_change=lambda is_active: server.set_serving(is_active, only=_SERVICE_NAME),
+        on_change=lambda is_active: server.set_active(is_active),
         make_turn=threading.Lock,
     )
     with listening(settings, candidate.current) as (server, port):
-        server.set_serving(True, only="")
+        server.set_alive(True)
         logger.info("serving on port %d, data in PostgreSQL", port)
         candidacy = threading.Thread(target=candidate.run, name="candidate")
         candidacy.start()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from common.domain import Order
 from common.errors import Damaged, damage_elsewhere
-from common.rpc_client import Peer
+from common.rpc_client import Remote
 from common.wire import orders_from_items
 from proto import bourse_pb2
 
@@ -22,7 +22,7 @@ class Rows(NamedTuple):
     cluster_id: str = ""  # of the log or journal; empty if that is not known
 
 
-def pull(peer: Peer, method: str, after: int, timeout_s: float) -> Iterator[Rows]:
+def pull(peer: Remote, method: str, after: int, timeout_s: float) -> Iterator[Rows]:
     """The rows above `after`, in order, in chunks, until a call returns fewer than it asked for. A
     leader that trades always has new rows, so this does not wait for the very last one.
 
@@ -40,7 +40,7 @@ def pull(peer: Peer, method: str, after: int, timeout_s: float) -> Iterator[Rows
         after = rows.orders[-1].number
 
 
-def read_rows(peer: Peer, method: str, after: int, limit: int, timeout_s: float) -> Rows:
+def read_rows(peer: Remote, method: str, after: int, limit: int, timeout_s: float) -> Rows:
     """At most `limit` rows above `after`. Raises as `pull`."""
     request = bourse_pb2.SyncRequest(last_number=after, limit=limit)
     try:

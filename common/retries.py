@@ -53,6 +53,9 @@ class Retries:
         on: the errors after which it is called again. Any other ends the retries.
         never_on: those among them that end the retries all the same.
         for_s: no attempt begins later than this after the first.
+        longer_on: those among them that promise an end of the trouble. After such an error there is
+            `for_s` once more.
+        longest_s: but after the first attempt never more than this.
         attempts: how many there are at most. At least one of the two bounds is given.
         backoff: the pauses in between.
     """
@@ -60,6 +63,8 @@ class Retries:
     on: tuple[type[Exception], ...]
     never_on: tuple[type[Exception], ...] = ()
     for_s: float = math.inf
+    longer_on: tuple[type[Exception], ...] = ()
+    longest_s: float = 0.0
     attempts: float = math.inf
     backoff: Backoff
     clock: Callable[[], float] = time.monotonic
@@ -84,13 +89,17 @@ class Retries:
         Raises:
             Exception: the error of the last attempt.
         """
-        give_up_at = self.clock() + self.for_s
+        began_at = self.clock()
+        give_up_at = began_at + self.for_s
         failures = 0
         while True:
             try:
                 return attempt(give_up_at - self.clock())
             except self.on as error:
                 failures += 1
+                if isinstance(error, self.longer_on):
+                    longer = min(self.clock() + self.for_s, began_at + self.longest_s)
+                    give_up_at = max(give_up_at, longer)
                 pause_s = self.backoff.pause_s(failures)
                 is_last = failures >= self.attempts or self.clock() + pause_s >= give_up_at
                 if is_last or isinstance(error, self.never_on):

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -63,6 +63,28 @@ _CALLS_AFTER_REFUSAL_S = 30.0
 def open_channel(address: str) -> grpc.Channel:
     """A long-lived channel to one peer. It connects when first used."""
     return grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+
+
+class Dialogue(Protocol):
+    """What a `Conversation` does, with one peer or with several."""
+
+    def ask(self, message: Any, timeout_s: float) -> Any: ...
+
+    def close(self) -> None: ...
+
+
+class Remote(Protocol):
+    """What a `Peer` does, and what several do that are used as one."""
+
+    def call(self, method: str, request: Any, timeout_s: float) -> Any: ...
+
+    def stream(self, method: str, request: Any, timeout_s: float) -> Iterator[Any]: ...
+
+    def is_serving(self, service: str, timeout_s: float) -> bool: ...
+
+    def conversation(self, stream: str, method: str) -> Dialogue: ...
+
+    def close(self) -> None: ...
 
 
 class Connection:

@@ -253,7 +253,7 @@ class RpcServer:
         reflection.enable_server_reflection(
             (*service_names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
         )
-        self._service_names = ("", *service_names)
+        self._service_names = tuple(service_names)
         self.set_serving(False)
         try:
             port = self._server.add_insecure_port(self._address)
@@ -262,15 +262,23 @@ class RpcServer:
         self._server.start()
         return int(port)
 
-    def set_serving(self, serving: bool, only: str | None = None) -> None:
-        """What the health service says from now on.
+    def set_serving(self, serving: bool) -> None:
+        """What the health service says of the process and of its services."""
+        self.set_alive(serving)
+        self.set_active(serving)
 
-        Args:
-            only: of that service; empty for the process as a whole; None for everything.
-        """
+    def set_alive(self, alive: bool) -> None:
+        """What it says of the process, which is asked for under no name."""
+        self._say("", alive)
+
+    def set_active(self, active: bool) -> None:
+        """What it says of the services by name. A process that stands by is alive, not active."""
+        for name in self._service_names:
+            self._say(name, active)
+
+    def _say(self, name: str, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse
-        for name in self._service_names if only is None else [only]:
-            self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+        self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
 
     def stop(self, grace_s: float) -> None:
         """Refuses new calls, lets those in flight finish for at most `grace_s`, then returns.

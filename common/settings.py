@@ -46,6 +46,19 @@ def _parse_replicas(value: Any) -> Any:
     return replicas
 
 
+def _parse_addresses(value: Any) -> Any:
+    """`catalog:50051,catalog-2:50051` as ("catalog:50051", "catalog-2:50051")."""
+    if not isinstance(value, str):
+        return value
+    addresses = tuple(part.strip() for part in value.split(","))
+    for address in addresses:
+        if not _is_address(address):
+            raise ValueError(f"{address!r} is not of the form host:port")
+        if addresses.count(address) > 1:
+            raise ValueError(f"{address} is named twice")
+    return addresses
+
+
 def _is_address(text: str) -> bool:
     host, _, port = text.rpartition(":")
     return bool(_HOST.fullmatch(host)) and port.isdecimal() and int(port) < 65536
@@ -89,6 +102,7 @@ def _wrong_in_redis_url(text: str) -> str:
 
 
 Address = Annotated[str, BeforeValidator(_check_address)]
+Addresses = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_addresses)]
 # It may have a password, so it is never shown: see `_is_secret`.
 RedisUrl = Annotated[str, BeforeValidator(_check_redis_url), Field(repr=False)]
 Replicas = Annotated[dict[int, str], NoDecode, BeforeValidator(_parse_replicas)]
@@ -100,6 +114,10 @@ DEFAULT_REPLICAS: Mapping[int, str] = {
     2: "order-2:50051",
     3: "order-3:50051",
 }
+
+
+DEFAULT_CATALOG = ("catalog:50051",)
+CATALOG_DESCRIPTION = "the catalog; or several, as `host:port,…`, of which one is active"
 
 
 class ServiceSettings(BaseSettings):

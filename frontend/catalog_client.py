@@ -7,10 +7,11 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import TypeVar
 
-from common.errors import Busy, Damaged, OutcomeUnknown, Unavailable
+from common.catalogs import TAKEOVER_S
+from common.errors import Busy, Damaged, NotActive, OutcomeUnknown, Unavailable
 from common.pulls import read_rows
 from common.retries import Backoff, Retries
-from common.rpc_client import Peer
+from common.rpc_client import Remote
 from frontend.model import OrderView, Quote
 from frontend.quotes.breaker import CircuitBreaker, CircuitOpen
 from proto import bourse_pb2
@@ -18,6 +19,8 @@ from proto import bourse_pb2
 # A catalog that restarts is back within a second, so a read is repeated until its time is
 # over. The pauses are random, so that many readers do not come back at the same moment.
 _BACKOFF = Backoff(first_s=0.1, longest_s=0.1, at_least=0.2)
+# A takeover is longer, and one that takes over has other work than to answer that it is not active.
+_BACKOFF_WITH_SEVERAL = Backoff(first_s=0.1, longest_s=0.3, at_least=0.5)
 
 _PROBE_TIMEOUT_S = 1.0
 _RETRY_AFTER_S = 0.25
@@ -31,21 +34,32 @@ class CatalogClient:
     """Reads of the catalog. They change nothing, so each may be repeated.
 
     Args:
-        peer: the catalog.
-        timeout_s: for one read, with its repeats.
+        catalog: one, or several of which one is active.
+        timeout_s: for one read, with its repeats. A read may take as long as a takeover while a
+            catalog says that it is not active.
+        several: whether there are several.
     """
 
     def __init__(
         self,
-        peer: Peer,
+        catalog: Remote,
         timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        *,
+        several: bool = False,
     ) -> None:
-        self._peer = peer
+        self._catalog = catalog
         self._breaker = CircuitBreaker("the catalog", retry_after_s=_RETRY_AFTER_S, clock=clock)
         self._retries = Retries(
-            on=(Unavailable, Busy), for_s=timeout_s, backoff=_BACKOFF, clock=clock, sleep=sleep
+            on=(Unavailable, NotActive, Busy, OutcomeUnknown),
+            for_s=timeout_s,
+            # Without it, a lookup is an error ("reads wait too": test_catalog_client_several.py).
+            longer_on=(NotActive,),
+            longest_s=TAKEOVER_S,
+            backoff=_BACKOFF_WITH_SEVERAL if several else _BACKOFF,
+            clock=clock,
+            sleep=sleep,
         )
 
     def lookup(self, name: str, will_fill: bool) -> Quote | None:
@@ -58,7 +72,7 @@ class CatalogClient:
             Unavailable: the catalog did not answer in time.
         """
         request = bourse_pb2.LookupRequest(name=name, will_fill=will_fill)
-        answer = self._repeated(lambda left_s: self._peer.call("Lookup", request, left_s))
+        answer = self._repeated(lambda left_s: self._catalog.call("Lookup", request, left_s))
         if answer.volume < 0:
             return None
         # The message has a double. Rounded to two places it is the catalog's price.
@@ -73,7 +87,7 @@ class CatalogClient:
             Damaged: the journal has a gap where the order should be.
         """
         rows = self._repeated(
-            lambda left_s: read_rows(self._peer, "Journal", number - 1, 1, left_s).orders
+            lambda left_s: read_rows(self._catalog, "Journal", number - 1, 1, left_s).orders
         )
         if not rows:
             return None
@@ -84,7 +98,7 @@ class CatalogClient:
 
     def is_reachable(self) -> bool:
         """Whether the catalog says, within a second, that it serves."""
-        return self._peer.is_serving(_SERVICE, _PROBE_TIMEOUT_S)
+        return self._catalog.is_serving(_SERVICE, _PROBE_TIMEOUT_S)
 
     def _repeated(self, read: Callable[[float], Answer]) -> Answer:
         """A read with its repeats.
@@ -94,7 +108,7 @@ class CatalogClient:
         """
         try:
             return self._breaker.call(lambda: self._retries.call(read))
-        except (CircuitOpen, Unavailable, Busy) as error:
+        except (CircuitOpen, Unavailable, NotActive, Busy) as error:
             raise Unavailable("the catalog is unavailable") from error
         except OutcomeUnknown:
             raise Unavailable("the catalog does not answer") from None

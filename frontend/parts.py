@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+from common.catalogs import TAKEOVER_S, open_catalog
 from common.redis_connections import connect_redis
 from common.replicas import ReplicaPeer
-from common.rpc_client import Peer
 from frontend.catalog_client import CatalogClient
 from frontend.model import Parts, Quotes
 from frontend.order_reads import OrderReads
@@ -19,9 +19,8 @@ from frontend.readiness import ServiceReadiness
 from frontend.settings import FrontendSettings
 from frontend.trading.election import Election
 from frontend.trading.invalidation import CacheInvalidation
-from frontend.trading.leader import LeaderClient
+from frontend.trading.leader import RIDE_OUT_S, LeaderClient
 from frontend.trading.trading import Trading
-from proto import bourse_pb2_grpc
 
 
 def build_parts(settings: FrontendSettings, resources: ExitStack) -> Parts:
@@ -38,7 +37,7 @@ def build_parts(settings: FrontendSettings, resources: ExitStack) -> Parts:
     election = Election(
         peers, settings.probe_timeout_s, settings.election_timeout_s, catalog.is_reachable
     )
-    leader = LeaderClient(election, settings.trade_attempt_timeout_s, settings.decision_timeout_s)
+    leader = _make_leader_client(settings, election)
     resources.callback(leader.close)
     return Parts(
         trades=Trading(leader, invalidation),
@@ -48,10 +47,26 @@ def build_parts(settings: FrontendSettings, resources: ExitStack) -> Parts:
     )
 
 
+def _has_several_catalogs(settings: FrontendSettings) -> bool:
+    return len(settings.catalog_address) > 1
+
+
+def _make_leader_client(settings: FrontendSettings, election: Election) -> LeaderClient:
+    return LeaderClient(
+        election,
+        settings.trade_attempt_timeout_s,
+        settings.decision_timeout_s,
+        # No catalog is active during a takeover. Trades that come then must wait for its end.
+        ride_out_s=TAKEOVER_S if _has_several_catalogs(settings) else RIDE_OUT_S,
+    )
+
+
 def _open_catalog(settings: FrontendSettings, resources: ExitStack) -> CatalogClient:
-    peer = Peer("the catalog", settings.catalog_address, bourse_pb2_grpc.CatalogServiceStub)
-    resources.callback(peer.close)
-    return CatalogClient(peer, settings.lookup_timeout_s)
+    catalog = open_catalog(settings.catalog_address)
+    resources.callback(catalog.close)
+    return CatalogClient(
+        catalog, settings.lookup_timeout_s, several=_has_several_catalogs(settings)
+    )
 
 
 def _open_replicas(settings: FrontendSettings, resources: ExitStack) -> dict[int, ReplicaPeer]:

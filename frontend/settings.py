@@ -7,8 +7,11 @@ from typing import Annotated
 from pydantic import Field
 
 from common.settings import (
+    CATALOG_DESCRIPTION,
+    DEFAULT_CATALOG,
     DEFAULT_REPLICAS,
     Address,
+    Addresses,
     Count,
     RedisUrl,
     Replicas,
@@ -25,7 +28,7 @@ class FrontendSettings(ServiceSettings):
     web_threads: Count = Field(
         default=32, description="threads of each worker; a request takes one"
     )
-    catalog_address: Address = Field(default="catalog:50051", description="the catalog")
+    catalog_address: Addresses = Field(default=DEFAULT_CATALOG, description=CATALOG_DESCRIPTION)
     order_replicas: Replicas = Field(
         default=dict(DEFAULT_REPLICAS), description="every order replica, as `id=host:port,…`"
     )
@@ -37,7 +40,10 @@ class FrontendSettings(ServiceSettings):
     enable_cache: bool = Field(default=True, description="whether lookups use the cache")
     cache_size: Count = Field(default=5, description="stocks the cache holds at most")
     redis_timeout_s: Seconds = Field(default=0.2, description="one call to Redis")
-    lookup_timeout_s: Seconds = Field(default=2.0, description="a lookup, with its repeats")
+    lookup_timeout_s: Seconds = Field(
+        default=2.0,
+        description="a lookup, with its repeats; up to 4 s while a catalog takes over",
+    )
     trade_attempt_timeout_s: Seconds = Field(
         default=0.75,
         description="how long a trade waits before the leader is asked whether it still leads",

@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from common import rpc_client, rpc_server
+from common import rpc_server
+from common.catalogs import open_catalog
 from common.errors import Contradiction, Damaged
 from common.redis_connections import connect_redis
 from common.replicas import ReplicaPeer
@@ -63,10 +64,8 @@ class Service:
             for replica_id, address in settings.order_replicas.items()
             if replica_id != settings.order_id
         ]
-        self._catalog_peer = rpc_client.Peer(
-            "the catalog", settings.catalog_address, bourse_pb2_grpc.CatalogServiceStub
-        )
-        self._catalog = CatalogClient(self._catalog_peer, settings.pull_timeout_s)
+        self._catalogs = open_catalog(settings.catalog_address)
+        self._catalog = CatalogClient(self._catalogs, settings.pull_timeout_s)
         self._hub = UpdateHub()
         self._redis_publisher = RedisPublisher(
             connect_redis(
@@ -140,7 +139,7 @@ class Service:
         self._redis_publisher.stop()
         for peer in self._peers:
             peer.close()
-        self._catalog_peer.close()
+        self._catalogs.close()
         self._log.close()
         return True
 

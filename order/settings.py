@@ -8,8 +8,10 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from common.settings import (
+    CATALOG_DESCRIPTION,
+    DEFAULT_CATALOG,
     DEFAULT_REPLICAS,
-    Address,
+    Addresses,
     Count,
     RedisUrl,
     Replicas,
@@ -47,7 +49,7 @@ class OrderSettings(RpcServiceSettings):
         default=160, ge=64, le=1024, description="calls a replica serves at once"
     )
     data_dir: Path = Field(default=Path("data/order"), description="where the log is kept")
-    catalog_address: Address = Field(default="catalog:50051", description="the catalog")
+    catalog_address: Addresses = Field(default=DEFAULT_CATALOG, description=CATALOG_DESCRIPTION)
     redis_url: RedisUrl = Field(
         default="redis://redis:6379/0", description="where invalidations are published"
     )
@@ -60,7 +62,9 @@ class OrderSettings(RpcServiceSettings):
         default=0.5, description="one attempt to send a batch to the catalog"
     )
     commit_patience_s: Seconds = Field(
-        default=1.0, description="how long a leader tries to reach the catalog before it steps down"
+        default=1.0,
+        description="how long a leader tries to reach the catalog before it steps down; "
+        "up to 4 s while a catalog takes over",
     )
     fence_timeout_s: Seconds = Field(
         default=0.65,
@@ -79,7 +83,8 @@ class OrderSettings(RpcServiceSettings):
 
     @property
     def stuck_after_s(self) -> float:
-        """Longer than the slowest batch: one in doubt, that pulls the journal."""
+        """Longer than the slowest batch: one in doubt, that pulls the journal. One that waits for
+        a catalog to take over can be slower, but it moves at each try."""
         in_doubt_s = self.commit_patience_s + self.commit_attempt_timeout_s
         return in_doubt_s + self.pull_timeout_s + 0.5
 

@@ -40,9 +40,9 @@ _LONGEST_CALL_S = 2.0
 # Trades in one sender's queue: at most one for each thread, and some whose thread has given up.
 _QUEUE_LIMIT = 256
 
-# When the catalog has been away for this long, new trades fail at once. Trades that came earlier
-# wait, because it may return. If all trades waited, no thread would be left for reads.
-_RIDE_OUT_S = 1.0
+# When the only catalog has been away for this long, new trades fail at once. Earlier trades wait,
+# because it may return. If all trades waited, no thread would be left for reads.
+RIDE_OUT_S = 1.0
 
 # The edge repeats a request after 3 s of silence, and then little of its time may be left. A repeat
 # has time for an election all the same, and an answer is still there within 10 s.
@@ -75,6 +75,7 @@ class LeaderClient:
         clock: seconds, monotonic.
         pause: waits between two attempts; takes seconds.
         longest_call_s: the time limit of one call.
+        ride_out_s: for so long after the catalog went away, new trades still wait for it.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class LeaderClient:
         pause: Callable[[float], None] = time.sleep,
         *,
         longest_call_s: float = _LONGEST_CALL_S,
+        ride_out_s: float = RIDE_OUT_S,
     ) -> None:
         self._election = election
         self._patience_s = patience_s
@@ -93,6 +95,7 @@ class LeaderClient:
         self._clock = clock
         self._pause = pause
         self._longest_call_s = longest_call_s
+        self._ride_out_s = ride_out_s
         self._senders: dict[int, tuple[int, Sender]] = {}  # by replica, with the epoch it led
         self._changing = threading.Lock()
 
@@ -120,7 +123,7 @@ class LeaderClient:
                 leader = self._election.find(doubted, give_up_at, is_gone=is_gone)
             except NoLeader as error:
                 logger.info("no leader: %s", error.message)
-                if isinstance(error, CatalogDown) and arrived_at > error.since + _RIDE_OUT_S:
+                if isinstance(error, CatalogDown) and arrived_at > error.since + self._ride_out_s:
                     break
                 self._back_off(failures, give_up_at)
                 continue

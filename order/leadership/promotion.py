@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
+from common.catalogs import TAKEOVER_S
 from common.domain import Order
-from common.errors import BourseError, Contradiction, Damaged, Unavailable
+from common.errors import BourseError, Contradiction, Damaged, NotActive, Unavailable
 from common.on_change import OnChange
 from common.pulls import Rows
 from common.retries import Retries, always
@@ -255,11 +256,14 @@ class Promotion:
             if self._node.view().epoch != epoch:
                 raise error
             logger.warning("epoch %d: pulling again: %s", epoch, error)
+            moved()
 
         retries = Retries(
             on=(BourseError,),
             never_on=(Damaged,),
             for_s=self._patience_s,
+            longer_on=(NotActive,),
+            longest_s=TAKEOVER_S,
             backoff=always(_RETRY_PAUSE_S),
             clock=self._clock,
             sleep=self._pause,

@@ -18,7 +18,7 @@ from common.errors import (
     damage_elsewhere,
 )
 from common.pulls import Rows, pull
-from common.rpc_client import Peer
+from common.rpc_client import Remote
 from common.wire import order_from_item, trade_to_request
 from order.trading.queue import TradeAnswer
 from proto import bourse_pb2
@@ -47,16 +47,21 @@ class FenceAnswer:
 
 
 class CatalogClient:
-    """Calls to the catalog. Every method raises the BourseError that came back."""
+    """Calls to the catalog. Every method raises the BourseError that came back.
+
+    Args:
+        catalog: one, or several of which one is active.
+        pull_timeout_s: for each 1,000 rows.
+    """
 
     def __init__(
         self,
-        peer: Peer,
+        catalog: Remote,
         pull_timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._peer = peer
-        self._updates = peer.conversation("Updates", "UpdateBatch")
+        self._catalog = catalog
+        self._updates = catalog.conversation("Updates", "UpdateBatch")
         self._pull_timeout_s = pull_timeout_s
         self._clock = clock
         self._registered_by = ""  # the cluster of the catalog that registered this process
@@ -107,7 +112,7 @@ class CatalogClient:
             digest=digest,
             cluster_id=cluster_id,
         )
-        answer = self._peer.call("Fence", request, timeout_s)
+        answer = self._catalog.call("Fence", request, timeout_s)
         if answer.accepted:
             self._registered_by = answer.cluster_id
         return FenceAnswer(answer.accepted, answer.epoch, answer.leader_id)
@@ -124,12 +129,12 @@ class CatalogClient:
         request = bourse_pb2.CompareRequest(
             replica_id=replica_id, last_number=last_number, digest=digest, cluster_id=cluster_id
         )
-        answer: bourse_pb2.CompareResponse = self._peer.call("Compare", request, timeout_s)
+        answer: bourse_pb2.CompareResponse = self._catalog.call("Compare", request, timeout_s)
         return answer.cluster_id
 
     def journal(self, after: int) -> Iterator[Rows]:
         """The rows above `after`, in order, in chunks. Each chunk has the timeout to itself."""
-        return pull(self._peer, "Journal", after, self._pull_timeout_s)
+        return pull(self._catalog, "Journal", after, self._pull_timeout_s)
 
 
 def _result(message: bourse_pb2.UpdateResponse, now: float) -> Result:

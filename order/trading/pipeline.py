@@ -7,8 +7,17 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+from common.catalogs import TAKEOVER_S
 from common.domain import Order, Trade
-from common.errors import BourseError, Contradiction, Damaged, NotLeader, OutcomeUnknown, StaleEpoch
+from common.errors import (
+    BourseError,
+    Contradiction,
+    Damaged,
+    NotActive,
+    NotLeader,
+    OutcomeUnknown,
+    StaleEpoch,
+)
 from common.on_change import OnChange
 from common.pulls import Rows
 from common.retries import Retries, always
@@ -30,6 +39,10 @@ _POLL_S = 0.5
 # (DeWitt et al., 1984, "group commit"; PostgreSQL's commit_siblings and commit_delay.)
 _GATHERED_FROM = 4
 _GATHER_S = 0.002
+
+
+# With these errors a catalog says of a copy that it decided nothing.
+_REFUSED = (StaleEpoch, NotActive)
 
 
 class CommitPoint(Protocol):
@@ -89,11 +102,17 @@ class Pipeline:
             on=(BourseError,),
             never_on=(StaleEpoch, Contradiction),
             for_s=patience_s,
+            # A catalog that says so is heard, so this replica is not cut off. Another one that led
+            # in its place would have to wait as well.
+            # Without it, a takeover is an error ("wait for a takeover": test_pipeline_takeover.py).
+            longer_on=(NotActive,),
+            longest_s=TAKEOVER_S,
             backoff=always(_RESEND_PAUSE_S),
             clock=clock,
             sleep=pause,
         )
         self._halt = halt
+        self._moved: Callable[[], None] = lambda: None  # notes progress of the batch in hand
 
     def run(self) -> None:
         """Until the queue is closed and empty."""
@@ -106,7 +125,7 @@ class Pipeline:
             if expected >= _GATHERED_FROM:
                 self._queue.gather(expected, _GATHER_S)
             if batch := self._queue.take_batch():
-                with self._progress.of_work():
+                with self._progress.of_work() as self._moved:
                     self._process_guarded(batch)
                 expected = len(batch) + len(self._queue)
 
@@ -157,28 +176,27 @@ class Pipeline:
             LeadershipLost: refused, or the patience is over; this replica has stepped down.
             Contradiction: it is another catalog than the one that registered the epoch.
         """
-        in_doubt = OnChange(logger)  # a full disk, for example, answers each copy alike
+        copies = _Copies(len(trades))
 
-        def note(error: Exception) -> None:
-            message = "batch of %d in doubt, sending it again: %s"
-            in_doubt.trouble(message, len(trades), error, cause=str(error))
+        def before_retry(error: Exception) -> None:
+            copies.note(error)
+            self._moved()
 
         try:
             return self._resends.call(
                 lambda _left_s: self._catalog.update_batch(epoch, trades, self._attempt_timeout_s),
-                before_retry=note,
+                before_retry,
             )
         except StaleEpoch as refusal:
             why = f"refused by the catalog: {refusal.message}"
             self._node.step(lambda replica: replica.step_down(epoch), why)
             # An earlier copy may have been decided before the epoch went stale.
-            answer = OutcomeUnknown() if in_doubt.is_present else NotLeader()
-            raise LeadershipLost(answer) from refusal
+            raise LeadershipLost(copies.answer(refusal)) from refusal
         except Contradiction:
             raise
         except BourseError as error:
             self._resign(epoch, f"cannot reach the catalog: {error.message}")
-            raise LeadershipLost(OutcomeUnknown()) from error
+            raise LeadershipLost(copies.answer(error)) from error
 
     def _append(self, rows: Rows, epoch: int) -> list[Order]:
         """The rows that the log lacked. Raises Contradiction if catalog and log contradict."""
@@ -196,6 +214,31 @@ class Pipeline:
         except BourseError as error:
             self._resign(epoch, f"cannot pull the journal: {error.message}")
         return appended
+
+
+class _Copies:
+    """The copies of one batch that were not answered with decisions.
+
+    After most errors nobody knows whether a copy was decided. `_REFUSED` say that it was not.
+    """
+
+    def __init__(self, trades: int) -> None:
+        self._trades = trades
+        self._waiting = OnChange(logger)
+        self._in_doubt = OnChange(logger)  # a full disk, for example, answers each copy alike
+
+    def note(self, error: Exception) -> None:
+        """Another copy follows this one."""
+        if isinstance(error, _REFUSED):
+            self._waiting.trouble("batch of %d waits for an active catalog", self._trades)
+        else:
+            message = "batch of %d in doubt, sending it again: %s"
+            self._in_doubt.trouble(message, self._trades, error, cause=str(error))
+
+    def answer(self, last: BourseError) -> BourseError:
+        """To the callers, when the batch is given up with the last copy's error."""
+        in_doubt = self._in_doubt.is_present or not isinstance(last, _REFUSED)
+        return OutcomeUnknown() if in_doubt else NotLeader()
 
 
 def _answer(batch: Sequence[PendingTrade], results: Sequence[Result]) -> None:

@@ -241,6 +241,10 @@ MECHANISMS: Mapping[str, Mechanism] = {
     "no trade waits for followers": Mechanism(
         "order.trading.pipeline:Pipeline._append", append_with_followers
     ),
+    "wait for a takeover": Mechanism("order.trading.pipeline:TAKEOVER_S", 0.0),
+    "reads wait too": Mechanism("frontend.catalog_client:TAKEOVER_S", 0.0),
+    "go on to the next": Mechanism("common.catalogs:Catalogs._go_on_from", _nothing),
+    "one cluster only": Mechanism("common.catalogs:Cluster.check", _nothing),
     "log lock": Mechanism("order.__main__:lock_file", _nothing),
     "log verified at start": Mechanism("order.log.log:OrderLog._verify", believe_the_log),
     "repeat at the next leader": Mechanism("frontend.trading.leader:_FINAL", (BourseError,)),

@@ -29,6 +29,8 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
 def shown(default: Any) -> str:
     if isinstance(default, dict):
         return ",".join(f"{key}={value}" for key, value in default.items())
+    if isinstance(default, tuple):
+        return ",".join(default)
     if isinstance(default, Path) and default.is_absolute():
         return default.relative_to(ROOT).as_posix()
     if isinstance(default, bool):

@@ -18,7 +18,7 @@ _NOTE = re.compile(r'^ *(?:#|--) Without it, .* \("([^"]+)": (test_\w+\.py)\)\.$
 # (mechanism, test module) → where the code says so
 NOTES = {
     (mechanism, module): path.relative_to(ROOT).as_posix()
-    for package in ("catalog", "order", "frontend", "edge")
+    for package in ("catalog", "order", "frontend", "common", "edge")
     for suffix in ("*.py", "*.lua", "*.cfg")
     for path in sorted((ROOT / package).rglob(suffix))
     for mechanism, module in _NOTE.findall(path.read_text("utf-8"))

@@ -66,6 +66,45 @@ def test_what_an_attempt_takes_is_part_of_the_time(clock: Clock) -> None:
     assert clock.now_s == pytest.approx(101.3)
 
 
+class Promising(Away):
+    pass
+
+
+def promising(clock: Clock, **more: float) -> Retries:
+    return Retries(
+        on=(Away,),
+        longer_on=(Promising,),
+        longest_s=3.0,
+        backoff=always(0.25),
+        clock=clock,
+        sleep=clock.pause,
+        **{"for_s": 1.0} | more,
+    )
+
+
+def test_an_error_that_promises_an_end_gives_the_time_anew(clock: Clock) -> None:
+    errors = [Away, Promising, *[Away] * 10]
+
+    def attempt(_left_s: float) -> None:
+        raise errors.pop(0)
+
+    with pytest.raises(Away):
+        promising(clock).call(attempt)
+    assert clock.now_s == 100 + 0.25 + 0.75  # one second from the promise
+
+
+def test_promises_are_believed_only_for_so_long(clock: Clock) -> None:
+    with pytest.raises(Promising):
+        promising(clock).call(failing(100, Promising))
+    assert clock.now_s == 102.75
+
+
+def test_a_promise_does_not_shorten_the_time(clock: Clock) -> None:
+    with pytest.raises(Promising):
+        promising(clock, for_s=5.0).call(failing(100, Promising))
+    assert clock.now_s == 104.75
+
+
 def test_the_number_ends_them_too(clock: Clock) -> None:
     retries = Retries(on=(Away,), attempts=3, backoff=always(0.1), clock=clock, sleep=clock.pause)
     assert retries.call(failing(2)) == [math.inf] * 3

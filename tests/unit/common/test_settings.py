@@ -55,11 +55,13 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENABLE_CACHE", "false")
     monkeypatch.setenv("LOG_FORMAT", "json")
     monkeypatch.setenv("ORDER_REPLICAS", "1=a:1, 5=b:2")
+    monkeypatch.setenv("CATALOG_ADDRESS", "a:1, b:2")
     settings = load_settings(FrontendSettings, "frontend")
     assert settings.cache_size == 7
     assert settings.enable_cache is False
     assert settings.log_format is LogFormat.JSON
     assert settings.order_replicas == {1: "a:1", 5: "b:2"}
+    assert settings.catalog_address == ("a:1", "b:2")
 
 
 WRONG_VALUES = [
@@ -76,6 +78,8 @@ WRONG_VALUES = [
     ("WEB_THREADS", "-1"),
     ("WEB_THREADS", "1.5"),
     ("CATALOG_ADDRESS", "catalog"),
+    ("CATALOG_ADDRESS", "catalog:50051,"),
+    ("CATALOG_ADDRESS", "catalog:50051,catalog:50051"),
     ("ORDER_REPLICAS", "order-1:50051"),
     ("ORDER_REPLICAS", "0=order-1:50051"),
     ("ORDER_REPLICAS", "1=order-1"),

@@ -27,7 +27,7 @@ def test_only_the_id_must_be_given() -> None:
         3: "order-3:50051",
     }
     assert settings.listen_address == "0.0.0.0:50051"
-    assert settings.catalog_address == "catalog:50051"
+    assert settings.catalog_address == ("catalog:50051",)
 
 
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +36,7 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         "ORDER_REPLICAS": "7=[::1]:1, 9=elsewhere:2",
         "ORDER_THREADPOOL_SIZE": "65",
         "DATA_DIR": "/data",
-        "CATALOG_ADDRESS": "10.0.0.1:50052",
+        "CATALOG_ADDRESS": "10.0.0.1:50052, [::1]:50053",
         "REDIS_URL": "redis://:secret@cache:6380/3",
         "COMMIT_PATIENCE_S": "0.75",
     }.items():
@@ -46,7 +46,7 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.order_replicas == {7: "[::1]:1", 9: "elsewhere:2"}
     assert settings.order_threadpool_size == 65
     assert settings.data_dir == Path("/data")
-    assert settings.catalog_address == "10.0.0.1:50052"
+    assert settings.catalog_address == ("10.0.0.1:50052", "[::1]:50053")
     assert settings.redis_url == "redis://:secret@cache:6380/3"
     assert settings.commit_patience_s == 0.75
 
@@ -87,6 +87,11 @@ WRONG_VALUES = [
     *((variable, value) for variable in SECONDS for value in ("0", "-1", "3601", "nan", "soon")),
     ("CATALOG_ADDRESS", "http://catalog:50051"),
     ("CATALOG_ADDRESS", "catalog 1:50051"),
+    ("CATALOG_ADDRESS", "catalog:50051,"),
+    ("CATALOG_ADDRESS", ",catalog:50051"),
+    ("CATALOG_ADDRESS", "catalog:50051;catalog-2:50051"),
+    ("CATALOG_ADDRESS", "catalog:50051,catalog-2"),
+    ("CATALOG_ADDRESS", "catalog:50051,catalog-2:65536"),
     ("ORDER_REPLICAS", "2=http://order-2:50051"),
     ("ORDER_REPLICAS", "2=order-2:50051;3=order-3:50051"),
 ]
@@ -101,6 +106,21 @@ def test_a_wrong_value_is_one_line_that_names_it(
 ) -> None:
     monkeypatch.setenv(variable, value)
     assert refusal(OrderSettings, capsys).startswith(f"setting {variable}=")
+
+
+@pytest.mark.parametrize(
+    ("value", "wrong"),
+    [
+        ("catalog:50051,,catalog-2:50051", "'' is not of the form host:port"),
+        ("catalog:50051,catalog-2:x", "'catalog-2:x' is not of the form host:port"),
+        ("catalog:50051, catalog:50051", "catalog:50051 is named twice"),
+    ],
+)
+def test_a_wrong_list_of_catalogs_says_what_is_wrong_with_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], value: str, wrong: str
+) -> None:
+    monkeypatch.setenv("CATALOG_ADDRESS", value)
+    assert refusal(OrderSettings, capsys) == f"setting CATALOG_ADDRESS={value!r}: {wrong}"
 
 
 def test_without_an_id_it_does_not_start(

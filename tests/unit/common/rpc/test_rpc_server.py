@@ -18,7 +18,7 @@ from common.rpc_client import Conversation
 from common.rpc_server import Slots
 from proto import bourse_pb2
 from stack.waiting import wait_for
-from tests.support.replica_fakes import PATIENCE_S, Call, FakeReplica, serving
+from tests.support.replica_fakes import PATIENCE_S, SERVICE, Call, FakeReplica, serving
 
 
 def test_who_finds_none_free_is_refused() -> None:
@@ -37,6 +37,31 @@ def test_an_error_gives_the_place_back() -> None:
     for _ in range(2):
         with pytest.raises(KeyError), slots.taken():
             raise KeyError
+
+
+# ---------------------------------------------------------------- health
+
+
+@pytest.mark.parametrize("alive", [True, False])
+@pytest.mark.parametrize("active", [True, False])
+def test_alive_and_active_are_said_apart(alive: bool, active: bool) -> None:
+    server = rpc_server.RpcServer("127.0.0.1:0", threads=4, queue_limit=4)
+    port = server.start([SERVICE])
+    try:
+        with closing(ReplicaPeer(1, f"127.0.0.1:{port}")) as peer:
+            for serving_all in (True, False):
+                server.set_serving(serving_all)
+                assert _said(peer) == (serving_all, serving_all)
+            server.set_alive(alive)
+            server.set_active(active)
+            assert _said(peer) == (alive, active)
+    finally:
+        server.stop(0)
+
+
+def _said(peer: ReplicaPeer) -> tuple[bool, bool]:
+    """Whether the process, and whether its service, is said to serve."""
+    return peer.is_serving("", PATIENCE_S), peer.is_serving(SERVICE, PATIENCE_S)
 
 
 # ---------------------------------------------------------------- stopping

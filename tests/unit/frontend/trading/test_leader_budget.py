@@ -10,7 +10,7 @@ import pytest
 
 from common.errors import BourseError, Busy, NotLeader, OutcomeUnknown, Unavailable
 from common.retries import always
-from frontend.trading.election import Election, Leadership
+from frontend.trading.election import CatalogDown, Election, Leadership
 from frontend.trading.leader import LeaderClient
 from proto import bourse_pb2
 from tests.support.clock import Clock
@@ -310,6 +310,22 @@ def test_a_later_trade_is_told_of_an_outage_at_once(
     with pytest.raises(Unavailable, match="no order replica"):
         decide(hasty)
     assert clock.now_s == before
+
+
+@pytest.mark.parametrize(("ride_out_s", "waits"), [(1.0, False), (4.0, True)])
+def test_a_later_trade_waits_as_long_as_a_takeover_can_take(
+    election: Election, clock: Clock, outage: Catalog, ride_out_s: float, waits: bool
+) -> None:
+    client = LeaderClient(
+        election, PATIENCE_S, HASTY_DECISION_S, clock, clock.pause, ride_out_s=ride_out_s
+    )
+    with pytest.raises(CatalogDown):
+        election.find(None, clock.now_s + HASTY_DECISION_S)
+    clock.pass_by(2.0)
+    before = clock.now_s
+    with pytest.raises(Unavailable):
+        decide(client)
+    assert (clock.now_s > before) is waits
 
 
 def test_a_trade_that_had_waited_since_before_the_outage_rides_it_out_too(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import OutcomeUnknown, Unavailable
+from common.errors import NotActive, OutcomeUnknown, Unavailable
 from common.pulls import Rows
 from order.leadership.replica import Role
 from order.log.ledger import AppendFailed
@@ -59,6 +59,19 @@ def test_a_pull_that_keeps_failing_ends_the_promotion(world: World) -> None:
     assert PATIENCE_S - 0.1 < world.clock() - started < PATIENCE_S + 0.1
     assert world.halted == []
     world.assert_rests("cannot catch up: down")
+
+
+def test_a_pull_waits_for_a_catalog_to_take_over(world: World) -> None:
+    def come_back() -> None:
+        world.watchdog.look()
+        if world.clock.now_s > 3.0:
+            world.catalog.journal_script.clear()
+
+    world.clock.during_pause = come_back
+    world.catalog.journal_script.extend([lost(Unavailable()), lost(NotActive())] * 1000)
+    world.promotion.lead(5)
+    assert world.state() == (Role.LEADER, 5, 1)
+    assert world.published == JOURNAL[2:]
 
 
 def test_a_disk_that_takes_no_rows_ends_the_promotion(world: World) -> None:
