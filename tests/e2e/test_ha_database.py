@@ -259,7 +259,7 @@ def test_a_primary_that_was_replaced_and_does_not_know_acknowledges_nothing(
 
 @contextmanager
 def patroni_stopped(database: Database, node: str) -> Iterator[None]:
-    signal = "grep -lz bin/patroni /proc/[0-9]*/cmdline | cut -d / -f 3 | xargs kill -{}"
+    signal = "grep -lz bin/patron[i] /proc/[0-9]*/cmdline | cut -d / -f 3 | xargs kill -{}"
     database.stack.execute(node, "sh", "-c", signal.format("STOP"))
     try:
         yield
