@@ -286,11 +286,11 @@ def test_the_other_edge_has_tls_and_a_limit(stack: Stack, tmp_path: Path) -> Non
             engine.containers.get(name).remove(force=True)
 
 
-def test_trades_go_to_one_frontend_until_it_is_full(stack: Stack) -> None:
+def test_trades_go_to_one_frontend_while_they_are_few(stack: Stack) -> None:
     """There they share calls to the leader."""
-    together = [sorted(trades_taken(stack, clients)) for clients in (2, 50)]
-    assert together[0] == [0, 2 * EACH]
-    assert min(together[1]) > 0
+    for few in (2, 16):
+        assert sorted(trades_taken(stack, few)) == [0, few * EACH]
+    assert min(trades_taken(stack, 50)) > 0
 
 
 def trades_taken(stack: Stack, clients: int) -> list[int]:
