@@ -32,7 +32,7 @@ export PGPASSWORD=$(cat /run/passwords/bourse) PGCONNECT_TIMEOUT=2
 exec timeout {wait_s} psql -XAtq -c "$1" \
 "host=$nodes user=bourse dbname=bourse target_session_attrs=read-write"
 """
-_INSERT = "INSERT INTO tried VALUES ({})"
+_INSERT = "INSERT INTO tried.rows VALUES ({})"
 ON_THIS_NODE = 'exec timeout {wait_s} psql -XAtq -d bourse -c "$1"'
 
 
@@ -52,7 +52,8 @@ class Database:
         self.stack.compose("build", "--quiet", *NODES, "database-passwords", timeout_s=900)
         began = time.monotonic()
         self.stack.compose("up", "--wait", "--wait-timeout", "300", *NODES, timeout_s=400)
-        table = "CREATE TABLE tried (number integer PRIMARY KEY)"
+        # Not where the catalog has its tables.
+        table = "CREATE SCHEMA tried; CREATE TABLE tried.rows (number integer PRIMARY KEY)"
         wait_for(lambda: self.as_catalog(table)[0] == 0, 60, self.roles)
         self.insert()
         self.ready_s = time.monotonic() - began
@@ -111,7 +112,7 @@ class Database:
         return code == 0
 
     def numbers(self, node: str) -> set[int]:
-        return {int(line) for line in self.on(node, "SELECT number FROM tried")[1].split()}
+        return {int(line) for line in self.on(node, "SELECT number FROM tried.rows")[1].split()}
 
     def time_until_written(self, timeout_s: float) -> float:
         began = time.monotonic()
@@ -281,3 +282,16 @@ def test_writes_go_on_without_a_standby_and_without_a_member_of_etcd(database: D
         assert database.insert()
         time.sleep(1)
     assert database.primary() == primary
+
+
+def test_the_database_is_filled_once_and_one_that_was_lost_is_not(database: Database) -> None:
+    stack = database.stack
+    init = ("run", "--rm", "--no-deps", "--build", "database-init")
+    stocks = "SELECT count(*) > 0 FROM stocks"
+    stack.compose(*init, timeout_s=900)
+    assert database.as_catalog(stocks) == (0, "t")
+    assert stack.compose(*init) == ""
+    assert database.as_catalog("DROP TABLE office, stocks, journal, refusals")[0] == 0
+    assert stack.compose(*init) == ""
+    code, said = database.as_catalog(stocks)
+    assert (code != 0, 'relation "stocks" does not exist' in said) == (True, True), said
