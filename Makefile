@@ -6,6 +6,9 @@ STUBS := bourse_pb2.py bourse_pb2.pyi bourse_pb2_grpc.py bourse_pb2_grpc.pyi
 # Processes that run tests. Most tests wait more than they compute.
 JOBS := 2
 
+# HA=1: with a database of three nodes and two catalogs.
+COMPOSE := docker compose $(if $(HA),-f compose.yaml -f compose.ha.yaml)
+
 # The environment is always .venv, with a Python that this machine already has.
 export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
@@ -21,12 +24,12 @@ help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
 		while IFS='|' read -r target text; do printf '%-12s %s\n' "$$target" "$$text"; done
 
-up: ## build the images, start everything in containers, wait until it is healthy
+up: ## build the images, start everything in containers, wait until it is healthy; HA=1 with the database of three nodes
 	@stack/versions.sh
-	docker compose up --build --wait || { docker compose logs --tail 10; exit 1; }
+	$(COMPOSE) up --build --wait || { $(COMPOSE) logs --tail 10; exit 1; }
 
-down: ## stop and remove the containers; the volumes stay
-	docker compose down
+down: ## stop and remove the containers; the volumes stay; HA=1 as for `up`
+	$(COMPOSE) down
 
 local: venv ## start everything as processes of this machine, without containers
 	$(BIN)/python -m stack.local $(ARGS)

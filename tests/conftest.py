@@ -24,6 +24,7 @@ E2E = TESTS / "e2e"
 OWN_STACKS = (
     "test_faults_proof.py",
     "test_full_disk.py",
+    "test_ha_database.py",
     "test_measuring.py",
     "test_rival.py",
     "test_soak.py",
