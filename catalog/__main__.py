@@ -147,7 +147,7 @@ def serve_from_postgres(settings: CatalogSettings, stopping: threading.Event) ->
         clock=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
         wall_clock=time.time,
         wait=stopping.wait,
-        on_change=lambda is_active: server.set_active(is_active),
+        on_change=lambda is_active: server.set_active(is_active),  # noqa: PLW0108 - made below
         make_turn=threading.Lock,
     )
     with listening(settings, candidate.current) as (server, port):
