@@ -116,11 +116,15 @@ def test_nobody_but_the_catalogs_reaches_the_database() -> None:
         assert networks_of(service) == {"database"}
 
 
-def test_the_catalogs_differ_in_nothing() -> None:
+def test_the_catalogs_differ_only_in_their_disks() -> None:
     first, second = of("catalog"), of("catalog-2")
-    assert first == second
+    assert {name for name in first if first[name] != second[name]} == {"volumes"}
+    assert set(first) == set(second)
     assert networks_of("catalog") == {"backend", "database"}
-    assert volumes_of("catalog")["/data"]["type"] == "tmpfs"
+    assert volumes_of("catalog")["/data"]["source"] == "catalog-data"
+    assert volumes_of("catalog-2")["/data"]["type"] == "tmpfs"
+    secrets = [volumes_of(name)["/run/passwords"] for name in CATALOGS]
+    assert secrets[0] == secrets[1]
 
 
 def test_clients_know_both_catalogs() -> None:
