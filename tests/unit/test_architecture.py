@@ -46,7 +46,7 @@ ROOMS = sorted(
 
 # Where scripts are that are no Python, by how their names end.
 SCRIPTS = {
-    ".sh": {"bench/copies/rival", "edge", "stack", "tests/terraform"},
+    ".sh": {"bench/copies/rival", "edge", "postgres", "stack", "tests/terraform"},
     ".lua": {"frontend/quotes/scripts", "bench/measuring"},
 }
 
