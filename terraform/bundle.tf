@@ -7,8 +7,8 @@ locals {
   # What the host runs. Documents, tests and this folder stay here: changing them deploys nothing.
   # A name that is not listed is not shipped.
   shipped = setunion(
-    fileset(local.root, "{.dockerignore,Dockerfile.*,LICENSE,Makefile,compose.yaml,pyproject.toml,uv.lock}"),
-    fileset(local.root, "{catalog,client,common,edge,faults,frontend,order,proto,stack}/**"),
+    fileset(local.root, "{.dockerignore,Dockerfile.*,LICENSE,Makefile,compose.yaml,compose.ha.yaml,pyproject.toml,uv.lock}"),
+    fileset(local.root, "{catalog,client,common,edge,faults,frontend,order,postgres,proto,stack}/**"),
   )
 
   # Nor caches, hidden files, and what editors leave.

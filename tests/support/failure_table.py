@@ -279,7 +279,7 @@ ROWS = (
         "called in sync",
     ),
     Row("two of three replicas", two_of_three, "no trade waits for followers", "answered 503"),
-    Row("catalog", catalog, "one transaction", "stock8 has version 3 after 2 orders"),
+    Row("the only catalog", catalog, "one transaction", "stock8 has version 3 after 2 orders"),
     Row("redis", redis, "lease wait", "a quote from before the trade"),
     Row("frontend worker", frontend_worker, "recorded rows", "answered 500"),
     Row(
