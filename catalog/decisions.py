@@ -20,6 +20,10 @@ class Registration(NamedTuple):
     epoch: int
     leader_id: int
 
+    def may_follow(self, registered: Registration) -> bool:
+        """Whether it may be registered in place of that one: a compare-and-set of the epoch."""
+        return self.epoch == registered.epoch + 1 and 1 <= self.leader_id < 2**63
+
 
 class Refusal(NamedTuple):
     name: str

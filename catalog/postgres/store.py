@@ -364,7 +364,7 @@ class PostgresStore:
 
 def _fence(opened: Opened, epoch: int, leader_id: int) -> tuple[Changes, Fencing]:
     registered = opened.registration
-    if epoch != registered.epoch + 1 or not 1 <= leader_id < 2**63:
-        return _NOTHING, Fencing(False, registered)
     asked = Registration(epoch, leader_id)
+    if not asked.may_follow(registered):
+        return _NOTHING, Fencing(False, registered)
     return Changes(registration=asked), Fencing(True, asked)

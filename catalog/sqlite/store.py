@@ -88,7 +88,7 @@ class SqliteStore:
         with self._database.writing() as connection, transaction(connection):
             _check_belongs(connection, last_number, digest)
             registered = schema.registration(connection)
-            if epoch != registered.epoch + 1 or not 1 <= leader_id < 2**63:
+            if not asked.may_follow(registered):
                 return Fencing(False, registered)
             schema.save_registration(connection, asked)
         return Fencing(True, asked)

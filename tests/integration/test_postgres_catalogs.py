@@ -24,7 +24,7 @@ from proto import bourse_pb2, bourse_pb2_grpc
 from stack.waiting import wait_for
 from tests.support.postgres import PostgresServer, running_server
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 20.0

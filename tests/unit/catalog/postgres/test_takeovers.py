@@ -18,6 +18,7 @@ SEEDS = 120
 GROUPS = 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_no_history_breaks_a_promise(group: int) -> None:
     for seed in range(group, SEEDS, GROUPS):
