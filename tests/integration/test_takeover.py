@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from http import HTTPStatus
 
 import pytest
@@ -20,6 +21,7 @@ import pytest
 from client.api import Answer, BourseClient, RetryPolicy
 from stack.waiting import wait_for
 from tests.support.cluster import Cluster
+from tests.support.threads import working
 from tests.support.two_catalogs import Doors, two_catalogs
 
 STOCKS = [f"stock{number}" for number in range(1, 11)]  # more than the cache holds
@@ -77,18 +79,9 @@ class Clients:
             (self._look_up, HTTPStatus.OK),
             (self._look_for_an_order, HTTPStatus.NOT_FOUND),
         ]
-        threads = [
-            threading.Thread(target=self._run, args=(act, right, seed))
-            for seed, (act, right) in enumerate(acts * 2)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
+        works = [partial(self._run, act, right, seed) for seed, (act, right) in enumerate(acts * 2)]
+        with working(works, self._stopping):
             yield
-        finally:
-            self._stopping.set()
-            for thread in threads:
-                thread.join()
 
     def let_pass(self, answers: int) -> None:
         wanted = self.answers + answers

@@ -9,9 +9,11 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from client.api import Answer, BourseClient, NoAnswer, RetryPolicy
 from tests.support.lease_world import FRONTENDS, A, B
+from tests.support.threads import working
 
 # Stocks that are only bought, one share at a time: their quantity can only fall, so a lookup that
 # shows more than can be left when it starts is stale. Each frontend has one that no other
@@ -72,15 +74,8 @@ class LeaseLoad:
                 loops.append(self._trader(frontend, (OWN[frontend], SHARED), next(chances)))
             loops.append(self._trader(frontend, (UNREAD,), next(chances)))
         loops += [self._looker(next(chances)) for _ in range(_LOOKERS)]
-        threads = [threading.Thread(target=self._run, args=(once,)) for once in loops]
-        for thread in threads:
-            thread.start()
-        try:
+        with working([partial(self._run, once) for once in loops], self._stopping):
             yield
-        finally:
-            self._stopping.set()
-            for thread in threads:
-                thread.join()
 
     def _run(self, once: Callable[[], None]) -> None:
         while not self._stopping.wait(_PAUSE_S):

@@ -9,9 +9,11 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from client.api import BourseClient, NoAnswer, Traffic
 from stack.waiting import wait_for
+from tests.support.threads import working
 
 # A stock that the load only buys, one share at a time: its quantity can only fall, so a
 # lookup that shows more than what was left when it started is a stale quote.
@@ -39,18 +41,8 @@ class Load:
         """Runs the clients around the block; the caller judges what they saw afterwards."""
         with BourseClient(self.url) as client:
             self._initial = int(client.lookup(WATCHED).data["quantity"])
-        threads = [
-            threading.Thread(target=self._run, args=(index,), name=f"client-{index}")
-            for index in range(self.clients)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
+        with working([partial(self._run, index) for index in range(self.clients)], self._stopping):
             yield
-        finally:
-            self._stopping.set()
-            for thread in threads:
-                thread.join()
 
     @property
     def count(self) -> int:
