@@ -358,6 +358,7 @@ def waiting_for_a_standby(server: PostgresServer) -> Iterator[None]:
     """Every COMMIT waits for a standby that does not exist."""
     server.set("synchronous_standby_names", "nobody")
     try:
+        server.wait_until_commits_wait()
         yield
     finally:
         server.set("synchronous_standby_names", "")

@@ -168,6 +168,28 @@ class PostgresServer:
         found = connection.execute("SELECT current_setting(%s)", (name,)).fetchone()
         return found == (value,)
 
+    def wait_until_commits_wait(self) -> None:
+        """For a standby that is not there. After the setting has changed, another process of the
+        server notes that, and until then a COMMIT goes through."""
+        with closing(self.admin()) as probe, closing(self.admin()) as watcher:
+            wait_for(lambda: self._commit_waits(probe, watcher), 10.0, "a COMMIT does not wait")
+
+    def _commit_waits(self, probe: psycopg.Connection, watcher: psycopg.Connection) -> bool:
+        sent, process = probe.pgconn, probe.info.backend_pid
+        # A COMMIT is waited for if its transaction wrote something.
+        sent.send_query(b"SELECT pg_logical_emit_message(true, '', '')")
+        sent.flush()
+        waits = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep'"
+        is_waiting = False
+        while sent.is_busy() and not is_waiting:
+            is_waiting = watcher.execute(waits, (process,)).fetchone() is not None
+            sent.consume_input()
+        if is_waiting:
+            watcher.execute("SELECT pg_cancel_backend(%s)", (process,))
+        while sent.get_result() is not None:
+            pass
+        return is_waiting
+
     def kill(self) -> None:
         """All of its processes at once, as when its machine loses power."""
         assert self._process is not None
