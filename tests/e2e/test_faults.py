@@ -223,7 +223,7 @@ def test_who_sends_no_keys_and_repeats_nothing_notices_nothing(
         words += ["--fault", fault]
     for fault in ("stop:frontend", "rolling:frontends", "rolling:replicas"):
         words += ["--fault", fault]
-    words += ["--every", "15", "--lasts", "4", "--for", "80", "--rate", "80", "--no-keys"]
+    words += ["--every", "8", "--lasts", "3", "--for", "50", "--rate", "80", "--no-keys"]
     done = subprocess.run(
         command(stack, "run", *words, "--out", str(tmp_path)),
         cwd=ROOT,
@@ -237,9 +237,9 @@ def test_who_sends_no_keys_and_repeats_nothing_notices_nothing(
 
 
 @pytest.mark.slow
-def test_a_minute_of_everything(stack: Stack, engine: Any, tmp_path: Path) -> None:
+def test_everything_at_random(stack: Stack, engine: Any, tmp_path: Path) -> None:
     began_s = time.monotonic()
-    options = ["--seed", "7", "--for", "60", "--rate", "100", "--out", str(tmp_path)]
+    options = ["--seed", "7", "--for", "40", "--rate", "100", "--out", str(tmp_path)]
     done = subprocess.run(
         command(stack, "run", *options),
         cwd=ROOT,
@@ -249,7 +249,7 @@ def test_a_minute_of_everything(stack: Stack, engine: Any, tmp_path: Path) -> No
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert time.monotonic() - began_s > 60
+    assert time.monotonic() - began_s > 40
     [directory] = tmp_path.iterdir()
     assert (directory / "report.html").stat().st_size > 10_000
     history = str(directory / "history.jsonl")

@@ -30,7 +30,7 @@ from common.pulls import Rows
 from order.leadership.promotion import Promotion
 from order.leadership.replica import Replica, Role
 from order.log.log import OrderLog
-from order.log.replication import Follower
+from order.log.replication import Follower, Replicator
 from order.trading.pipeline import Pipeline
 from tests.support.points import find
 
@@ -137,8 +137,9 @@ _FOLLOWERS_JOIN_WITHIN_S = 2.0
 
 
 def append_with_followers(pipeline: Pipeline, rows: Rows, epoch: int) -> list[Order]:
+    replicator: Replicator = pipeline._wake_followers.__self__  # type: ignore[attr-defined]
     give_up_at = time.monotonic() + _FOLLOWERS_JOIN_WITHIN_S
-    while not pipeline._followers.in_sync():  # type: ignore[attr-defined]
+    while not replicator.in_sync():
         if time.monotonic() > give_up_at:
             raise Unavailable("no follower would have the rows")
         time.sleep(0.05)

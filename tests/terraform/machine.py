@@ -178,9 +178,11 @@ class Machine:
     # ------------------------------------------------------------ what it does
 
     def execute(self, script: str) -> tuple[int, str]:
-        """Exit code and everything printed of a script run as cloud-init would."""
+        """Exit code and everything printed of a script run as cloud-init would: into one pipe."""
+        # Out of two pipes the engine mixes the lines.
+        one_pipe = ["bash", "-c", f"exec {script} 2>&1"]
         done = subprocess.run(
-            ["docker", "exec", self.name, *_ENVIRONMENT, script],
+            ["docker", "exec", self.name, *_ENVIRONMENT, *one_pipe],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
