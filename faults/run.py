@@ -16,13 +16,15 @@ from typing import Any
 from client.api import BaseUrl, Connection, NoAnswer, Request
 from faults.breakages import breakages
 from faults.history import Call, End, HistoryWriter, Record, Run
-from faults.nemesis import Eyes, Nemesis, heal_all
+from faults.nemesis import Nemesis, heal_all
+from faults.recovery import Eyes
 from faults.schedule import Strike
 from faults.workload import LoadSettings, Workload
 from stack.containers import Containers
 from stack.network import Network
 from stack.observations import Final, Observation, Row
 from stack.observer import Observer
+from stack.offices import Offices
 from stack.parts import StackError
 from stack.terminal import Interrupts, Progress
 from stack.waiting import wait_for
@@ -133,6 +135,7 @@ class _Session:
                 settings.has_keys,
             )
             workload = Workload(self._containers.urls("edge")[0], load, opening.quantities, write)
+            offices = Offices(self._containers)
             eyes = Eyes(
                 observer.latest,
                 self._probe.is_ready,
@@ -140,6 +143,9 @@ class _Session:
                 self._containers.passes_its_check,
                 self._pings,
                 lambda service: _orphans(observer, service, opening, write),
+                offices.holders,
+                offices.primary,
+                offices.database_is_whole,
             )
             nemesis = Nemesis(
                 opening.parts,

@@ -16,7 +16,7 @@ from faults.history import (
     Run,
 )
 from stack.observations import Final, Observation, Position, Row
-from stack.parts import ORDER_SERVICES
+from stack.parts import HA_SERVICES, ORDER_SERVICES
 
 S = 1_000_000_000
 NOTHING = "00" * 32
@@ -41,6 +41,7 @@ def positions(number: int, digest: str, epoch: int = 1) -> dict[str, Position]:
 
 
 PARTS = ("edge", "frontend-1", "frontend-2", "catalog", *ORDER_SERVICES, "redis")
+HA_PARTS = (*PARTS, *HA_SERVICES)
 
 
 def run(first_number: int = 0, quantity: int = 100) -> Run:
