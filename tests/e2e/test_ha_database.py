@@ -1,4 +1,4 @@
-"""The database of three nodes by itself: it loses no acknowledged row, whichever node dies."""
+"""The database of three nodes loses no acknowledged row, whichever dies: by itself, and under the service."""
 
 from __future__ import annotations
 
@@ -6,128 +6,20 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import count
 
 import pytest
 
-from stack.parts import ETCD_SERVICES, POSTGRES_SERVICES, ROOT
+from stack.parts import POSTGRES_SERVICES, ROOT
 from stack.waiting import wait_for
+from tests.e2e.database import INSERT, NODES, RETURN_S, Database
 from tests.e2e.hardening import CHECKS
 from tests.e2e.stack import Stack
 
 # With a stack of its own, whose nodes are killed in turn.
 pytestmark = pytest.mark.slow
 
-NODES = (*POSTGRES_SERVICES, *ETCD_SERVICES)
-
 # Until Patroni notices: by its loop, or by the end of the primary's lease (`ttl`).
 PROCESS_S, CONTAINER_S = 15.0, 45.0
-# A former primary recovers, is rewound and catches up.
-RETURN_S = 90.0
-
-# As a catalog connects. The password is not on the command line.
-AS_CATALOG = """
-nodes=postgres-1,postgres-2,postgres-3
-export PGPASSWORD=$(cat /run/passwords/bourse) PGCONNECT_TIMEOUT=2
-exec timeout {wait_s} psql -XAtq -c "$1" \
-"host=$nodes user=bourse dbname=bourse target_session_attrs=read-write"
-"""
-_INSERT = "INSERT INTO tried.rows VALUES ({})"
-ON_THIS_NODE = 'exec timeout {wait_s} psql -XAtq -d bourse -c "$1"'
-
-
-class Database:
-    """
-    Attributes:
-        ready_s: how long `up` took, with images that were built before, and the first row.
-    """
-
-    def __init__(self, stack: Stack) -> None:
-        self.stack = stack
-        self._numbers = count(1)
-        self.acknowledged: list[int] = []
-        self.ready_s = 0.0
-
-    def up(self) -> None:
-        self.stack.compose("build", "--quiet", *NODES, "database-passwords", timeout_s=900)
-        began = time.monotonic()
-        self.stack.compose("up", "--wait", "--wait-timeout", "300", *NODES, timeout_s=400)
-        # Not where the catalog has its tables.
-        table = "CREATE SCHEMA tried; CREATE TABLE tried.rows (number integer PRIMARY KEY)"
-        wait_for(lambda: self.as_catalog(table)[0] == 0, 60, self.roles)
-        self.insert()
-        self.ready_s = time.monotonic() - began
-
-    # ------------------------------------------------------------ its nodes
-
-    def running(self) -> list[str]:
-        return [node for node in POSTGRES_SERVICES if self.stack.status(node) == "running"]
-
-    def roles(self) -> dict[str, str]:
-        """What Patroni says of each node, as `Leader running`."""
-        # Without what it says of a member of etcd that does not answer.
-        script = "patronictl list --format json 2> /dev/null"
-        said = self.stack.execute(self.running()[0], "sh", "-c", script)
-        return {one["Member"]: f"{one['Role']} {one['State']}" for one in json.loads(said)}
-
-    def primary(self) -> str:
-        return self._node_that_is("Leader running")
-
-    def standby(self) -> str:
-        """The one that has every acknowledged row."""
-        return self._node_that_is("Sync Standby streaming")
-
-    def _node_that_is(self, role: str) -> str:
-        return next(node for node, found in self.roles().items() if found == role)
-
-    def is_whole(self) -> bool:
-        return sorted(self.roles().values()) == [
-            "Leader running",
-            "Replica streaming",
-            "Sync Standby streaming",
-        ]
-
-    def heal(self) -> None:
-        for node in NODES:
-            self.stack.unpause(node)
-            self.stack.start(node)
-        wait_for(self.is_whole, RETURN_S, lambda: f"{self.roles()}\n{self.stack.logs(lines=30)}")
-
-    # ------------------------------------------------------------ its rows
-
-    def as_catalog(self, sql: str, wait_s: float = 5) -> tuple[int, str]:
-        """At whichever node takes writes, over the network; the exit code and what was printed."""
-        return self._shell(self.running()[0], AS_CATALOG.format(wait_s=wait_s), sql)
-
-    def on(self, node: str, sql: str, wait_s: float = 5) -> tuple[int, str]:
-        """At that node, as the superuser."""
-        return self._shell(node, ON_THIS_NODE.format(wait_s=wait_s), sql)
-
-    def _shell(self, node: str, script: str, argument: str) -> tuple[int, str]:
-        return self.stack.attempt(node, "bash", "-c", script, "bash", argument)
-
-    def insert(self, wait_s: float = 5) -> bool:
-        """Whether a new row was acknowledged."""
-        number = next(self._numbers)
-        code, _ = self.as_catalog(_INSERT.format(number), wait_s)
-        self.acknowledged += [number] if code == 0 else []
-        return code == 0
-
-    def numbers(self, node: str) -> set[int]:
-        return {int(line) for line in self.on(node, "SELECT number FROM tried.rows")[1].split()}
-
-    def time_until_written(self, timeout_s: float) -> float:
-        began = time.monotonic()
-        wait_for(self.insert, timeout_s, lambda: f"{self.roles()}\n{self.stack.logs(lines=30)}")
-        return time.monotonic() - began
-
-    def check_nothing_is_lost(self) -> None:
-        for node in POSTGRES_SERVICES:
-            wait_for(
-                lambda node=node: set(self.acknowledged) <= self.numbers(node),  # type: ignore[misc]
-                10,
-                lambda node=node: f"all of {self.acknowledged} at {node}: {self.numbers(node)}",  # type: ignore[misc]
-            )
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +109,7 @@ def test_a_row_is_acknowledged_only_when_two_nodes_have_it(database: Database) -
         database.stack.pause(node)
     # From the primary, because the others stand still.
     [primary] = database.running()
-    code, _ = database.on(primary, _INSERT.format(-1), wait_s=4)
+    code, _ = database.on(primary, INSERT.format(-1), wait_s=4)
     assert code == 124  # of `timeout`: it waits
     for node in standbys:
         database.stack.unpause(node)
@@ -253,7 +145,7 @@ def test_a_primary_that_was_replaced_and_does_not_know_acknowledges_nothing(
     with patroni_stopped(database, primary):
         wait_for(lambda: is_primary(database, standby), CONTAINER_S, f"{standby} is promoted")
         assert is_primary(database, primary)
-        code, _ = database.on(primary, _INSERT.format(-2), wait_s=5)
+        code, _ = database.on(primary, INSERT.format(-2), wait_s=5)
         assert code == 124  # of `timeout`: it waits
     wait_for(lambda: database.roles()[primary].endswith("streaming"), RETURN_S, database.roles)
     assert -2 not in database.numbers(primary)
