@@ -93,7 +93,7 @@ _FIRST_AT_S = 3.0
 _ROLLING_LASTS_S, _ROLLING_REPLICATED_LASTS_S = 30.0, 120.0
 # A primary that is silent is replaced after Patroni's ttl, 20 s: some faults last shorter, some
 # longer. What was broken then takes its place again before the next such fault.
-_SLOW_LASTS_S, _SLOW_GAPS_S = (4.0, 12.0, 28.0), (10.0, 14.0)
+_SLOW_LASTS_S, _SLOW_GAPS_S = (4.0, 12.0, 28.0), (18.0, 24.0)
 _ZOMBIE_LASTS_S = 22.0
 _CRASH_LASTS_S = 6.0
 # This leaves time to heal, and to see how the service goes on.

@@ -15,7 +15,8 @@ _MEMBER, _MACHINE = "etcd", "machine"  # one of three, drawn when the run is pla
 _MACHINES = tuple(f"{_MACHINE}-{number}" for number in (1, 2, 3))
 # Those that only a stack with compose.ha.yaml has.
 _HA = (*OFFICES, _MEMBER, _MACHINE, *HA_SERVICES, *_MACHINES)
-_EVERYTHING = (*_REPLICAS, "catalog", "redis", "frontend", _NUMBERED, "edge", "all", *_HA)
+_ALWAYS = (*_REPLICAS, "catalog", "redis", "frontend", _NUMBERED, "edge", "all")
+_EVERYTHING = (*_ALWAYS, *_HA)
 # The targets of each fault. The first one is the default.
 TARGETS = {
     "kill": _EVERYTHING,
@@ -73,7 +74,10 @@ def catalogue() -> str:
     """Every fault, what it is and what it strikes, for --help."""
     lines = ["faults and what they strike:"]
     for fault, targets in TARGETS.items():
-        lines += [f"  {fault:18} {MEANINGS[fault]}", f"  {'':18}   {', '.join(targets)}"]
+        said = "every target" if targets is _EVERYTHING else ", ".join(targets)
+        lines += [f"  {fault:18} {MEANINGS[fault]}", f"  {'':18}   {said}"]
+    lines += ["every target:", f"  {', '.join(_ALWAYS)}"]
+    lines += ["on a stack with compose.ha.yaml also:", f"  {', '.join(_HA)}"]
     return "\n".join(lines)
 
 

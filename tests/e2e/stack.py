@@ -7,7 +7,7 @@ import os
 import secrets
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,14 @@ class Stack(Containers):
         settings: what to set for the services, CACHE_SIZE say. All else is unset, whatever
             the shell that runs the tests has.
         frontends: how many of them, behind the one port of the edge.
-        override: a compose file that says what is different from compose.yaml.
+        overrides: compose files that say what is different from compose.yaml.
     """
 
     def __init__(
         self,
         settings: Mapping[str, str] | None = None,
         frontends: int = 2,
-        override: Path | None = None,
+        overrides: Sequence[Path] = (),
     ) -> None:
         prefix = os.environ.get("BOURSE_TEST_PREFIX", "bourse-test")
         super().__init__(docker.from_env(), f"{prefix}-{secrets.token_hex(4)}")
@@ -51,7 +51,7 @@ class Stack(Containers):
             "BOURSE_PORT": f"127.0.0.1:{self.port}",
             **(settings or {}),
         }
-        files = [ROOT / "compose.yaml", override] if override is not None else []
+        files = [ROOT / "compose.yaml", *overrides] if overrides else []
         self._compose = Compose(self.project, files, environment)
 
     # ------------------------------------------------------------ the whole
