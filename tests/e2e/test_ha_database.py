@@ -124,6 +124,34 @@ def test_a_row_is_acknowledged_only_when_two_nodes_have_it(database: Database) -
     assert database.time_until_written(CONTAINER_S) < CONTAINER_S
 
 
+def test_without_synchronous_mode_one_node_is_enough(database: Database) -> None:
+    """The mechanism of the test before, taken out: such a row would be lost with its node."""
+    with without_synchronous_mode(database):
+        standbys = sorted(set(POSTGRES_SERVICES) - {database.primary()})
+        for node in standbys:
+            database.stack.pause(node)
+        [primary] = database.running()
+        assert database.on(primary, INSERT.format(-3), wait_s=4)[0] == 0
+        for node in standbys:
+            database.stack.unpause(node)
+    assert database.time_until_written(CONTAINER_S) < CONTAINER_S
+
+
+@contextmanager
+def without_synchronous_mode(database: Database) -> Iterator[None]:
+    set_to = "patronictl edit-config --force --quiet --set synchronous_mode={}"
+    database.stack.execute("postgres-1", "sh", "-c", set_to.format("false"))
+    try:
+        wait_for(lambda: waits_for(database) == (0, ""), CONTAINER_S, "nobody is waited for")
+        yield
+    finally:
+        database.stack.execute("postgres-1", "sh", "-c", set_to.format("true"))
+
+
+def waits_for(database: Database) -> tuple[int, str]:
+    return database.on(database.primary(), "SHOW synchronous_standby_names")
+
+
 def test_a_primary_whose_process_died_is_replaced_by_the_standby_that_has_it_all(
     database: Database,
 ) -> None:
