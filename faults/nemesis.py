@@ -14,7 +14,7 @@ from faults.breakages import Breakage
 from faults.history import Fault
 from faults.recovery import Eyes, Recovery
 from faults.schedule import Strike
-from faults.targets import may_hold_an_office, reserved, struck
+from faults.targets import is_replicated, may_hold_an_office, reserved, struck
 from stack.observations import Observation, Position, leader_of
 from stack.parts import ORDER_SERVICES, StackError
 from stack.waiting import in_parallel, wait_for
@@ -91,11 +91,17 @@ class Nemesis:
                 targets = struck(strike.target, self._parts)
             for target in targets:
                 if not stopping.is_set():
-                    holders = self._eyes.holders() if may_hold_an_office(target) else {}
+                    holders = self._holders(target)
                     hits = struck(target, self._parts, leader, turn, holders)
                     self._one(strike, hits, holders, stopping)
         except Exception as error:  # noqa: BLE001 - a thread has no caller; the run reports it
             self._problem(f"{strike}: {type(error).__name__}: {error}")
+
+    def _holders(self, target: str) -> Mapping[str, str]:
+        """Who holds which office, as far as this target can have to do with it."""
+        if is_replicated(self._parts) and may_hold_an_office(target):
+            return self._eyes.holders()
+        return {}
 
     def _one(
         self,

@@ -106,7 +106,7 @@ def is_replicated(parts: Sequence[str]) -> bool:
 
 
 def may_hold_an_office(target: str) -> bool:
-    """Whether the target means a part that can hold an office, on a stack that has them."""
+    """Whether the target means a part that can hold an office."""
     return target in (*OFFICES, *CATALOGS, *POSTGRES_SERVICES, *_MACHINES, "all")
 
 
