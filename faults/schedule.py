@@ -94,8 +94,7 @@ _ROLLING_LASTS_S, _ROLLING_REPLICATED_LASTS_S = 30.0, 120.0
 # A primary that is silent is replaced after Patroni's ttl, 20 s: some faults last shorter, some
 # longer. What was broken then takes its place again before the next such fault.
 _SLOW_LASTS_S, _SLOW_GAPS_S = (4.0, 12.0, 28.0), (18.0, 24.0)
-_ZOMBIE_LASTS_S = 22.0
-_CRASH_LASTS_S = 6.0
+_SET_LASTS_S = {"zombie": 22.0, "crash": 6.0}
 # This leaves time to heal, and to see how the service goes on.
 _QUIET_AT_END_S = 12.0
 
@@ -148,15 +147,10 @@ def random_mix(seed: int, duration_s: float, *, replicated: bool = False) -> tup
     left: list[str] = []
     at_s = _FIRST_AT_S
     while at_s < end_s - min(_LASTS_S):
-        if not left:  # each round contains every fault as often as its share says
-            mix = (*_MIX, *_HA_MIX) if replicated else _MIX
-            left = [text for text, share in mix for _ in range(share)]
-            chance.shuffle(left)
+        left = left or _round(replicated, chance)
         fault, target = parse(left.pop())
         is_slow = _is_slow(target)
-        lasts_s = _lasts_s(fault, is_slow, chance)
-        if (fault, target, replicated) == ("rolling", "all", True):
-            lasts_s = _ROLLING_REPLICATED_LASTS_S
+        lasts_s = _lasts_s(fault, target, replicated, chance)
         if at_s + lasts_s > end_s:
             lasts_s = min(_LASTS_S)
             if fault == "rolling" or is_slow:
@@ -172,13 +166,23 @@ def random_mix(seed: int, duration_s: float, *, replicated: bool = False) -> tup
     return tuple(strikes)
 
 
+def _round(replicated: bool, chance: random.Random) -> list[str]:
+    """Every fault as often as its share says, in a random order."""
+    mix = (*_MIX, *_HA_MIX) if replicated else _MIX
+    faults = [text for text, share in mix for _ in range(share)]
+    chance.shuffle(faults)
+    return faults
+
+
 def _is_slow(target: str) -> bool:
     """Whether the database has to find its primary or its standby again."""
     return target.startswith(("postgres", "etcd", "machine"))
 
 
-def _lasts_s(fault: str, is_slow: bool, chance: random.Random) -> float:
-    fixed = {"rolling": _ROLLING_LASTS_S, "zombie": _ZOMBIE_LASTS_S, "crash": _CRASH_LASTS_S}
-    if fault in fixed:
-        return fixed[fault]
-    return chance.choice(_SLOW_LASTS_S if is_slow else _LASTS_S)
+def _lasts_s(fault: str, target: str, replicated: bool, chance: random.Random) -> float:
+    if fault == "rolling":
+        has_more = replicated and target == "all"
+        return _ROLLING_REPLICATED_LASTS_S if has_more else _ROLLING_LASTS_S
+    if fault in _SET_LASTS_S:
+        return _SET_LASTS_S[fault]
+    return chance.choice(_SLOW_LASTS_S if _is_slow(target) else _LASTS_S)
