@@ -65,6 +65,10 @@ class Database:
         """The one that has every acknowledged row."""
         return self._offices.holders()[STANDBY]
 
+    def streams(self, node: str) -> bool:
+        """Whether it follows the primary. Patroni forgets a node that it has not heard of."""
+        return self.roles().get(node, "").endswith("streaming")
+
     def heal(self) -> None:
         for node in NODES:
             self.stack.unpause(node)

@@ -160,7 +160,7 @@ def test_a_primary_whose_process_died_is_replaced_by_the_standby_that_has_it_all
     waited_s = database.time_until_written(PROCESS_S)
     print(f"written again after {waited_s:.1f} s")
     assert database.primary() == standby
-    wait_for(lambda: database.roles()[primary].endswith("streaming"), RETURN_S, database.roles)
+    wait_for(lambda: database.streams(primary), RETURN_S, database.roles)
 
 
 def test_a_primary_whose_container_died_is_replaced(database: Database) -> None:
@@ -170,7 +170,7 @@ def test_a_primary_whose_container_died_is_replaced(database: Database) -> None:
     print(f"written again after {waited_s:.1f} s")
     assert database.primary() == standby
     database.stack.start(primary)
-    wait_for(lambda: database.roles()[primary].endswith("streaming"), RETURN_S, database.roles)
+    wait_for(lambda: database.streams(primary), RETURN_S, database.roles)
 
 
 def test_a_primary_that_was_replaced_and_does_not_know_acknowledges_nothing(
@@ -183,7 +183,7 @@ def test_a_primary_that_was_replaced_and_does_not_know_acknowledges_nothing(
         assert is_primary(database, primary)
         code, _ = database.on(primary, INSERT.format(-2), wait_s=5)
         assert code == 124  # of `timeout`: it waits
-    wait_for(lambda: database.roles()[primary].endswith("streaming"), RETURN_S, database.roles)
+    wait_for(lambda: database.streams(primary), RETURN_S, database.roles)
     assert -2 not in database.numbers(primary)
     assert database.insert()
 
