@@ -60,10 +60,10 @@ PROOFS = (
         r"with orders up to \d+, without \d+ of an earlier leader",
     ),
     Proof(
-        "wait for a takeover",
+        "reads wait too",
         "--no-keys --fault kill:catalog-active --every 9 --lasts 3 --for 24 --rate 100",
         "G8",
-        "a trade, got 503 after",
+        "a lookup, got 503 after",
         (ROOT / "compose.ha.yaml",),
     ),
 )
