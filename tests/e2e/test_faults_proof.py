@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +25,6 @@ class Proof(NamedTuple):
     schedule: str  # for `python -m faults run`
     promise: str
     says: str  # of the violation
-    on: tuple[Path, ...] = ()  # compose files of the stack, beside compose.yaml
 
 
 PROOFS = (
@@ -59,13 +58,6 @@ PROOFS = (
         "G9",
         r"with orders up to \d+, without \d+ of an earlier leader",
     ),
-    Proof(
-        "reads wait too",
-        "--no-keys --fault kill:catalog-active --every 9 --lasts 3 --for 24 --rate 100",
-        "G8",
-        "a lookup, got 503 after",
-        (ROOT / "compose.ha.yaml",),
-    ),
 )
 # That of "pull before leading", for a shorter time. Frontends that fail: test_faults.py.
 WHOLE = "--fault partition:two --fault kill:leader --every 8 --lasts 8.3 --for 20 --rate 150"
@@ -73,17 +65,17 @@ WHOLE = "--fault partition:two --fault kill:leader --every 8 --lasts 8.3 --for 2
 SEEDS = (1, 2, 3)
 
 
-def stack_without(mechanism: str, directory: Path, on: Sequence[Path]) -> Stack:
+def stack_without(mechanism: str, directory: Path) -> Stack:
     if mechanism not in EDGE_MECHANISMS:
-        return Stack({"RIG_WITHOUT": mechanism}, overrides=[*on, _RIGGED])
+        return Stack({"RIG_WITHOUT": mechanism}, overrides=[_RIGGED])
     config = directory / "haproxy.cfg"
     config.write_text(config_without(mechanism), "utf-8")
-    return Stack({"EDGE_CONFIG": str(config)}, overrides=[*on, _EDGE_CONFIG])
+    return Stack({"EDGE_CONFIG": str(config)}, overrides=[_EDGE_CONFIG])
 
 
 @contextmanager
-def rigged(mechanism: str, directory: Path, on: Sequence[Path] = ()) -> Iterator[Stack]:
-    stack = stack_without(mechanism, directory, on)
+def rigged(mechanism: str, directory: Path) -> Iterator[Stack]:
+    stack = stack_without(mechanism, directory)
     try:
         stack.up()
         yield stack
@@ -109,7 +101,7 @@ def played(
 @pytest.mark.slow
 @pytest.mark.parametrize("proof", PROOFS, ids=lambda proof: proof.mechanism)
 def test_without_it_the_promise_is_broken(proof: Proof, tmp_path: Path) -> None:
-    with rigged(proof.mechanism, tmp_path, proof.on) as stack:
+    with rigged(proof.mechanism, tmp_path) as stack:
         # A strike has to fall into a gap of milliseconds; one schedule in some has none that does.
         for seed in SEEDS:
             done = played(stack, proof.schedule, tmp_path, seed)
