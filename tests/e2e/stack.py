@@ -198,8 +198,9 @@ class Stack(Containers):
             return False
 
 
-def _service(container: Any) -> str:
-    return str(container.labels["com.docker.compose.service"])
+def _service(listed: Any) -> str:
+    """Of a container in a sparse list."""
+    return str(listed.attrs["Labels"]["com.docker.compose.service"])
 
 
 # Straight to the stack, whatever proxy the machine is set to use.
