@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 from stack.containers import Containers
 from stack.network import Network
+from stack.parts import CATALOGS
 
 _LOST_SHARE = 0.2
+# The first line of this file is the number of the first process of PostgreSQL.
+_KILL_POSTGRES = "kill -9 $(head -n 1 /data/pgdata/postmaster.pid)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,7 @@ class Breakage:
 
 
 def breakages(containers: Containers, network: Network) -> dict[str, Breakage]:
-    """One for each name in `faults.schedule.TARGETS`. "Rolling" stops a single service."""
+    """One for each name in `faults.targets.TARGETS`. "Rolling" stops a single service."""
 
     def wipe(service: str) -> None:
         containers.kill(service)
@@ -40,6 +43,13 @@ def breakages(containers: Containers, network: Network) -> dict[str, Breakage]:
     def lose(service: str) -> str:
         return network.lose(service, _LOST_SHARE)
 
+    def crash(node: str) -> None:
+        containers.execute(node, "sh", "-c", _KILL_POSTGRES)
+
+    def cut_from_catalogs(service: str) -> None:
+        there = [name for name in CATALOGS if containers.containers(name)]
+        network.cut_from(service, *there)
+
     def stays(_service: str) -> None:
         """Does nothing: the fault is over at once, so there is nothing to heal."""
 
@@ -49,11 +59,11 @@ def breakages(containers: Containers, network: Network) -> dict[str, Breakage]:
         "rolling": Breakage(stop, containers.start),
         "pause": Breakage(containers.pause, containers.unpause),
         "partition": Breakage(network.cut_off, network.heal),
-        "partition-catalog": Breakage(
-            lambda service: network.cut_from(service, "catalog"), network.heal
-        ),
+        "partition-catalog": Breakage(cut_from_catalogs, network.heal),
         "lossy": Breakage(lose, network.heal),
         "wipe": Breakage(wipe, containers.start),
         "flush": Breakage(flush, stays, impairs=False),
         "pubsub": Breakage(drop_subscribers, stays, impairs=False),
+        "crash": Breakage(crash, stays),
+        "zombie": Breakage(containers.pause, containers.unpause),
     }

@@ -16,7 +16,8 @@ from faults.reporting.figures import figures_of
 from faults.reporting.page import write_page
 from faults.reporting.text import as_text
 from faults.run import RunFailed, RunSettings, heal, run
-from faults.schedule import BadSchedule, by_hand, catalogue, random_mix
+from faults.schedule import Strike, by_hand, random_mix
+from faults.targets import BadSchedule, catalogue, is_replicated, parse, refuse_missing
 from stack.compose import running
 from stack.containers import Containers, connect
 from stack.network import Network
@@ -58,31 +59,43 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if arguments.fault:
-        lasts_s = arguments.lasts or arguments.every / 2
-        strikes = by_hand(arguments.fault, arguments.every, lasts_s, arguments.duration)
-    else:
-        strikes = random_mix(arguments.seed, arguments.duration)
-    command = _again(arguments)
+    _schedule(arguments, replicated=False)  # what is wrong is said before anything is started
     progress = Progress(sys.stderr)
-    progress.say(f"{len(strikes)} strikes in {arguments.duration:g} s; again by: {command}")
-    settings = RunSettings(
+    engine = connect()
+    containers = Containers(engine, arguments.project)
+    with Interrupts(say_at_once) as interrupts, running(containers, progress.say):
+        parts = containers.parts()
+        refuse_missing({parse(text)[1] for text in arguments.fault}, parts)
+        settings = _settings(arguments, _schedule(arguments, replicated=is_replicated(parts)))
+        progress.say(
+            f"{len(settings.strikes)} strikes in {arguments.duration:g} s; "
+            f"again by: {settings.command}"
+        )
+        history = run(engine, containers, settings, progress, interrupts)
+    progress.say("judging the history")
+    return _judge(history, history.with_name("report.html"))
+
+
+def _schedule(arguments: argparse.Namespace, *, replicated: bool) -> tuple[Strike, ...]:
+    """Raises BadSchedule."""
+    if not arguments.fault:
+        return random_mix(arguments.seed, arguments.duration, replicated=replicated)
+    lasts_s = arguments.lasts or arguments.every / 2
+    return by_hand(arguments.fault, arguments.every, lasts_s, arguments.duration, arguments.seed)
+
+
+def _settings(arguments: argparse.Namespace, strikes: Sequence[Strike]) -> RunSettings:
+    return RunSettings(
         strikes=strikes,
         duration_s=arguments.duration,
         clients=arguments.clients,
         rate=arguments.rate,
         seed=arguments.seed,
         has_keys=not arguments.no_keys,
-        command=command,
+        command=_again(arguments),
         settle_s=arguments.settle,
         directory=arguments.out,
     )
-    engine = connect()
-    containers = Containers(engine, arguments.project)
-    with Interrupts(say_at_once) as interrupts, running(containers, progress.say):
-        history = run(engine, containers, settings, progress, interrupts)
-    progress.say("judging the history")
-    return _judge(history, history.with_name("report.html"))
 
 
 def _again(arguments: argparse.Namespace) -> str:

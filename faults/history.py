@@ -112,6 +112,8 @@ class Fault:
     hits: tuple[str, ...]  # the parts that it was done to
     impairs: tuple[str, ...]
     detail: str = ""
+    # The offices that these parts held when the fault began: of which catalog was active, …
+    offices: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +159,17 @@ class HistoryWriter:
 
 
 def to_line(record: Record) -> str:
-    defaults = {one.name: one.default for one in dataclasses.fields(record)}
+    defaults = {one.name: _default(one) for one in dataclasses.fields(record)}
     fields = {
         key: value
         for key, value in dataclasses.asdict(record).items()
         if value != defaults[key] or key == "format"
     }
     return json.dumps({"kind": type(record).__name__.lower(), **fields}) + "\n"
+
+
+def _default(one: dataclasses.Field[Any]) -> object:
+    return one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
 
 
 def read_history(path: Path) -> Iterator[Record]:
@@ -253,6 +259,7 @@ _IS: Mapping[str, Callable[[Any], bool]] = {
     "tuple[int, ...]": lambda value: _all(_is_whole, value),
     "Mapping[str, Any] | None": lambda value: value is None or isinstance(value, dict),
     "Mapping[str, int]": lambda value: _all(_is_whole, value.values()),
+    "Mapping[str, str]": lambda value: _all(_is_text, value.values()),
     "Mapping[str, Position]": lambda value: _all(_is_position, value.values()),
 }
 _ONE_OF = {

@@ -6,41 +6,24 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 
 from faults.breakages import Breakage
 from faults.history import Fault
-from faults.schedule import Strike, struck
-from stack.observations import Observation, Position, in_sync, leader_of
+from faults.recovery import Eyes, Recovery
+from faults.schedule import Strike
+from faults.targets import is_replicated, may_hold_an_office, reserved, struck
+from stack.observations import Observation, Position, leader_of
 from stack.parts import ORDER_SERVICES, StackError
-from stack.waiting import in_parallel
+from stack.waiting import in_parallel, wait_for
 
-# A healed part must serve again within this time. If it does not, the run reports it.
-_RECOVERED_WITHIN_S = 60.0
-# The workers of the frontends reconnect within half a second, each at its own time. A part that
-# they all need counts as recovered only after the service was ready for this long.
-_READY_FOR_S = 1.0
-# The edge gets the address of a restarted frontend from Docker's name server, and then checks it.
-_KNOWN_AFTER_S = 3.0
-_ANSWERS_FOR_ITSELF = frozenset({*ORDER_SERVICES, "redis"})
 # A paused leader stays paused until another one commits, at most for this long.
 _SUCCESSOR_WITHIN_S = 15.0
+# A paused primary stays paused until another one is promoted, at most for this long.
+_PROMOTED_WITHIN_S = 40.0
 _POLL_S = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Eyes:
-    """What the nemesis sees of the stack."""
-
-    observe: Callable[[], Observation | None]
-    is_ready: Callable[[], bool]  # GET /readyz through the edge, which includes the catalog
-    is_running: Callable[[str], bool]  # the container runs and is not paused
-    passes_its_check: Callable[[str], bool]  # the health check of a frontend's container
-    pings: Callable[[str], bool]  # redis
-    # Gives a function that sends trades to a paused leader. These trades go to no other replica.
-    orphans: Callable[[str], AbstractContextManager[Callable[[], None]]]
 
 
 class Nemesis:
@@ -74,11 +57,11 @@ class Nemesis:
         self._held: set[str] = set()  # services that a fault is using now
         self._holding = threading.Lock()
         self._problems: list[str] = []
-        self._giving_up = threading.Event()
+        self._recovery = Recovery(eyes, clock)
 
     def give_up(self) -> None:
         """From now on it does not wait for healed parts to recover."""
-        self._giving_up.set()
+        self._recovery.give_up()
 
     def run(self, strikes: Sequence[Strike], stopping: threading.Event) -> tuple[str, ...]:
         """Runs each strike at its time, in a thread of its own. Returns when all is healed.
@@ -102,49 +85,75 @@ class Nemesis:
     def _carry_out(self, strike: Strike, stopping: threading.Event) -> None:
         try:
             leader = leader_of(self._eyes.observe())
-            hits = struck(strike.target, self._parts, leader, next(self._turns))
+            turn = next(self._turns)
+            targets: tuple[str, ...] = (strike.target,)
             if strike.fault == "rolling":
-                for part in hits:
-                    if not stopping.is_set():
-                        self._one(strike, (part,), 0.0, stopping)
-            else:
-                self._one(strike, hits, strike.lasts_s, stopping)
+                targets = struck(strike.target, self._parts)
+            for target in targets:
+                if not stopping.is_set():
+                    holders = self._holders(target)
+                    hits = struck(target, self._parts, leader, turn, holders)
+                    self._one(strike, hits, holders, stopping)
         except Exception as error:  # noqa: BLE001 - a thread has no caller; the run reports it
             self._problem(f"{strike}: {type(error).__name__}: {error}")
 
+    def _holders(self, target: str) -> Mapping[str, str]:
+        """Who holds which office, as far as this target can have to do with it."""
+        if is_replicated(self._parts) and may_hold_an_office(target):
+            return self._eyes.holders()
+        return {}
+
     def _one(
-        self, strike: Strike, hits: tuple[str, ...], lasts_s: float, stopping: threading.Event
+        self,
+        strike: Strike,
+        hits: tuple[str, ...],
+        holders: Mapping[str, str],
+        stopping: threading.Event,
     ) -> None:
+        if not hits:
+            self._progress(f"{strike} skipped: nobody is {strike.target} at the moment")
+            return
+        wanted = reserved(hits)
         with self._holding:
-            taken = self._held & set(hits)
+            taken = self._held & wanted
             if not taken:
-                self._held |= set(hits)
+                self._held |= wanted
         if taken:
             self._progress(f"{strike} skipped: {', '.join(sorted(taken))} is broken already")
             return
         try:
-            self._break_and_heal(strike, hits, lasts_s, stopping)
+            self._break_and_heal(strike, hits, holders, stopping)
         finally:
             with self._holding:
-                self._held -= set(hits)
+                self._held -= wanted
 
     def _break_and_heal(
-        self, strike: Strike, hits: tuple[str, ...], lasts_s: float, stopping: threading.Event
+        self,
+        strike: Strike,
+        hits: tuple[str, ...],
+        holders: Mapping[str, str],
+        stopping: threading.Event,
     ) -> None:
         breakage = self._breakages[strike.fault]
         impairs = tuple(name for name in hits if name != "redis") if breakage.impairs else ()
+        offices = {office: holder for office, holder in holders.items() if holder in hits}
         before = self._eyes.observe()
-        fault = Fault(next(self._ids), 0, "", strike.fault, strike.target, hits, impairs)
+        fault = Fault(
+            next(self._ids), 0, "", strike.fault, strike.target, hits, impairs, offices=offices
+        )
         with ExitStack() as closing:
             send = self._orphans(fault, before, closing)
             self._step(fault, "begin")
             try:
                 self._step(fault, "broken", _struck(breakage, hits))
                 send()
-                stopping.wait(lasts_s)
+                # A part of a rolling restart is started again at once.
+                stopping.wait(0.0 if strike.fault == "rolling" else strike.lasts_s)
                 detail = ""
                 if fault.fault == "pause":
                     detail = self._await_successor(hits, before, stopping)
+                elif fault.fault == "zombie":
+                    detail = self._await_promotion(hits, stopping)
                 self._step(fault, "healing", detail)
             except StackError as error:
                 self._step(fault, "failed", str(error))
@@ -152,7 +161,7 @@ class Nemesis:
             finally:
                 self._heal(strike, hits, breakage)
             self._step(fault, "healed")
-            missing = self._await_recovery(hits)
+            missing = self._recovery.wait_for(hits)
         if missing:
             self._step(fault, "failed", missing)
             self._problem(f"{strike}: {missing}")
@@ -194,45 +203,19 @@ class Nemesis:
             time.sleep(_POLL_S)
         return "no other leader committed meanwhile"
 
-    def _await_recovery(self, hits: tuple[str, ...]) -> str:
-        """The parts that have not recovered in time, in words. Empty if all have."""
-        since_ns = self._clock()
-        give_up_at = time.monotonic() + _RECOVERED_WITHIN_S
-        served_since: dict[str, float] = {}
-        waiting = set(hits)
-        while waiting:
-            if self._giving_up.is_set():
-                return f"nobody waited for {', '.join(sorted(waiting))} to recover"
-            for service in sorted(waiting):
-                if not self._serves(service, since_ns):
-                    served_since.pop(service, None)
-                    continue
-                since_s = served_since.setdefault(service, time.monotonic())
-                if time.monotonic() - since_s >= _steady_s(service):
-                    waiting.discard(service)
-            if waiting and time.monotonic() > give_up_at:
-                return f"{', '.join(sorted(waiting))} did not recover in {_RECOVERED_WITHIN_S:g} s"
-            if waiting:
-                time.sleep(_POLL_S)
-        return ""
+    def _await_promotion(self, hits: tuple[str, ...], stopping: threading.Event) -> str:
+        """Waits until another node is the primary. Raises NotInTime."""
 
-    def _serves(self, service: str, since_ns: int) -> bool:
-        if service in ORDER_SERVICES:
-            seen = self._eyes.observe()
-            # An observation from before the healing may even be from before the fault.
-            return seen is not None and seen.at_ns > since_ns and in_sync(seen, service)
-        if not self._eyes.is_running(service):
-            return False
-        if service == "redis":
-            return self._eyes.pings(service)
-        if service.startswith("frontend") and not self._eyes.passes_its_check(service):
-            return False
-        return self._eyes.is_ready()
+        def is_replaced() -> bool:
+            return stopping.is_set() or self._eyes.primary() not in (None, *hits)
+
+        wait_for(is_replaced, _PROMOTED_WITHIN_S, "another node is promoted")
+        return "" if stopping.is_set() else "another was the primary"
 
     def _step(self, fault: Fault, step: str, detail: str = "") -> None:
         self._write(replace(fault, at_ns=self._clock(), step=step, detail=detail))
         if step in ("begin", "recovered", "failed"):
-            words = {"begin": f"strikes {', '.join(fault.hits)}"}.get(step, step)
+            words = {"begin": f"strikes {_named(fault)}"}.get(step, step)
             self._progress(f"{fault.fault}:{fault.target} {words}{detail and f': {detail}'}")
 
     def _problem(self, what: str) -> None:
@@ -240,11 +223,12 @@ class Nemesis:
         self._progress(f"problem: {what}")
 
 
-def _steady_s(service: str) -> float:
-    """How long a part must serve before it counts as recovered."""
-    if service in _ANSWERS_FOR_ITSELF:
-        return 0.0
-    return _KNOWN_AFTER_S if service.startswith("frontend") else _READY_FOR_S
+def _named(fault: Fault) -> str:
+    """The parts that it hits, each with the offices that it holds."""
+    offices = {part: office for office, part in fault.offices.items()}
+    return ", ".join(
+        f"{part} ({offices[part]})" if part in offices else part for part in fault.hits
+    )
 
 
 def _struck(breakage: Breakage, hits: Sequence[str]) -> str:

@@ -10,22 +10,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from client.api import BaseUrl, Connection, NoAnswer, Request
 from faults.breakages import breakages
 from faults.history import Call, End, HistoryWriter, Record, Run
-from faults.nemesis import Eyes, Nemesis, heal_all
+from faults.nemesis import Nemesis, heal_all
+from faults.recovery import Eyes
 from faults.schedule import Strike
 from faults.workload import LoadSettings, Workload
 from stack.containers import Containers
 from stack.network import Network
 from stack.observations import Final, Observation, Row
 from stack.observer import Observer
+from stack.offices import Offices
 from stack.parts import StackError
 from stack.terminal import Interrupts, Progress
-from stack.waiting import wait_for
+from stack.waiting import in_parallel, wait_for
 
 _READY_WITHIN_S = 90.0
 _PROBE_TIMEOUT_S = 10.0
@@ -90,12 +93,19 @@ def run(
 
 def heal(containers: Containers, network: Network, say: Callable[[str], None]) -> tuple[str, ...]:
     """Starts and connects every part of the stack, and removes helpers. Returns what failed."""
-    actions: list[tuple[str, Callable[[], None]]] = [("helpers", containers.remove_helpers)]
-    for service in containers.parts():
-        actions.append((f"resuming {service}", lambda s=service: containers.unpause(s)))  # type: ignore[misc]
-        actions.append((f"starting {service}", lambda s=service: containers.start(s)))  # type: ignore[misc]
-        actions.append((f"network of {service}", lambda s=service: network.heal(s)))  # type: ignore[misc]
-    return heal_all(actions, say)
+    problems = list(heal_all([("helpers", containers.remove_helpers)], say))
+
+    def mend(service: str) -> None:
+        actions = (
+            (f"resuming {service}", partial(containers.unpause, service)),
+            (f"starting {service}", partial(containers.start, service)),
+            (f"network of {service}", partial(network.heal, service)),
+        )
+        problems.extend(heal_all(actions, say))
+
+    problems += heal_all([("the helper's image", network.build)], say)  # once, before all need it
+    in_parallel([partial(mend, service) for service in containers.parts()], watch=lambda: None)
+    return tuple(problems)
 
 
 class _Session:
@@ -133,6 +143,7 @@ class _Session:
                 settings.has_keys,
             )
             workload = Workload(self._containers.urls("edge")[0], load, opening.quantities, write)
+            offices = Offices(self._containers)
             eyes = Eyes(
                 observer.latest,
                 self._probe.is_ready,
@@ -140,6 +151,9 @@ class _Session:
                 self._containers.passes_its_check,
                 self._pings,
                 lambda service: _orphans(observer, service, opening, write),
+                offices.holders,
+                offices.primary,
+                offices.database_is_whole,
             )
             nemesis = Nemesis(
                 opening.parts,

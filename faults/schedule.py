@@ -3,41 +3,11 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
-from stack.parts import ORDER_SERVICES
-
-_REPLICAS = ("leader", "follower", *ORDER_SERVICES, "two")
-_NUMBERED = "frontend-N"  # N is a number from 1 up
-_EVERYTHING = (*_REPLICAS, "catalog", "redis", "frontend", _NUMBERED, "edge", "all")
-# The targets of each fault. The first one is the default.
-TARGETS = {
-    "kill": _EVERYTHING,
-    "stop": _EVERYTHING,
-    "pause": _EVERYTHING,
-    "partition": _EVERYTHING,
-    "partition-catalog": ("leader", "follower", *ORDER_SERVICES),
-    "lossy": _EVERYTHING,
-    "wipe": _REPLICAS,
-    "flush": ("redis",),
-    "pubsub": ("redis",),
-    "rolling": ("all", "frontends", "replicas"),
-}
-MEANINGS = {
-    "kill": "SIGKILL, and started again later",
-    "stop": "SIGTERM, and started again later",
-    "pause": "frozen; a leader is resumed only after another has committed",
-    "partition": "cut off from the inner network, both ways",
-    "partition-catalog": "reaches its peers, but not the catalog",
-    "lossy": "a fifth of its packets is lost each way, and delayed where the kernel can",
-    "wipe": "killed, its volume emptied, started again",
-    "flush": "FLUSHALL",
-    "pubsub": "all its pub/sub connections dropped",
-    "rolling": "each container of the target is restarted, one after the other",
-}
+from faults.targets import BadSchedule, drawn, parse
 
 # The leader is struck most often: most of the protocol deals with the loss of the leader.
 _MIX = (
@@ -80,17 +50,53 @@ _MIX = (
     ("rolling:frontends", 1),
     ("rolling:replicas", 1),
 )
+# With compose.ha.yaml, these come on top.
+_HA_MIX = (
+    ("kill:catalog-active", 4),
+    ("pause:catalog-active", 3),
+    ("stop:catalog-active", 1),
+    ("partition:catalog-active", 3),
+    ("lossy:catalog-active", 1),
+    ("kill:catalog-standby", 1),
+    ("stop:catalog-standby", 1),
+    ("pause:catalog-standby", 1),
+    ("partition:catalog-standby", 1),
+    ("lossy:catalog-standby", 1),
+    ("kill:postgres-primary", 4),
+    ("stop:postgres-primary", 2),
+    ("pause:postgres-primary", 2),
+    ("partition:postgres-primary", 3),
+    ("lossy:postgres-primary", 2),
+    ("crash:postgres-primary", 4),
+    ("zombie:postgres-primary", 4),
+    ("kill:postgres-standby", 2),
+    ("stop:postgres-standby", 1),
+    ("pause:postgres-standby", 2),
+    ("partition:postgres-standby", 2),
+    ("lossy:postgres-standby", 1),
+    ("crash:postgres-standby", 1),
+    ("kill:etcd", 2),
+    ("stop:etcd", 1),
+    ("pause:etcd", 2),
+    ("partition:etcd", 1),
+    ("lossy:etcd", 1),
+    ("kill:machine", 4),
+    ("stop:machine", 1),
+    ("pause:machine", 2),
+    ("partition:machine", 2),
+    ("lossy:machine", 1),
+)
 # How long a part stays broken. It takes about a second to find out that a peer is silent.
 _LASTS_S = (1.0, 2.0, 3.0, 5.0, 8.0)
 _GAPS_S = (0.0, 2.0, 4.0, 6.0)
 _FIRST_AT_S = 3.0
-_ROLLING_LASTS_S = 30.0
+_ROLLING_LASTS_S, _ROLLING_REPLICATED_LASTS_S = 30.0, 120.0
+# A primary that is silent is replaced after Patroni's ttl, 20 s: some faults last shorter, some
+# longer. What was broken then takes its place again before the next such fault.
+_SLOW_LASTS_S, _SLOW_GAPS_S = (4.0, 12.0, 28.0), (18.0, 24.0)
+_SET_LASTS_S = {"zombie": 22.0, "crash": 6.0}
 # This leaves time to heal, and to see how the service goes on.
 _QUIET_AT_END_S = 12.0
-
-
-class BadSchedule(Exception):
-    """A fault, a target or a duration is wrong. The message says what is valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,104 +110,79 @@ class Strike:
         return f"{self.fault}:{self.target}"
 
 
-def parse(text: str) -> tuple[str, str]:
-    """`kill:leader`. Raises BadSchedule."""
-    fault, _, target = text.partition(":")
-    if fault not in TARGETS:
-        raise BadSchedule(f"{text!r}: the faults are {', '.join(TARGETS)}")
-    target = target or TARGETS[fault][0]
-    numbered = re.sub(r"(?<=^frontend-)[1-9]\d?$", "N", target)
-    if numbered not in TARGETS[fault] or target == _NUMBERED:
-        raise BadSchedule(f"{text!r}: {fault} strikes {', '.join(TARGETS[fault])}")
-    return fault, target
-
-
 def by_hand(
-    faults: Sequence[str], every_s: float, lasts_s: float, duration_s: float
+    faults: Sequence[str], every_s: float, lasts_s: float, duration_s: float, seed: int = 0
 ) -> tuple[Strike, ...]:
     """The faults in turn, each for `lasts_s`. If that is longer than `every_s`, they overlap.
+
+    Args:
+        seed: chooses the member of etcd and the machine, where a target is any of them.
 
     Raises:
         BadSchedule: a fault is unknown, or there is no time for a single one.
     """
+    chance = random.Random(seed)  # noqa: S311 - decides what breaks, keeps no secret
     parsed = [parse(text) for text in faults]
     strikes: list[Strike] = []
     at_s = min(_FIRST_AT_S, every_s / 2)
     for fault, target in cycle(parsed):
         if at_s + lasts_s > duration_s:
             break
-        strikes.append(Strike(at_s, fault, target, lasts_s))
+        strikes.append(Strike(at_s, fault, drawn(target, chance), lasts_s))
         at_s += every_s
     if not strikes:
         raise BadSchedule(f"{duration_s:g} s leave no time for a fault of {lasts_s:g} s")
     return tuple(strikes)
 
 
-def random_mix(seed: int, duration_s: float) -> tuple[Strike, ...]:
-    """A random schedule; the same seed and duration give the same one. Raises BadSchedule."""
+def random_mix(seed: int, duration_s: float, *, replicated: bool = False) -> tuple[Strike, ...]:
+    """A random schedule; the same arguments give the same one. Raises BadSchedule.
+
+    Args:
+        replicated: whether the stack has the parts of compose.ha.yaml.
+    """
     chance = random.Random(seed)  # noqa: S311 - decides what breaks, keeps no secret
     end_s = duration_s - _QUIET_AT_END_S
     strikes: list[Strike] = []
     left: list[str] = []
     at_s = _FIRST_AT_S
     while at_s < end_s - min(_LASTS_S):
-        if not left:  # each round contains every fault as often as its share says
-            left = [text for text, share in _MIX for _ in range(share)]
-            chance.shuffle(left)
+        left = left or _round(replicated, chance)
         fault, target = parse(left.pop())
-        lasts_s = _ROLLING_LASTS_S if fault == "rolling" else chance.choice(_LASTS_S)
+        is_slow = _is_slow(target)
+        lasts_s = _lasts_s(fault, target, replicated, chance)
         if at_s + lasts_s > end_s:
             lasts_s = min(_LASTS_S)
-            if fault == "rolling":
+            if fault == "rolling" or is_slow:
                 continue
-        strikes.append(Strike(at_s, fault, target, lasts_s))
+        strikes.append(Strike(at_s, fault, drawn(target, chance), lasts_s))
         # Sometimes the next fault begins while this one lasts.
-        overlaps = fault != "rolling" and chance.random() < 0.2
-        at_s += 0.5 if overlaps else lasts_s + chance.choice(_GAPS_S)
+        overlaps = fault != "rolling" and not is_slow and chance.random() < 0.2
+        gaps_s = _SLOW_GAPS_S if is_slow else _GAPS_S
+        at_s += 0.5 if overlaps else lasts_s + chance.choice(gaps_s)
     if not strikes:
         least_s = _FIRST_AT_S + min(_LASTS_S) + _QUIET_AT_END_S
         raise BadSchedule(f"a random mix takes more than {least_s:g} s")
     return tuple(strikes)
 
 
-def catalogue() -> str:
-    """Every fault, what it is and what it strikes, for --help."""
-    lines = ["faults and what they strike:"]
-    for fault, targets in TARGETS.items():
-        lines += [f"  {fault:18} {MEANINGS[fault]}", f"  {'':18}   {', '.join(targets)}"]
-    return "\n".join(lines)
+def _round(replicated: bool, chance: random.Random) -> list[str]:
+    """Every fault as often as its share says, in a random order."""
+    mix = (*_MIX, *_HA_MIX) if replicated else _MIX
+    faults = [text for text, share in mix for _ in range(share)]
+    chance.shuffle(faults)
+    return faults
 
 
-def struck(
-    target: str, parts: Sequence[str], leader: str | None = None, turn: int = 0
-) -> tuple[str, ...]:
-    """The parts that a target means now.
-
-    Args:
-        parts: all parts of the stack.
-        leader: None stands for the replica that would be elected.
-        turn: counts up; `frontend` means each frontend in turn.
-
-    Raises:
-        BadSchedule: there is no such part.
-    """
-    leader = leader or ORDER_SERVICES[-1]
-    followers = tuple(name for name in reversed(ORDER_SERVICES) if name != leader)
-    frontends = frontends_of(parts)
-    meaning: dict[str, tuple[str, ...]] = {
-        "leader": (leader,),
-        "follower": followers[:1],
-        "two": (leader, followers[0]),
-        "frontend": (frontends[turn % len(frontends)],),
-        "frontends": frontends,
-        "replicas": ORDER_SERVICES,
-        "all": tuple(parts),
-    }
-    hits = meaning.get(target, (target,))
-    if not set(hits) <= set(parts):
-        raise BadSchedule(f"the stack has no {target}, it has {', '.join(parts)}")
-    return hits
+def _is_slow(target: str) -> bool:
+    """Whether the database has to find its primary or its standby again."""
+    return target.startswith(("postgres", "etcd", "machine"))
 
 
-def frontends_of(parts: Sequence[str]) -> tuple[str, ...]:
-    return tuple(name for name in parts if name.startswith("frontend"))
+def _lasts_s(fault: str, target: str, replicated: bool, chance: random.Random) -> float:
+    if fault == "rolling":
+        has_more = replicated and target == "all"
+        return _ROLLING_REPLICATED_LASTS_S if has_more else _ROLLING_LASTS_S
+    if fault in _SET_LASTS_S:
+        return _SET_LASTS_S[fault]
+    return chance.choice(_SLOW_LASTS_S if _is_slow(target) else _LASTS_S)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stack.containers import Containers
-from stack.parts import ROOT, SERVICES, StackError
+from stack.parts import HA_SERVICES, ROOT, StackError
 
 _BUILD_TIMEOUT_S = 900.0
 _TIMEOUT_S = 300.0
@@ -85,9 +85,10 @@ def running(containers: Containers, say: Callable[[str], None]) -> Iterator[None
     Raises:
         StackError: it cannot be brought up, or not be put back.
     """
-    compose = Compose(containers.project)
+    services = containers.services()
+    compose = Compose(containers.project, _files_of(services))
     found = containers.running_services()
-    if set(SERVICES) <= found:
+    if set(services) <= found:
         yield
         return
     had_containers, had_volumes = containers.has_containers(), containers.has_volumes()
@@ -101,4 +102,11 @@ def running(containers: Containers, say: Callable[[str], None]) -> Iterator[None
             # The data was made by this run, unless there were volumes before.
             compose.run("down", *([] if had_volumes else ["--volumes"]))
         else:
-            compose.run("stop", *sorted(set(SERVICES) - found))
+            compose.run("stop", *sorted(set(services) - found))
+
+
+def _files_of(services: Sequence[str]) -> tuple[Path, ...]:
+    """None to name if compose.yaml has them all: then Compose reads what it reads by default."""
+    if set(HA_SERVICES).isdisjoint(services):
+        return ()
+    return (ROOT / "compose.yaml", ROOT / "compose.ha.yaml")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from itertools import count
 from typing import Any
 
 import docker
 from docker.errors import APIError, DockerException, NotFound
 
-from stack.parts import SERVICES, StackError
+from stack.parts import HA_SERVICES, INNER_NETWORKS, SERVICES, StackError
 
 # On every container that the injector starts for itself; its value is the project.
 HELPER_LABEL = "bourse.faults"
@@ -78,10 +77,15 @@ class Containers:
             return []
         return [one for one in self.containers(service) if _number(one) == int(number)]
 
+    def services(self) -> tuple[str, ...]:
+        """What belongs to the project: those of compose.ha.yaml too, if one of them is there."""
+        found = {container.labels["com.docker.compose.service"] for container in self._all()}
+        return SERVICES if found.isdisjoint(HA_SERVICES) else (*SERVICES, *HA_SERVICES)
+
     def parts(self) -> tuple[str, ...]:
         """The name of every container: edge, frontend-1, frontend-2, catalog, …"""
         frontends = [f"frontend-{_number(one)}" for one in self.containers("frontend")]
-        others = [service for service in SERVICES if service != "frontend"]
+        others = [service for service in self.services() if service != "frontend"]
         return (others[0], *frontends, *others[1:])
 
     def passes_its_check(self, name: str) -> bool:
@@ -214,12 +218,13 @@ class Containers:
         networks = self.container(service).attrs["NetworkSettings"]["Networks"]
         return networks.get(f"{self.project}_backend", {}).get("IPAddress") or None
 
-    @cached_property
-    def subnet(self) -> str:
-        """Of the inner network, 172.20.0.0/16 say."""
-        with _said("finding the inner network"):
-            network = self._engine.networks.get(f"{self.project}_backend")
-        return str(network.attrs["IPAM"]["Config"][0]["Subnet"])
+    def subnets(self, service: str) -> list[str]:
+        """Of each inner network that it is on, 172.20.0.0/16 say."""
+        joined = self.container(service).attrs["NetworkSettings"]["Networks"]
+        names = [f"{self.project}_{name}" for name in INNER_NETWORKS]
+        with _said(f"finding the inner networks of {service}"):
+            networks = [self._engine.networks.get(name) for name in names if name in joined]
+        return [str(network.attrs["IPAM"]["Config"][0]["Subnet"]) for network in networks]
 
     def remove_helpers(self) -> None:
         """Removes the helpers that a killed injector left."""

@@ -56,20 +56,23 @@ class Network:
         self._is_built = True
 
     def cut_off(self, service: str) -> None:
-        """From all the others; a frontend keeps its published port."""
-        self._drop(service, [self._stack.subnet])
+        """From all the others; the edge keeps its published port."""
+        self._drop(service, self._stack.subnets(service))
 
-    def cut_from(self, service: str, other: str) -> None:
-        """From that one alone, at the address that it has now."""
-        address = self._stack.address(other)
-        if address is None:
-            raise StackError(f"{other} has no address to cut {service} off from")
-        self._drop(service, [address])
+    def cut_from(self, service: str, *others: str) -> None:
+        """From those alone, at the addresses that they have now."""
+        addresses = [self._stack.address(other) for other in others]
+        known = [address for address in addresses if address is not None]
+        if not known:
+            raise StackError(f"no address of {', '.join(others)} to cut {service} off from")
+        self._drop(service, known)
 
     def lose(self, service: str, share: float) -> str:
         """Loses that share of the packets, each way. Returns what it could not do, in words."""
         self._drop(
-            service, [self._stack.subnet], f"-m statistic --mode random --probability {share}"
+            service,
+            self._stack.subnets(service),
+            f"-m statistic --mode random --probability {share}",
         )
         delay = "for d in $(ls /sys/class/net | grep eth); do tc qdisc add dev $d root netem delay "
         try:

@@ -20,12 +20,16 @@ import grpc
 
 from common.errors import BourseError
 from common.replicas import ReplicaPeer
-from common.rpc_client import open_channel
+from common.rpc_client import Peer, open_channel
 from common.wire import orders_from_items
 from proto import bourse_pb2, bourse_pb2_grpc
 
+# The second one is there with compose.ha.yaml. One is active, and the only one always is.
+CATALOGS = ("catalog:50051", "catalog-2:50051")
+CATALOG_SERVICE = "bourse.v1.CatalogService"
 REPLICAS = {"order-1": 1, "order-2": 2, "order-3": 3}
 _STATUS_TIMEOUT_S = 0.3
+_ACTIVE_WITHIN_S = 30.0
 _CATALOG_TIMEOUT_S = 5.0
 _JOURNAL_TIMEOUT_S = 120.0
 _ALIKE_WITHIN_S = 30.0
@@ -72,7 +76,7 @@ def watch(interval_s: float) -> None:
 
 def read(above: int) -> None:
     replicas = Replicas()
-    catalog = bourse_pb2_grpc.CatalogServiceStub(open_channel("catalog:50051"))
+    catalog = bourse_pb2_grpc.CatalogServiceStub(open_channel(active_catalog()))
     give_up_at = time.monotonic() + _ALIKE_WITHIN_S
     while True:
         positions = replicas.positions()
@@ -102,6 +106,19 @@ def read(above: int) -> None:
             }
         }
     )
+
+
+def active_catalog() -> str:
+    """The address of the one that is active. If none is in time, of the first one."""
+    stub = bourse_pb2_grpc.CatalogServiceStub
+    peers = {address: Peer("a catalog", address, stub) for address in CATALOGS}
+    give_up_at = time.monotonic() + _ACTIVE_WITHIN_S
+    while time.monotonic() < give_up_at:
+        for address, peer in peers.items():
+            if peer.is_serving(CATALOG_SERVICE, _CATALOG_TIMEOUT_S):
+                return address
+        time.sleep(0.2)
+    return CATALOGS[0]
 
 
 def orphans(name: str, stock: str, keys: list[str]) -> None:

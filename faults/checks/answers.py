@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from faults.checks.index import (
-    ANSWERED_WITHIN_S,
+from faults.checks.availability import (
     NEVER,
-    Exchange,
-    Index,
     nobody_answers,
     nobody_decides,
     one_replica_lives,
 )
+from faults.checks.index import ANSWERED_WITHIN_S, Exchange, Index
 from faults.checks.verdict import Findings, Verdict, counted
 
 # How long a client may take to record an answer after it has arrived.

@@ -14,7 +14,8 @@ from http import HTTPStatus
 from itertools import accumulate
 
 from client.api import MAX_VOLUME
-from faults.checks.index import NEVER, Exchange, Index, Keyed, Newest
+from faults.checks.availability import NEVER
+from faults.checks.index import Exchange, Index, Keyed, Newest
 from faults.checks.verdict import Findings, Verdict, counted
 from stack.observations import Row
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from itertools import accumulate
 
+from faults.checks.availability import NEVER, Condition, Spans, course_of, times_of
 from faults.history import (
     BadHistory,
     Call,
@@ -18,11 +19,8 @@ from faults.history import (
     Record,
     Run,
 )
-from faults.schedule import frontends_of
 from stack.observations import Final, Observation, Row
-from stack.parts import ORDER_SERVICES
 
-NEVER = 2**63
 ANSWERED_WITHIN_S = 10.0
 
 
@@ -105,35 +103,6 @@ class Keyed:
         return min(wanted, key=lambda one: one.ended_ns, default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A time from `began_ns` until just before `ended_ns`."""
-
-    began_ns: int
-    ended_ns: int
-
-
-class Spans:
-    """Spans that do not overlap, in order."""
-
-    def __init__(self, spans: Sequence[Span]) -> None:
-        self._spans = spans
-        self._begins = [span.began_ns for span in spans]
-
-    def __bool__(self) -> bool:
-        return bool(self._spans)
-
-    def meet(self, began_ns: int, ended_ns: int) -> bool:
-        """Whether one of the spans overlaps that time."""
-        return self.last_met(began_ns, ended_ns) is not None
-
-    def last_met(self, began_ns: int, ended_ns: int) -> Span | None:
-        """The last of the spans that overlap that time."""
-        last = bisect_right(self._begins, ended_ns) - 1
-        met = last >= 0 and self._spans[last].ended_ns >= began_ns
-        return self._spans[last] if met else None
-
-
 class Newest:
     """The highest number so far at any time; 0 if there was none.
 
@@ -212,7 +181,7 @@ class Index:
         for row in self.rows:
             self.rows_by_key[row.request_id].append(row)
         self._take_in([one for one in asked if one.call.op == "trade" and one.call.key is None])
-        self._impaired = _impaired(faults)
+        self._course = course_of(faults)
 
     def _take_in(self, keyless: Sequence[Exchange]) -> None:
         """Finds the row of each trade without a key.
@@ -251,10 +220,9 @@ class Index:
     def acknowledged(self) -> list[Keyed]:
         return [one for one in self.keys.values() if one.first(acknowledged=True)]
 
-    def times(self, is_so: _Condition) -> Spans:
+    def times(self, is_so: Condition) -> Spans:
         """The times at which a condition on the set of impaired parts was true."""
-        parts = self.run.parts if self.run else ()
-        return Spans(_times(self._impaired, lambda impaired: is_so(impaired, parts)))
+        return times_of(self._course, is_so, self.run.parts if self.run else ())
 
 
 def _is_new(call: Call, calls: Mapping[int, Call]) -> None:
@@ -275,58 +243,3 @@ _Likeness = tuple[str | None, str | None, int | None]
 def _likeness(one: Call | Row) -> _Likeness:
     """Trades without keys can be distinguished by these fields only."""
     return one.name, one.type, one.quantity
-
-
-_Impaired = frozenset[str]
-
-
-def nobody_decides(impaired: _Impaired, parts: Sequence[str]) -> bool:
-    """Whether a 503 is right: without the edge, the catalog, any frontend or any replica."""
-    frontends = frontends_of(parts)
-    return (
-        not impaired.isdisjoint({"edge", "catalog"})
-        or impaired.issuperset(ORDER_SERVICES)
-        or impaired.issuperset(frontends)
-    )
-
-
-def nobody_answers(impaired: _Impaired, _parts: Sequence[str]) -> bool:
-    """Whether a connection may break. Clients have connections to the edge only."""
-    return "edge" in impaired
-
-
-def one_replica_lives(impaired: _Impaired, _parts: Sequence[str]) -> bool:
-    return len(impaired & set(ORDER_SERVICES)) == len(ORDER_SERVICES) - 1
-
-
-_Condition = Callable[[_Impaired, Sequence[str]], bool]
-
-
-def _impaired(faults: Sequence[Fault]) -> list[tuple[int, _Impaired]]:
-    """Each time at which the set of impaired parts changed, and the set from then on."""
-    changes: list[tuple[int, int, str]] = []
-    for fault in faults:
-        step = {"begin": 1, "recovered": -1}.get(fault.step, 0)
-        changes += [(fault.at_ns, step, service) for service in fault.impairs if step]
-    held: dict[str, int] = defaultdict(int)
-    course: list[tuple[int, _Impaired]] = []
-    for at_ns, step, service in sorted(changes):
-        held[service] += step
-        course.append((at_ns, frozenset(name for name, count in held.items() if count > 0)))
-    return course
-
-
-def _times(
-    course: Sequence[tuple[int, _Impaired]], is_so: Callable[[_Impaired], bool]
-) -> list[Span]:
-    spans: list[Span] = []
-    began_ns: int | None = None
-    for at_ns, impaired in course:
-        if is_so(impaired) and began_ns is None:
-            began_ns = at_ns
-        elif not is_so(impaired) and began_ns is not None:
-            spans.append(Span(began_ns, at_ns))
-            began_ns = None
-    if began_ns is not None:
-        spans.append(Span(began_ns, NEVER))
-    return spans

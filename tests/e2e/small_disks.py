@@ -20,7 +20,7 @@ _OVERRIDE = Path(__file__).with_name("small_disks.yaml")
 
 @contextmanager
 def stack_on_small_disks() -> Iterator[Stack]:
-    stack = Stack(override=_OVERRIDE)
+    stack = Stack(overrides=[_OVERRIDE])
     try:
         stack.up()
         yield stack

@@ -7,7 +7,7 @@ import os
 import secrets
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import docker  # type: ignore[import-untyped]
 
 from stack.compose import Compose, ComposeFailed
 from stack.containers import Containers
-from stack.parts import ORDER_SERVICES, ROOT
+from stack.parts import CATALOGS, INNER_NETWORKS, ONE_SHOTS, ORDER_SERVICES, ROOT
 from stack.settings import for_docker
 from stack.waiting import wait_for
 from tests.support.ports import free_ports
@@ -32,14 +32,14 @@ class Stack(Containers):
         settings: what to set for the services, CACHE_SIZE say. All else is unset, whatever
             the shell that runs the tests has.
         frontends: how many of them, behind the one port of the edge.
-        override: a compose file that says what is different from compose.yaml.
+        overrides: compose files that say what is different from compose.yaml.
     """
 
     def __init__(
         self,
         settings: Mapping[str, str] | None = None,
         frontends: int = 2,
-        override: Path | None = None,
+        overrides: Sequence[Path] = (),
     ) -> None:
         prefix = os.environ.get("BOURSE_TEST_PREFIX", "bourse-test")
         super().__init__(docker.from_env(), f"{prefix}-{secrets.token_hex(4)}")
@@ -51,7 +51,7 @@ class Stack(Containers):
             "BOURSE_PORT": f"127.0.0.1:{self.port}",
             **(settings or {}),
         }
-        files = [ROOT / "compose.yaml", override] if override is not None else []
+        files = [ROOT / "compose.yaml", *overrides] if overrides else []
         self._compose = Compose(self.project, files, environment)
 
     # ------------------------------------------------------------ the whole
@@ -82,7 +82,8 @@ class Stack(Containers):
             container = self.container(part)
             if container.status == "paused":
                 container.unpause()
-            self.reconnect(part)
+            for network in self._networks_of(part):
+                self.reconnect(part, network)
             container.start()  # does nothing to one that runs
         for part in self.parts():
             self.wait_healthy(part)
@@ -90,16 +91,25 @@ class Stack(Containers):
 
     def _is_whole(self) -> bool:
         """One question to the engine instead of fifty: most tests leave everything as it was."""
-        backend = f"{self.project}_backend"
         found = self._engine.containers.list(
             all=True, sparse=True, filters={"label": f"com.docker.compose.project={self.project}"}
         )
         return all(
             one.attrs["State"] == "running"
             and "(healthy)" in one.attrs["Status"]
-            and backend in one.attrs["NetworkSettings"]["Networks"]
+            and {f"{self.project}_{name}" for name in self._networks_of(_service(one))}
+            <= set(one.attrs["NetworkSettings"]["Networks"])
             for one in found
+            if _service(one) not in ONE_SHOTS
         )
+
+    def _networks_of(self, part: str) -> tuple[str, ...]:
+        """The inner networks of a part, whether or not it is on them now."""
+        if part.startswith(("postgres", "etcd")):
+            return INNER_NETWORKS[1:]
+        if part.startswith("catalog") and self.containers(CATALOGS[1]):
+            return INNER_NETWORKS
+        return INNER_NETWORKS[:1]
 
     def logs(self, since_s: float | None = None, lines: int = 200) -> str:
         """The last lines that each part logged, of the last `since_s` seconds if given."""
@@ -186,6 +196,11 @@ class Stack(Containers):
             return self.get("/readyz")[0] == 200
         except OSError:
             return False
+
+
+def _service(listed: Any) -> str:
+    """Of a container in a sparse list."""
+    return str(listed.attrs["Labels"]["com.docker.compose.service"])
 
 
 # Straight to the stack, whatever proxy the machine is set to use.

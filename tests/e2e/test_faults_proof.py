@@ -67,10 +67,10 @@ SEEDS = (1, 2, 3)
 
 def stack_without(mechanism: str, directory: Path) -> Stack:
     if mechanism not in EDGE_MECHANISMS:
-        return Stack({"RIG_WITHOUT": mechanism}, override=_RIGGED)
+        return Stack({"RIG_WITHOUT": mechanism}, overrides=[_RIGGED])
     config = directory / "haproxy.cfg"
     config.write_text(config_without(mechanism), "utf-8")
-    return Stack({"EDGE_CONFIG": str(config)}, override=_EDGE_CONFIG)
+    return Stack({"EDGE_CONFIG": str(config)}, overrides=[_EDGE_CONFIG])
 
 
 @contextmanager

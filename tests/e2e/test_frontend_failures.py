@@ -241,7 +241,7 @@ def test_the_mechanism_is_needed(
     config = tmp_path / "haproxy.cfg"
     config.write_text(config_without(mechanism), "utf-8")
     override = ROOT / "tests" / "e2e" / "edge_config.yaml"
-    stack = Stack({"EDGE_CONFIG": str(config)}, override=override)
+    stack = Stack({"EDGE_CONFIG": str(config)}, overrides=[override])
     try:
         stack.up()
         seen, _ = disturbed(stack, *disturbances)

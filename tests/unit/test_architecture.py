@@ -39,7 +39,10 @@ MODULES = [path for package in PACKAGES for path in sorted((ROOT / package).rglo
 
 # A room is found by its name and read at one glance.
 MOST_MODULES = 14
-MORE_MODULES = {"common": 18}  # small ones, of one idea each, that three services share
+MORE_MODULES = {
+    "common": 18,  # small ones, of one idea each, that three services share
+    "stack": 15,  # likewise, of the tools
+}
 ROOMS = sorted(
     {path.parent for path in [*MODULES, *(ROOT / "tests" / "unit").rglob("*.py")]},
 )

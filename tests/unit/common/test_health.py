@@ -10,6 +10,7 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from common.health import is_serving
+from stack.parts import CATALOG_SERVICE
 
 
 @pytest.fixture
@@ -31,6 +32,18 @@ def test_it_says_what_the_service_says(address: str, servicer: health.HealthServ
     assert is_serving(address)
     servicer.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
     assert not is_serving(address)
+
+
+def test_a_service_can_be_asked_for_by_its_name(
+    address: str, servicer: health.HealthServicer
+) -> None:
+    """A catalog that stands by is alive, and does not serve."""
+    servicer.set(CATALOG_SERVICE, health_pb2.HealthCheckResponse.NOT_SERVING)
+    assert is_serving(address)
+    assert not is_serving(address, service=CATALOG_SERVICE)
+    assert not is_serving(address, service="no such service")
+    servicer.set(CATALOG_SERVICE, health_pb2.HealthCheckResponse.SERVING)
+    assert is_serving(address, service=CATALOG_SERVICE)
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "grpc_proxy"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from common.domain import Order, next_digest
@@ -15,8 +16,9 @@ from faults.history import (
     Record,
     Run,
 )
+from faults.targets import catalogs_of
 from stack.observations import Final, Observation, Position, Row
-from stack.parts import ORDER_SERVICES
+from stack.parts import HA_SERVICES, ORDER_SERVICES
 
 S = 1_000_000_000
 NOTHING = "00" * 32
@@ -41,20 +43,21 @@ def positions(number: int, digest: str, epoch: int = 1) -> dict[str, Position]:
 
 
 PARTS = ("edge", "frontend-1", "frontend-2", "catalog", *ORDER_SERVICES, "redis")
+HA_PARTS = (*PARTS, *HA_SERVICES)
 
 
-def run(first_number: int = 0, quantity: int = 100) -> Run:
+def run(first_number: int = 0, quantity: int = 100, parts: tuple[str, ...] = PARTS) -> Run:
     return Run(
-        0, "http://x", "now", "again", 1, 1, PARTS, first_number, NOTHING, {"a": quantity}, {"a": 0}
+        0, "http://x", "now", "again", 1, 1, parts, first_number, NOTHING, {"a": quantity}, {"a": 0}
     )
 
 
 class Story:
     """Makes the history of a correct service: one call after the other, one second each."""
 
-    def __init__(self, quantity: int = 100) -> None:
+    def __init__(self, quantity: int = 100, parts: tuple[str, ...] = PARTS) -> None:
         self.now_ns = S
-        self.records: list[Record] = [run(quantity=quantity)]
+        self.records: list[Record] = [run(quantity=quantity, parts=parts)]
         self.rows: list[Row] = []
         self.quantity = quantity
         self._ids = 0
@@ -117,9 +120,25 @@ class Story:
         self.call("order", said, phase, number=number)
         return self
 
-    def fault(self, step: str, *impairs: str, id: int = 1) -> Story:
+    def fault(
+        self,
+        step: str,
+        *impairs: str,
+        id: int = 1,
+        kind: str = "kill",
+        offices: Mapping[str, str] = MappingProxyType({}),
+    ) -> Story:
         self.records.append(
-            Fault(id, self.now_ns, step, "kill", ",".join(impairs), impairs, impairs)
+            Fault(
+                id,
+                self.now_ns,
+                step,
+                kind,
+                ",".join(impairs),
+                impairs,
+                impairs,
+                offices=dict(offices),
+            )
         )
         self.now_ns += S // 10
         return self
@@ -156,17 +175,17 @@ class Story:
         return [*self.records, *journal, end, End(self.now_ns, interrupted=False)]
 
 
-def good() -> Story:
+def good(parts: tuple[str, ...] = PARTS) -> Story:
     """A history with every kind of record."""
-    story = Story(quantity=5)
+    story = Story(quantity=5, parts=parts)
     story.lookup().trade("k1", 2).lookup().repeat("k1", 1)
     story.trade("k2", 9)  # refused: only 3 are left
     story.asked("k2", 9, status=404, error="insufficient volume", replayed=True)
     story.fault("begin", "order-3").trade("k3", 4, "SELL", epoch=2).order(1).lookup()
     story.fault("recovered", "order-3")
-    story.fault("begin", "catalog", id=2)
+    story.fault("begin", *catalogs_of(parts), id=2)
     story.asked("k4", 1, status=503, error="outcome unknown")
-    story.fault("recovered", "catalog", id=2).trade("k4", 1, epoch=2)
+    story.fault("recovered", *catalogs_of(parts), id=2).trade("k4", 1, epoch=2)
     return story
 
 

@@ -11,13 +11,16 @@ from itertools import pairwise
 import pytest
 
 from faults import nemesis as module
+from faults import recovery
 from faults.breakages import Breakage
 from faults.history import Fault
-from faults.nemesis import Eyes, Nemesis, heal_all
+from faults.nemesis import Nemesis, heal_all
+from faults.recovery import Eyes
 from faults.schedule import Strike
 from stack.observations import Observation, Position, in_sync
+from stack.offices import ACTIVE, PRIMARY, STANDBY
 from stack.parts import ORDER_SERVICES, StackError
-from tests.unit.faults.histories import PARTS
+from tests.unit.faults.histories import HA_PARTS, PARTS
 
 
 def seen(
@@ -45,6 +48,9 @@ class World:
         self.is_checked = True  # whether the frontends pass their health checks
         self.refuses: set[str] = set()
         self.sent_to: list[str] = []
+        self.parts: tuple[str, ...] = PARTS
+        self.holders: dict[str, str] = {}
+        self.is_whole = True  # the database
 
     def strike(self, service: str) -> None:
         if service in self.refuses:
@@ -68,9 +74,12 @@ class World:
             lambda service: service not in self.broken and self.is_checked,
             lambda service: service not in self.broken,
             self.orphans,
+            lambda: self.holders,
+            lambda: self.holders.get(PRIMARY),
+            lambda: self.is_whole,
         )
-        kinds = {"kill": done, "pause": done, "rolling": done, "flush": passing}
-        return Nemesis(PARTS, kinds, eyes, self.steps.append, self.said.append)
+        kinds = {"kill": done, "pause": done, "rolling": done, "zombie": done, "flush": passing}
+        return Nemesis(self.parts, kinds, eyes, self.steps.append, self.said.append)
 
     def play(self, *strikes: Strike) -> tuple[str, ...]:
         return self.nemesis().run(strikes, threading.Event())
@@ -78,10 +87,14 @@ class World:
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_READY_FOR_S", 0.02)
-    monkeypatch.setattr(module, "_KNOWN_AFTER_S", 0.03)
+    monkeypatch.setattr(recovery, "_READY_FOR_S", 0.02)
+    monkeypatch.setattr(recovery, "_KNOWN_AFTER_S", 0.03)
+    monkeypatch.setattr(recovery, "_WHOLE_FOR_S", 0.03)
+    monkeypatch.setattr(recovery, "_POLL_S", 0.001)
+    monkeypatch.setattr(recovery, "_RECOVERED_WITHIN_S", 0.2)
+    monkeypatch.setattr(recovery, "_NODE_RECOVERED_WITHIN_S", 0.3)
     monkeypatch.setattr(module, "_POLL_S", 0.001)
-    monkeypatch.setattr(module, "_RECOVERED_WITHIN_S", 0.2)
+    monkeypatch.setattr(module, "_PROMOTED_WITHIN_S", 0.2)
     monkeypatch.setattr(module, "_SUCCESSOR_WITHIN_S", 0.2)
 
 
@@ -186,8 +199,100 @@ def test_only_the_frontends_are_restarted_one_after_the_other() -> None:
     assert [one.hits for one in begun] == [("frontend-1",), ("frontend-2",)]
 
 
+class HaWorld(World):
+    """The same with the parts of compose.ha.yaml."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = HA_PARTS
+        self.holders = {ACTIVE: "catalog-2", PRIMARY: "postgres-3", STANDBY: "postgres-1"}
+
+
+@pytest.mark.parametrize(
+    ("office", "part"),
+    [(ACTIVE, "catalog-2"), (PRIMARY, "postgres-3"), (STANDBY, "postgres-1")],
+)
+def test_who_holds_an_office_is_asked_when_the_fault_begins(office: str, part: str) -> None:
+    world = HaWorld()
+    holders, world.holders = world.holders, {}
+    nemesis = world.nemesis()
+    world.holders = holders  # later than the nemesis was made
+    assert nemesis.run([Strike(0, "kill", office, 0.01)], threading.Event()) == ()
+    assert {(one.target, one.hits, tuple(one.offices.items())) for one in world.steps} == {
+        (office, (part,), ((office, part),))
+    }
+    assert f"kill:{office} strikes {part} ({office})" in world.said
+    assert world.broken == set()
+
+
+def test_an_office_that_nobody_holds_is_not_struck() -> None:
+    world = HaWorld()
+    del world.holders[PRIMARY]
+    assert world.play(Strike(0, "kill", PRIMARY, 0.01)) == ()
+    assert world.steps == []
+    assert any("nobody is postgres-primary" in line for line in world.said)
+
+
+def test_the_offices_on_a_machine_are_recorded() -> None:
+    world = HaWorld()
+    world.play(Strike(0, "kill", "machine-1", 0.01))
+    begin = world.steps[0]
+    assert set(begin.hits) == {"order-1", "frontend-1", "catalog", "postgres-1", "etcd-1"}
+    assert begin.offices == {STANDBY: "postgres-1"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("postgres-1", "postgres-2"),
+        ("postgres-1", "etcd-2"),
+        ("catalog", "catalog-2"),
+        ("etcd-3", "machine-1"),
+        ("machine-1", "machine-2"),
+    ],
+)
+def test_a_second_node_is_broken_only_when_the_first_one_serves_again(
+    first: str, second: str
+) -> None:
+    world = HaWorld()
+    world.play(Strike(0, "kill", first, 0.1), Strike(0.05, "kill", second, 0.01))
+    assert {one.target for one in world.steps} == {first}
+    assert any(f"kill:{second} skipped: the " in line for line in world.said)
+
+
+def test_a_zombie_is_resumed_when_another_is_the_primary() -> None:
+    world = HaWorld()
+    threading.Timer(0.05, world.holders.update, [{PRIMARY: "postgres-1"}]).start()
+    assert world.play(Strike(0, "zombie", PRIMARY, 0.0)) == ()
+    [healing] = [one for one in world.steps if one.step == "healing"]
+    assert (healing.hits, healing.detail) == (("postgres-3",), "another was the primary")
+    assert healing.at_ns - world.steps[0].at_ns > 0.04e9
+
+
+def test_a_zombie_that_nobody_replaces_is_told_and_healed() -> None:
+    world = HaWorld()
+    [problem] = world.play(Strike(0, "zombie", PRIMARY, 0.0))
+    assert "another node is promoted" in problem
+    assert world.broken == set()
+
+
+def test_a_node_recovers_when_the_database_is_whole() -> None:
+    """A request can be answered long before: by the others."""
+    world = HaWorld()
+    world.is_whole = False
+    problems = world.play(Strike(0, "kill", "postgres-2", 0.0))
+    assert problems == ("kill:postgres-2: postgres-2 did not recover in 0.3 s",)
+
+
+def test_a_catalog_recovers_when_it_passes_its_own_check() -> None:
+    world = HaWorld()
+    world.is_checked = False
+    problems = world.play(Strike(0, "kill", "catalog", 0.0))
+    assert problems == ("kill:catalog: catalog did not recover in 0.2 s",)
+
+
 def test_who_gives_up_waits_for_no_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_RECOVERED_WITHIN_S", 60.0)
+    monkeypatch.setattr(recovery, "_RECOVERED_WITHIN_S", 60.0)
     world = World()
     world.is_ready = False
     nemesis = world.nemesis()
