@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from bench import failover_report
-from bench.failover import Failover, FailoverResults, Kind
+from bench import failover, failover_report
+from bench.failover import Failover, FailoverResults, FailoverSettings, Kind, Strikes
 from bench.ha import stores_report, takeover
 from bench.ha.stores import (
     CONNECTIONS,
@@ -30,7 +33,7 @@ from bench.ha.takeover import (
     PROCESS_KILLED,
     breaking_of,
 )
-from bench.measuring.wrk import Measured
+from bench.measuring.wrk import Measured, Wrk
 from stack.containers import Containers
 from stack.offices import ACTIVE, PRIMARY, STANDBY, STANDBY_CATALOG
 from tests.unit.bench.test_reports import row, rows
@@ -156,6 +159,83 @@ def test_whoever_holds_the_office_is_struck(kind: Kind, struck: str, done: list[
     with broken:
         assert containers.done == done[:1]
     assert containers.done == done
+
+
+class Slow:
+    """Offices that come back one after the other; `looks` tells how often somebody has looked."""
+
+    def __init__(self, containers: object) -> None:
+        self.looks = 0
+
+    def holders(self) -> dict[str, str]:
+        self.looks += 1
+        return {office: HOLDERS[office] for office in list(HOLDERS)[: self.looks]}
+
+    def database_is_whole(self) -> bool:
+        return self.looks > 5
+
+    def members(self) -> dict[str, str]:
+        return {}
+
+
+class Unhealthy(Broken):
+    def __init__(self, checks: int) -> None:
+        super().__init__()
+        self.checks = checks  # until all pass
+
+    def passes_its_check(self, name: str) -> bool:
+        self.checks -= 1
+        return self.checks <= 0
+
+
+def test_the_next_strike_waits_until_all_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Slow(None)
+    monkeypatch.setattr(takeover, "Offices", lambda _containers: slow)
+    containers = Unhealthy(checks=3)
+    assert takeover.whole(cast(Containers, containers)) == HOLDERS
+    assert slow.looks == 8, "six for the nodes, and two more for the second catalog"
+
+
+class Load:
+    """In place of wrk: an answer each 10 ms, 300 ms without one, and some errors."""
+
+    def __init__(self, errors: dict[str, int]) -> None:
+        self.errors = errors
+
+    @contextmanager
+    def running(self, *_: object) -> Iterator[Load]:
+        yield self
+
+    def result(self) -> Measured:
+        now_s = time.monotonic()
+        answers_s = [now_s + tick / 100 for tick in (*range(-50, 1), *range(30, 400))]
+        return Measured(421, 4.5, 1.0, 1.0, 1.0, 1.0, errors=self.errors, answers_s=answers_s)
+
+
+@pytest.mark.parametrize(
+    ("kind", "errors", "is_problem"),
+    [
+        (CATALOG_KILLED, {}, False),
+        (CATALOG_KILLED, {"status": 1}, True),
+        (NODE_KILLED, {"status": 32}, False),
+        (NODE_KILLED, {"timeout": 1}, True),
+    ],
+)
+def test_503_is_right_while_there_is_no_primary_and_at_no_other_time(
+    monkeypatch: pytest.MonkeyPatch, kind: Kind, errors: dict[str, int], is_problem: bool
+) -> None:
+    monkeypatch.setattr(failover, "next_number", lambda _url: 1)
+    monkeypatch.setattr(failover, "looked_up", lambda *_: nullcontext())
+    monkeypatch.setattr(failover, "_BEFORE_S", 0.0)
+    strikes = Strikes(
+        "http://nobody", cast(Wrk, Load(errors)), print, lambda _kind: ("one", nullcontext())
+    )
+    brief = replace(kind, after_s=3.0)
+    results = strikes.run(FailoverSettings({brief: 1}))
+    [strike] = results.strikes
+    assert strike.gap_s == pytest.approx(0.3, abs=0.02)
+    assert strike.refused == sum(errors.values())
+    assert bool(results.problems) is is_problem
 
 
 def taken_over() -> FailoverResults:
