@@ -77,7 +77,7 @@ def _add_stores(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "database of three nodes, as compose.ha.yaml has it. wrk sends to them in turns, on 1, 8, "
         "16 and 32 connections. The processor time is told that each request takes, and that each "
         "copy takes while it is idle. The floors and plain are left out: they would take memory "
-        "and time of the same machine. All of it is removed at the end, also on Ctrl-C. Seven "
+        "and time of the same machine. All of it is removed at the end, also on Ctrl-C. Six "
         "minutes, once the images are built.",
     )
     _add_only(parser, STORES_PARTS)
@@ -137,7 +137,7 @@ def _add_takeover(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "copy is removed at the end, also on Ctrl-C. Ten minutes.",
     )
     for name, what, times in (
-        ("catalogs", "kill the active catalog, and how often to pause it", 15),
+        ("catalogs", "kill the active catalog, and how often to pause it", 10),
         ("processes", "kill the primary's PostgreSQL process", 5),
         ("nodes", "kill the primary's container, and how often to pause it", 2),
     ):
