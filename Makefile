@@ -6,7 +6,7 @@ STUBS := bourse_pb2.py bourse_pb2.pyi bourse_pb2_grpc.py bourse_pb2_grpc.pyi
 # Processes that run tests. Most tests wait more than they compute.
 JOBS := 2
 
-# HA=1: with a database of three nodes and two catalogs.
+# HA=1: with a database of three nodes and two catalogs. `bench` and `failover` measure that, too.
 COMPOSE := docker compose $(if $(HA),-f compose.yaml -f compose.ha.yaml)
 
 # The environment is always .venv, with a Python that this machine already has.
@@ -40,14 +40,14 @@ test: venv ## run the tests, SLOW=1 the longest too; ARGS="-k name" goes to pyte
 faults: venv ## break the running stack for two minutes and check its promises; ARGS="--seed 7"
 	$(BIN)/python -m faults run $(ARGS)
 
-bench: venv ## measure each kind of request, the least that it could cost, and a plain rival; ARGS="--only trade --rounds 2"
-	$(BIN)/python -m bench requests $(ARGS)
+bench: venv ## measure each kind of request, the least that it could cost, and a plain rival; HA=1 on PostgreSQL beside SQLite; ARGS="--only trade --rounds 2"
+	$(BIN)/python -m bench $(if $(HA),stores,requests) $(ARGS)
 
 scale: venv ## measure with more orders, stocks, replicas, workers; ARGS="--only workers"
 	$(BIN)/python -m bench scale $(ARGS)
 
-failover: venv ## measure how long trades wait when the leader dies; ARGS="--kills 5"
-	$(BIN)/python -m bench failover $(ARGS)
+failover: venv ## measure how long trades wait when the leader dies; HA=1 when a catalog or the primary dies; ARGS="--kills 5"
+	$(BIN)/python -m bench $(if $(HA),takeover,failover) $(ARGS)
 
 soak: venv ## load for an hour, then faults: do memory, files, threads and logs stay flat? ARGS="--for 600"
 	$(BIN)/python -m bench soak $(ARGS)

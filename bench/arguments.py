@@ -28,13 +28,16 @@ _SOAK_EXIT_CODES = (
 )
 _OUT = Path("bench-runs")
 SCALE_PARTS = ("orders", "stocks", "catch-up", "replicas", "workers", "cache")
+STORES_PARTS = ("trade", "cached", "uncached")
 REQUESTS_PARTS = ("cached", "uncached", "trade", "order", "figure")
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _add_requests(commands)
+    _add_stores(commands)
     _add_scale(commands)
     _add_failover(commands)
+    _add_takeover(commands)
     _add_soak(commands)
 
 
@@ -63,6 +66,24 @@ def _add_requests(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     _add_rounds(parser, seconds=1, rounds=8)
     _add_output(parser, "requests")
     parser.set_defaults(run=_run, module="bench.tools", tool="requests")
+
+
+def _add_stores(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _new(
+        commands,
+        "stores",
+        "measure the service on PostgreSQL beside the one on SQLite",
+        "Starts two copies of the service in containers: one as compose.yaml has it, and one on a "
+        "database of three nodes, as compose.ha.yaml has it. wrk sends to them in turns, on 1, 8, "
+        "16 and 32 connections. The processor time is told that each request takes, and that each "
+        "copy takes while it is idle. The floors and plain are left out: they would take memory "
+        "and time of the same machine. All of it is removed at the end, also on Ctrl-C. Six "
+        "minutes, once the images are built.",
+    )
+    _add_only(parser, STORES_PARTS)
+    _add_rounds(parser, seconds=1, rounds=8)
+    _add_output(parser, "stores")
+    parser.set_defaults(run=_run, module="bench.tools", tool="stores")
 
 
 def _add_scale(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -101,6 +122,34 @@ def _add_failover(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         )
     _add_output(parser, "failover")
     parser.set_defaults(run=_run, module="bench.tools", tool="failover")
+
+
+def _add_takeover(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _new(
+        commands,
+        "takeover",
+        "measure how long trades wait when a catalog or the database's primary dies",
+        "Starts a copy of the service on a database of three nodes, as compose.ha.yaml has it. In "
+        "turns, it kills and pauses the active catalog, kills the PostgreSQL process of the "
+        "primary, and kills and pauses the primary's container, while wrk trades as fast as "
+        "answers come. What counts is the longest time without an acknowledged trade around each "
+        "strike. Before the next one it waits until two catalogs and three nodes work again. The "
+        "copy is removed at the end, also on Ctrl-C. Ten minutes.",
+    )
+    for name, what, times in (
+        ("catalogs", "kill the active catalog, and how often to pause it", 10),
+        ("processes", "kill the primary's PostgreSQL process", 5),
+        ("nodes", "kill the primary's container, and how often to pause it", 2),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            type=whole(0, 1000),
+            default=times,
+            metavar="N",
+            help=f"how often to {what} (default: %(default)s)",
+        )
+    _add_output(parser, "takeover")
+    parser.set_defaults(run=_run, module="bench.tools", tool="takeover")
 
 
 def _add_soak(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -24,6 +24,7 @@ from bench import (
     scale_sections,
 )
 from bench.arguments import EXIT_CANNOT, EXIT_MEASURED, EXIT_WRONG
+from bench.ha import stores, stores_report, takeover
 from bench.measuring import machine
 from bench.measuring.wrk import Wrk, WrkFailed
 from client.api import Malformed
@@ -84,11 +85,27 @@ def _requests(
     return _report(results, requests_report, requests_picture.draw)
 
 
+def _stores(
+    engine: docker.DockerClient, wrk: Wrk, given: argparse.Namespace, say: Callable[[str], None]
+) -> Report:
+    settings = stores.StoresSettings(given.only, given.seconds, given.rounds)
+    results = stores.run(engine, wrk, settings, say)
+    return _report(results, stores_report, stores_report.draw)
+
+
 def _failover(
     engine: docker.DockerClient, wrk: Wrk, given: argparse.Namespace, say: Callable[[str], None]
 ) -> Report:
-    settings = failover.FailoverSettings({"kill": given.kills, "pause": given.pauses})
+    settings = failover.FailoverSettings({failover.KILL: given.kills, failover.PAUSE: given.pauses})
     results = failover.run(engine, wrk, settings, say)
+    return _report(results, failover_report, failover_report.draw)
+
+
+def _takeover(
+    engine: docker.DockerClient, wrk: Wrk, given: argparse.Namespace, say: Callable[[str], None]
+) -> Report:
+    times = takeover.times(given.catalogs, given.processes, given.nodes)
+    results = takeover.run(engine, wrk, failover.FailoverSettings(times), say)
     return _report(results, failover_report, failover_report.draw)
 
 
@@ -109,4 +126,10 @@ def _report(results: Any, told: ModuleType, draw: Callable[[Any, Path, str], Non
     )
 
 
-_TOOLS: Mapping[str, Tool] = {"requests": _requests, "scale": _scale, "failover": _failover}
+_TOOLS: Mapping[str, Tool] = {
+    "requests": _requests,
+    "stores": _stores,
+    "scale": _scale,
+    "failover": _failover,
+    "takeover": _takeover,
+}

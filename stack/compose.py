@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stack.containers import Containers
-from stack.parts import HA_SERVICES, ROOT, StackError
+from stack.parts import HA_FILES, HA_SERVICES, ROOT, StackError
 
 _BUILD_TIMEOUT_S = 900.0
 _TIMEOUT_S = 300.0
@@ -109,4 +109,4 @@ def _files_of(services: Sequence[str]) -> tuple[Path, ...]:
     """None to name if compose.yaml has them all: then Compose reads what it reads by default."""
     if set(HA_SERVICES).isdisjoint(services):
         return ()
-    return (ROOT / "compose.yaml", ROOT / "compose.ha.yaml")
+    return HA_FILES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,8 +28,18 @@ class Meter:
         """What it measures, with the time that each part took meanwhile. Raises StackError."""
         before = self._read_s()
         measured = measure()
-        after = self._read_s()
-        return replace(measured, processor_s={part: after[part] - before[part] for part in after})
+        return replace(measured, processor_s=self._since(before))
+
+    def idle(self, seconds: float) -> dict[str, float]:
+        """The time that each part takes in one second while nobody asks. Raises StackError."""
+        began_s, before = time.monotonic(), self._read_s()
+        time.sleep(seconds)
+        took_s = self._since(before)
+        elapsed_s = time.monotonic() - began_s
+        return {part: part_s / elapsed_s for part, part_s in took_s.items()}
+
+    def _since(self, before: Mapping[str, float]) -> dict[str, float]:
+        return {part: now_s - before[part] for part, now_s in self._read_s().items()}
 
     def _read_s(self) -> dict[str, float]:
         """Since the containers were started."""

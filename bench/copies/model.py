@@ -175,7 +175,7 @@ def with_rare_probes(model: Model) -> Model:
     """
     changed = deepcopy(model)
     for service in changed["services"].values():
-        if "healthcheck" in service:
+        if not service.get("healthcheck", {"disable": True}).get("disable"):
             # The checks of the start are frequent in this time, and longer than it nobody waits.
             service["healthcheck"].update(start_period="10m", interval="24h")
     return changed

@@ -30,6 +30,7 @@ class Images:
 
     Args:
         added: puts services beside those of compose.yaml, each with its `build`.
+        files: what to read in place of compose.yaml.
     """
 
     def __init__(
@@ -37,21 +38,24 @@ class Images:
         engine: docker.DockerClient,
         say: Callable[[str], None],
         added: Callable[[Model], Model] = lambda model: model,
+        files: Sequence[Path] = (),
     ) -> None:
         self._engine = engine
         self._say = say
         self._added = added
+        self._files = files
         self.name = f"bourse-bench-{secrets.token_hex(3)}"
 
     @cached_property
     def base(self) -> Model:
-        """The service as compose.yaml has it, with a port of loopback that the engine chooses.
+        """The service as the files have it, with a port of loopback that the engine chooses.
 
         Raises:
             ComposeFailed: it cannot be read.
         """
         environment = settings.for_docker() | {"BOURSE_PORT": "127.0.0.1:0"}
-        printed = Compose(self.name, environment=environment).run("config", "--format", "json")
+        compose = Compose(self.name, self._files, environment)
+        printed = compose.run("config", "--format", "json")
         return with_shared_images(self._added(json.loads(printed)), self.name)
 
     @contextmanager

@@ -27,6 +27,9 @@ class Spread:
         lower, median, upper = quantiles(known, n=4, method="inclusive")
         return cls(median, lower, upper)
 
+    def times(self, factor: float) -> Spread:
+        return Spread(self.median * factor, self.lower * factor, self.upper * factor)
+
     def shown(self, digits: int) -> str:
         lower, upper = (f"{value:,.{digits}f}" for value in (self.lower, self.upper))
         return f"{self.median:,.{digits}f} ({lower} to {upper})"

@@ -39,9 +39,10 @@ class Judged:
     def row(self) -> tuple[str, ...]:
         unit = self.target.unit and f" {self.target.unit}"
         digits = 0 if self.target.unit else 2
+        limit = f"{self.target.limit:.0f}" if unit else f"{self.target.limit:.4g}"
         return (
             self.target.what,
-            f"{self.target.relation} {self.target.limit:.4g}{unit}",
+            f"{self.target.relation} {limit}{unit}",
             f"{self.measured:.{digits}f}{unit}",
             f"{self.spread.lower:.{digits}f} to {self.spread.upper:.{digits}f}{unit}",
             "met" if self.is_met else "MISSED",

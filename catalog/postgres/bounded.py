@@ -17,11 +17,28 @@ _WAKE_EVERY_S = 0.1
 
 
 class _Pipeline(psycopg.Pipeline):
-    """One whose end sends nothing after the Sync.
+    """One that is sent as a whole, with the Sync as the last of it.
 
-    psycopg's sends a Flush there. A server that reads one while it is idle in a transaction stops
-    counting the time that it is.
+    psycopg's sends each statement at once. A process that is paused in between leaves the server
+    with half of it. There no timeout of the server counts, and it keeps its locks for as long as
+    the connection is open.
+
+    After the Sync, psycopg's sends a Flush. A server that reads one while it is idle in a
+    transaction stops counting the time that it is.
     """
+
+    _has_sync = False
+
+    def _enqueue_sync(self) -> None:
+        super()._enqueue_sync()
+        self._has_sync = True
+
+    def _communicate_gen(self) -> PQGen[None]:
+        # Without it, a paused catalog keeps the row ("sent as one": test_postgres_session.py).
+        if self._has_sync:
+            while self.command_queue:
+                self.command_queue.popleft()()  # libpq gathers them
+            yield from super()._communicate_gen()
 
     def _exit_gen(self) -> PQGen[None]:
         # Without it, a paused catalog keeps the row ("no flush": test_postgres_session.py).

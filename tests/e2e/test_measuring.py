@@ -144,7 +144,7 @@ def test_failover_times_a_kill_and_a_pause(engine: Any, tmp_path: Path) -> None:
     strikes = measure(engine, tmp_path, "failover", "--kills", "1", "--pauses", "1")["strikes"]
     assert [one["kind"] for one in strikes] == ["kill", "pause"]
     assert all(one["gap_ms"] > 0 and one["usual_gap_ms"] > 0 for one in strikes)
-    assert strikes[0]["leader"] != strikes[1]["leader"]
+    assert strikes[0]["service"] != strikes[1]["service"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from decimal import Decimal
 from typing import Any
 
@@ -17,9 +17,11 @@ import pytest
 from catalog.decisions import Refusal, Registration
 from catalog.postgres import migrations
 from catalog.postgres.address import Address
+from catalog.postgres.bounded import Bounded
 from catalog.postgres.connection import Connection, connect
 from catalog.postgres.fitness import Unfit
 from catalog.postgres.session import Changes, OfficeRow, SessionLost
+from catalog.postgres.statements import FIND_ORDERS
 from catalog.settings import Durability
 from catalog.stock import Stock
 from common.domain import EMPTY_DIGEST, Order, next_digest
@@ -480,6 +482,43 @@ def test_without_an_end_free_of_flushes_it_does(active: Connection, connecting: 
             return
         holder = other
     raise AssertionError("the row was free each time")
+
+
+def test_a_catalog_that_stands_still_between_two_statements_does_not_keep_the_row(
+    active: Connection, connecting: Connecting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert taken_between_two_statements(active, connecting(), monkeypatch) == ""
+
+
+def test_with_each_statement_sent_by_itself_it_does(
+    active: Connection, connecting: Connecting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with taken_out("sent as one"):
+        said = taken_between_two_statements(active, connecting(), monkeypatch)
+    assert "statement timeout" in said
+
+
+def taken_between_two_statements(
+    active: Connection, other: Connection, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """Begins a transaction, and lets another catalog try to take the office in the midst of that.
+
+    Empty if it could.
+    """
+    seen, said = other.observe(), []
+    execute = Bounded.execute
+
+    def stand_still(connection: Bounded, text: str, *values: Any, **options: Any) -> Any:
+        if text == FIND_ORDERS:
+            time.sleep(0.2)  # the server has done what it has by now
+            said.append(why_not_taken(other, seen))
+        return execute(connection, text, *values, **options)
+
+    monkeypatch.setattr(Bounded, "execute", stand_still)
+    with suppress(SessionLost):  # after so long a pause its time may be over
+        active.begin(1, 13, ["a"])
+    [found] = said
+    return found
 
 
 def why_not_taken(session: Connection, seen: OfficeRow) -> str:

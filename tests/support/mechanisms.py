@@ -259,6 +259,9 @@ MECHANISMS: Mapping[str, Mechanism] = {
     "no flush": Mechanism(
         "catalog.postgres.bounded:_Pipeline._exit_gen", psycopg.Pipeline._exit_gen
     ),
+    "sent as one": Mechanism(
+        "catalog.postgres.bounded:_Pipeline._communicate_gen", psycopg.Pipeline._communicate_gen
+    ),
     "warned commit": Mechanism("catalog.postgres.connection:Connection._is_in_doubt", _nothing),
     "lease after a restart": Mechanism("catalog.leases:Leases.__init__", lease_nothing_at_first),
     "floor": Mechanism(

@@ -73,3 +73,16 @@ def test_times_are_compared_within_each_round() -> None:
         results.add("plain", replace(SEEN, processor_s={"web": 0.0625 * slowness + 0.125}))
     assert results.processor_ratio("ours", "plain") == Spread(2, 2, 2)
     assert results.processor_ms_by_part("ours")["edge"] == [1.25, 3.75]
+
+
+def test_what_is_taken_while_nobody_asks_is_of_one_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    etcd, now_s = Container(10**12), 100.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now_s
+        now_s += seconds
+        etcd.used_ns += 500_000_000
+
+    monkeypatch.setattr("time.sleep", sleep)
+    monkeypatch.setattr("time.monotonic", lambda: now_s)
+    assert Meter({"etcd": [etcd]}).idle(10.0) == pytest.approx({"etcd": 0.05})

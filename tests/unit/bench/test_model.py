@@ -199,6 +199,12 @@ def test_healthy_containers_are_left_alone_while_they_are_measured(base: dict[st
     assert services["catalog"]["healthcheck"]["timeout"] == "5s"
 
 
+def test_a_service_that_checks_nothing_is_left_as_it_is(base: dict[str, Any]) -> None:
+    base["services"]["database-init"] = {"healthcheck": {"disable": True}}
+    services = with_rare_probes(base)["services"]
+    assert services["database-init"] == base["services"]["database-init"]
+
+
 @pytest.mark.parametrize("count", [3, 5])
 def test_replicas_know_each_other_and_have_volumes_of_their_own(
     base: dict[str, Any], count: int

@@ -16,7 +16,7 @@ from bench import (
     scale_picture,
     scale_report,
 )
-from bench.failover import Failover, FailoverResults
+from bench.failover import KILL, PAUSE, Failover, FailoverResults
 from bench.measuring.wrk import Measured
 from bench.requests import RequestsResults, RequestsSettings
 from bench.requests_cases import (
@@ -80,8 +80,8 @@ def scaled() -> ScaleResults:
 
 
 def failed_over() -> FailoverResults:
-    kills = [Failover("kill", "order-3", gap_s, 0.02, 500) for gap_s in (0.08, 0.12, 0.31)]
-    return FailoverResults([*kills, Failover("pause", "order-2", 1.2, 0.03, 700)])
+    kills = [Failover(KILL, "order-3", gap_s, 0.02, 500) for gap_s in (0.08, 0.12, 0.31)]
+    return FailoverResults([*kills, Failover(PAUSE, "order-2", 1.2, 0.03, 700)])
 
 
 def rows(text: str, *begins: str) -> list[list[str]]:
@@ -221,7 +221,7 @@ def test_failover_judges_the_99th_percentile() -> None:
 
 
 def test_failover_tells_of_one_kind_alone() -> None:
-    results = FailoverResults([one for one in failed_over().strikes if one.kind == "pause"])
+    results = FailoverResults([one for one in failed_over().strikes if one.kind is PAUSE])
     assert "kill" not in failover_report.as_text(results)
     assert [one.target.what for one in failover_report.verdicts(results)] == [
         "pause of the leader, p99"

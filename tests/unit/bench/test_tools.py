@@ -81,6 +81,9 @@ def test_what_cannot_be_measured_is_exit_code_2(
         ("requests --only trade sessions", "invalid choice: 'sessions'"),
         ("requests --seconds 0", "'0' is not a whole number from 1 to 600"),
         ("requests --seconds 1.5", "'1.5' is not a whole number"),
+        ("stores --only order", "invalid choice: 'order'"),
+        ("takeover --nodes 1001", "'1001' is not a whole number from 0 to 1000"),
+        ("takeover --kills 3", "unrecognized arguments: --kills 3"),
         ("scale --rounds many", "'many' is not a whole number from 1 to 100"),
         ("failover --kills -1", "'-1' is not a whole number from 0 to 1000"),
         ("failover --pauses 1001", "'1001' is not a whole number from 0 to 1000"),
@@ -95,7 +98,7 @@ def test_wrong_arguments_are_named(
     assert complaint in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("tool", ["requests", "scale", "failover"])
+@pytest.mark.parametrize("tool", ["requests", "stores", "scale", "failover", "takeover"])
 def test_each_tool_has_help(tool: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         main([tool, "--help"])
