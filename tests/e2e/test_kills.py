@@ -1,63 +1,20 @@
-"""Containers killed and paused under sessions that verify every answer: nobody notices.
+"""Everything killed, the catalog killed, and several frontends.
 
-The slow ones do in containers what tests/integration/test_faults.py does with processes.
+Replicas and Redis: test_faults.py.
 """
 
 from __future__ import annotations
 
-import json
-import signal
-import subprocess
-import sys
-import time
 import uuid
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from client.api import BourseClient
-from stack.parts import ROOT
 from stack.waiting import wait_for
-from tests.e2e.inside import digests, leader, statuses
+from tests.e2e.inside import digests, statuses
 from tests.e2e.stack import Stack
 
 CLIENTS = 8
-
-
-def session(stack: Stack, disturb: Callable[[], None]) -> dict[str, Any]:
-    """A session with a disturbance in its middle; its report, which must be without a flaw."""
-    # More than there is time for: an interrupt ends it, and then it verifies what it made.
-    arguments = ["--clients", CLIENTS, "--requests", 100_000, "--probability", 0.5]
-    running = subprocess.Popen(
-        [sys.executable, "-m", "client", "session", "--url", stack.url, "--json", "--alone"]
-        + [str(argument) for argument in arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        time.sleep(2)
-        disturb()
-        time.sleep(2)
-        assert running.poll() is None, "the session was over before it was interrupted"
-        running.send_signal(signal.SIGINT)
-        output, errors = running.communicate(timeout=240)
-    finally:
-        running.kill()
-        running.wait()
-    assert running.returncode == 0, output + errors
-    report: dict[str, Any] = json.loads(output)
-    assert report["answers_5xx"] == 0, output
-    assert report["orders_verified"] == report["trades_done"] > 0
-    return report
-
-
-def first_trade(stack: Stack) -> None:
-    """Has a leader elected."""
-    trade = {"name": "stock9", "quantity": 1, "type": "SELL"}
-    assert stack.request("POST", "/orders", trade)[0] == 200
 
 
 @pytest.mark.slow

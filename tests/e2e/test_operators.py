@@ -183,7 +183,14 @@ def test_all_stop_in_good_order_under_load(stack: Stack) -> None:
     check_promises(stack, acknowledged)
 
 
-@pytest.mark.parametrize("service", ["frontend", "catalog", "order-2"])
+@pytest.mark.parametrize(
+    "service",
+    [
+        pytest.param("frontend", marks=pytest.mark.slow),
+        pytest.param("catalog", marks=pytest.mark.slow),
+        "order-2",
+    ],
+)
 def test_nobody_holds_up_a_stop(stack: Stack, service: str) -> None:
     since_s = time.time()
     with streams_and_idle_connections(stack):

@@ -76,6 +76,7 @@ def trickle(clients: list[socket.socket], stopping: threading.Event) -> None:
                 client.send(text[begun + turn : begun + turn + 1])
 
 
+@pytest.mark.slow
 def test_slow_clients_stop_nobody_and_are_told(stack: Stack) -> None:
     stack.get("/stocks?stockname=stock8")
     usual = rate(stack)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,12 +15,11 @@ import pytest
 from bench.soak.samples import AFTER, FAULTS, MEASURES, STEADY
 from faults.history import Fault, read_history
 from stack.parts import ORDER_SERVICES, ROOT
-from tests.e2e.test_measuring import PROJECT, interrupted, traces
+from tests.e2e.test_measuring import traces
 
 pytestmark = [pytest.mark.slow]
 
 CONTAINERS = {"edge", "frontend-1", "frontend-2", "catalog", *ORDER_SERVICES, "redis"}
-STRIKES = re.compile(r"\w:\w+ strikes ")
 WITH_DATA = {"catalog", *ORDER_SERVICES}
 
 
@@ -81,12 +79,3 @@ def check_values(steady: list[dict[str, str]]) -> None:
     assert written[-1] > 0
     frontends = [float(one["threads"]) for one in steady if one["container"] == "frontend-1"]
     assert max(frontends) > 10, "its threads are seen, not its processes"
-
-
-def test_ctrl_c_leaves_nothing(engine: Any, tmp_path: Path) -> None:
-    """In the faults, where most is there to be left."""
-    words = command(tmp_path, "--for", "10", "--faults", "60", "--every", "1")
-    said, _ = interrupted(words, STRIKES.search)
-    assert PROJECT.search(said)
-    assert not traces(engine, said)
-    assert (tmp_path / "soak.csv").exists(), "what was sampled stays"

@@ -187,6 +187,7 @@ def test_what_a_command_prints_is_not_lost_on_a_slow_machine(
     assert stack.execute("catalog", "echo", "here") == "here"
 
 
+@pytest.mark.slow
 def test_stack_is_healed_whatever_was_done_to_it(stack: Stack) -> None:
     stack.pause("order-1")
     stack.cut_off("order-2")

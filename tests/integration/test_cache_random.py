@@ -235,6 +235,7 @@ def workers_around_redis() -> Iterator[Run]:
         yield Run(pair, workers, catalog)
 
 
+@pytest.mark.slow
 def test_no_lookup_is_older_than_an_acknowledged_trade() -> None:
     with workers_around_redis() as run:
         assert run.until_stale(longest_s=8) == []

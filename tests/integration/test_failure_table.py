@@ -13,6 +13,7 @@ from stack.waiting import NotInTime
 from tests.support.failure_table import ROWS, Row
 from tests.support.rigged_cluster import RiggedCluster, rigged_cluster
 
+LONGEST = ("leader cut off from the catalog, or from the frontends", "redis")
 each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.dies)
 
 
@@ -22,7 +23,11 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RiggedC
         yield cluster
 
 
-@each_row
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(row, marks=[pytest.mark.slow] if row.dies in LONGEST else []) for row in ROWS],
+    ids=lambda row: row.dies,
+)
 def test_row_holds(cluster: RiggedCluster, row: Row) -> None:
     row.scenario(cluster)
 

@@ -113,7 +113,7 @@ def test_a_paused_follower_is_not_in_sync_and_returns(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        "kill",
+        pytest.param("kill", marks=pytest.mark.slow),
         pytest.param("pause", marks=pytest.mark.slow),
         pytest.param("flush", marks=pytest.mark.slow),
     ],
@@ -170,7 +170,7 @@ def test_everything_is_killed_at_once(cluster: Cluster) -> None:
     cluster.check_promises(load.acknowledged)
 
 
-@pytest.mark.parametrize("damage", ["wiped", "scribbled"])
+@pytest.mark.parametrize("damage", ["wiped", pytest.param("scribbled", marks=pytest.mark.slow)])
 def test_a_lost_order_log_is_rebuilt(cluster: Cluster, damage: str) -> None:
     with BourseClient(cluster.url) as client:
         client.trade("stock7", 3, "SELL", str(uuid.uuid4()))

@@ -69,7 +69,9 @@ def test_a_leader_that_stops_answers_what_is_in_flight(cluster: Cluster) -> None
     cluster.check_promises(numbers)
 
 
-@pytest.mark.parametrize("name", ["catalog", "order-2", "frontend"])
+@pytest.mark.parametrize(
+    "name", ["catalog", "order-2", pytest.param("frontend", marks=pytest.mark.slow)]
+)
 def test_a_part_stops_cleanly_before_it_is_ready(cluster: Cluster, name: str) -> None:
     cluster.stop(name)
     for signals in ([signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]):

@@ -95,6 +95,7 @@ def test_a_copy_that_arrives_after_an_election_is_refused(cluster: RiggedCluster
     cluster.check_promises({key: number})
 
 
+@pytest.mark.slow
 def test_without_the_fence_check_such_a_copy_is_executed(tmp_path: Path) -> None:
     with rigged_cluster(tmp_path, without="fence check") as cluster:
         key = overtake_by_an_election(cluster)
@@ -106,7 +107,7 @@ def test_without_the_fence_check_such_a_copy_is_executed(tmp_path: Path) -> None
 # ---------------------------------------------------------------- the whole catalog stands still
 
 
-@pytest.mark.parametrize("paused_s", [0.7, 2.5])
+@pytest.mark.parametrize("paused_s", [0.7, pytest.param(2.5, marks=pytest.mark.slow)])
 def test_the_catalog_is_paused_under_load(cluster: RiggedCluster, paused_s: float) -> None:
     """Once for less than the leader's patience, and once for longer, so that it steps down."""
     load = Load(cluster.url, clients=8)
