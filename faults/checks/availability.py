@@ -35,7 +35,7 @@ EXCUSES = (
         ("crash",),
         (PRIMARY,),
         10.0,
-        "Patroni sees it at its next loop, within 2 s, and promotes the synchronous standby",
+        "Patroni sees it at its next loop, within a second, and promotes the synchronous standby",
     ),
     Excuse(
         ("stop", "rolling"),
