@@ -225,7 +225,7 @@ def test_who_sends_no_keys_and_repeats_nothing_notices_nothing(
         words += ["--fault", fault]
     for fault in ("stop:frontend", "rolling:frontends", "rolling:replicas"):
         words += ["--fault", fault]
-    words += ["--every", "8", "--lasts", "3", "--for", "50", "--rate", "80", "--no-keys"]
+    words += ["--every", "15", "--lasts", "4", "--for", "80", "--rate", "80", "--no-keys"]
     done = subprocess.run(
         command(stack, "run", *words, "--out", str(tmp_path)),
         cwd=ROOT,
