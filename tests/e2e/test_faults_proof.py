@@ -38,12 +38,6 @@ PROOFS = (
         r"was committed under epoch \d+, after epoch \d+ had begun",
     ),
     Proof(
-        "lease wait",
-        "--fault pubsub --every 5 --for 18 --rate 0",
-        "G6",
-        "and a later one was",
-    ),
-    Proof(
         "the edge's repeat",
         "--no-keys --fault kill:frontend --every 5 --for 25 --rate 150",
         "G8",

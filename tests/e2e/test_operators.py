@@ -15,7 +15,7 @@ import pytest
 from stack.parts import ORDER_SERVICES, SERVICES
 from stack.waiting import wait_for
 from tests.e2e.inside import leader
-from tests.e2e.promises import check_promises, wait_until_in_sync
+from tests.e2e.promises import check_promises
 from tests.e2e.small_disks import trade
 from tests.e2e.stack import Stack
 from tests.support.load import Load, let_pass
@@ -39,21 +39,6 @@ def restart(stack: Stack, service: str) -> None:
     stack.wait_healthy(service)
 
 
-@pytest.mark.slow
-def test_replicas_restart_one_after_the_other_and_nobody_notices(stack: Stack) -> None:
-    assert trade(stack)[0] == 200
-    load = Load(stack.url, CLIENTS)
-    with load.running():
-        for service in ORDER_SERVICES:
-            let_pass(load, 20)
-            restart(stack, service)
-            wait_until_in_sync(stack)
-        let_pass(load, 20)
-    assert load.problems == []
-    assert load.traffic.server_errors == 0
-    check_promises(stack, load.acknowledged)
-
-
 def test_redis_restarts_and_nobody_notices(stack: Stack) -> None:
     load = Load(stack.url, CLIENTS)
     with load.running():
@@ -74,20 +59,6 @@ def test_the_catalog_restarts_and_trades_wait_for_it(stack: Stack) -> None:
     assert load.problems == []  # after repeats under the same key, of 503s alone
     assert set(load.traffic.answers) <= {200, 404, 503}
     assert trade(stack)[0] == 200
-    check_promises(stack, load.acknowledged)
-
-
-@pytest.mark.slow
-def test_frontends_restart_in_turn_and_requests_are_repeated(stack: Stack) -> None:
-    load = Load(stack.url, CLIENTS)
-    with load.running():
-        for frontend in stack.containers("frontend"):
-            let_pass(load, 10)
-            frontend.restart()
-            stack.wait_healthy("frontend")
-        let_pass(load, 10)
-    assert load.problems == []
-    assert load.traffic.server_errors == 0
     check_promises(stack, load.acknowledged)
 
 

@@ -35,7 +35,7 @@ _MARGIN_S = 1.0
 # After a fault, a frontend uses Redis again, and the leader the catalog, within this time.
 _RECOVERY_S = 1.5
 _LONG_S = LEASE_S + 3.0
-_RANDOM_S = 20.0
+_RANDOM_S = 12.0
 _SEED = 7
 
 pytestmark = pytest.mark.slow
@@ -94,17 +94,6 @@ def world(running: LeaseCluster, table: Table) -> World:
 # ---------------------------------------------------------------- an outage for everybody
 
 
-def test_redis_is_paused_for_less_than_a_lease(world: World) -> None:
-    def fail() -> None:
-        world.cluster.pause("redis")
-        time.sleep(2.0)
-
-    load, fault = world.suffer("Redis paused 2 s", fail)
-    # A waiting trade is answered as soon as Redis confirms, before the end of the lease.
-    assert max(one.elapsed_s for one in load.trades) < LEASE_S
-    assert_not_held(chosen(load.trades, after_s=fault.healed_s + _MARGIN_S))
-
-
 def test_redis_is_paused_for_more_than_a_lease(world: World) -> None:
     def fail() -> None:
         world.cluster.pause("redis")
@@ -136,20 +125,6 @@ def test_redis_is_flushed_again_and_again(world: World) -> None:
     assert_not_held(chosen(load.trades, after_s=fault.began_s))
 
 
-def test_the_catalog_restarts_while_redis_is_paused(world: World) -> None:
-    def fail() -> None:
-        world.cluster.pause("redis")
-        time.sleep(0.5)
-        world.cluster.restart("catalog")
-        time.sleep(LEASE_S + 1.5)
-
-    load, fault = world.suffer("Redis paused, catalog restarted", fail)
-    ((_, ready_s),) = fault.catalog_away
-    # A restarted catalog does not know the leases, so it assumes one for every stock.
-    assert held_until_s(chosen(load.trades, [UNREAD], after_s=fault.began_s)) > ready_s
-    assert_not_held(chosen(load.trades, after_s=ready_s + LEASE_S + _MARGIN_S))
-
-
 def test_redis_and_the_catalog_restart_at_once(world: World) -> None:
     load, fault = world.suffer(
         "Redis and catalog restarted", lambda: world.cluster.restart("redis", "catalog")
@@ -160,7 +135,7 @@ def test_redis_and_the_catalog_restart_at_once(world: World) -> None:
 # ---------------------------------------------------------------- an outage for some
 
 
-@pytest.mark.parametrize("mode", CUTS, ids=lambda mode: mode.value)
+@pytest.mark.parametrize("mode", [Mode.SILENT, Mode.ONE_WAY], ids=lambda mode: mode.value)
 def test_one_frontend_is_cut_off(world: World, mode: Mode) -> None:
     def fail() -> None:
         world.cluster.cut(A, mode=mode)
