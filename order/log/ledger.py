@@ -86,6 +86,7 @@ class Ledger:
         with self._appending:
             self.check_cluster(cluster_id)
             known, fresh = self._node.step(lambda replica: replica.split(by_number))
+            # Without it, a number is given twice ("rows compared": test_lost_rows.py).
             self._check_known([by_number[number] for number in known])
             appended = [by_number[number] for number in fresh]
             if appended:

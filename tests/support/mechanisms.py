@@ -225,6 +225,8 @@ MECHANISMS: Mapping[str, Mechanism] = {
     "acknowledged rows": Mechanism(
         "catalog.postgres.store:PostgresStore._journal_end", count_in_the_database
     ),
+    "digests compared": Mechanism("catalog.postgres.store:check_beginning", _nothing),
+    "rows compared": Mechanism("order.log.ledger:Ledger._check_known", _nothing),
     "validity": Mechanism(
         "catalog.postgres.tenure:Tenure.is_valid",
         lambda tenure, generation, _now_s: tenure.holds(generation),

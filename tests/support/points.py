@@ -48,6 +48,10 @@ POINTS = {
         "order", "order.log.replication:Replicator.wake", "after", "leader"
     ),
     "leader before answer": Point("order", "order.trading.pipeline:_answer", "before"),
+    # the leader, every second
+    "leader before look": Point(
+        "order", "order.leadership.identity:LogIdentity.look", "before", "leader"
+    ),
     # a follower
     "follower before append": Point(
         "order", "order.log.ledger:Ledger._write", "before", "follower"
