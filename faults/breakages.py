@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from stack.containers import Containers
 from stack.network import Network
+from stack.offices import crash_postgres
 from stack.parts import CATALOGS
 
 _LOST_SHARE = 0.2
-# The first line of this file is the number of the first process of PostgreSQL.
-_KILL_POSTGRES = "kill -9 $(head -n 1 /data/pgdata/postmaster.pid)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ def breakages(containers: Containers, network: Network) -> dict[str, Breakage]:
         return network.lose(service, _LOST_SHARE)
 
     def crash(node: str) -> None:
-        containers.execute(node, "sh", "-c", _KILL_POSTGRES)
+        crash_postgres(containers, node)
 
     def cut_from_catalogs(service: str) -> None:
         there = [name for name in CATALOGS if containers.containers(name)]

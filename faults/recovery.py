@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from stack.observations import Observation, in_sync
-from stack.parts import CATALOGS, ETCD_SERVICES, ORDER_SERVICES, POSTGRES_SERVICES
+from stack.parts import CATALOGS, DATABASE_SERVICES, ORDER_SERVICES
 
 # A healed part must serve again within this time. If it does not, the run reports it.
 _RECOVERED_WITHIN_S = 60.0
@@ -20,9 +20,8 @@ _NODE_RECOVERED_WITHIN_S = 120.0
 _READY_FOR_S = 1.0
 # The edge gets the address of a restarted frontend from Docker's name server, and then checks it.
 _KNOWN_AFTER_S = 3.0
-# Patroni tells at its next loops, every 2 s, that a node which seemed to be well is not.
+# Patroni tells at its next loops, one a second, that a node which seemed to be well is not.
 _WHOLE_FOR_S = 5.0
-_DATABASE = frozenset({*POSTGRES_SERVICES, *ETCD_SERVICES})
 _ANSWERS_FOR_ITSELF = frozenset({*ORDER_SERVICES, "redis"})
 _POLL_S = 0.1
 
@@ -56,7 +55,11 @@ class Recovery:
     def wait_for(self, hits: tuple[str, ...]) -> str:
         """The parts that have not recovered in time, in words. Empty if all have."""
         since_ns = self._clock()
-        within_s = _RECOVERED_WITHIN_S if _DATABASE.isdisjoint(hits) else _NODE_RECOVERED_WITHIN_S
+        within_s = (
+            _RECOVERED_WITHIN_S
+            if set(hits).isdisjoint(DATABASE_SERVICES)
+            else _NODE_RECOVERED_WITHIN_S
+        )
         give_up_at = time.monotonic() + within_s
         served_since: dict[str, float] = {}
         waiting = set(hits)
@@ -87,9 +90,11 @@ class Recovery:
             return self._eyes.pings(service)
         # Through the edge another one may answer.
         is_one_of_some = service.startswith("frontend") or service in CATALOGS
-        if (is_one_of_some or service in _DATABASE) and not self._eyes.passes_its_check(service):
+        if (is_one_of_some or service in DATABASE_SERVICES) and not self._eyes.passes_its_check(
+            service
+        ):
             return False
-        if service in _DATABASE and not self._eyes.database_is_whole():
+        if service in DATABASE_SERVICES and not self._eyes.database_is_whole():
             return False
         return self._eyes.is_ready()
 
@@ -98,6 +103,6 @@ def _steady_s(service: str) -> float:
     """How long a part must serve before it counts as recovered."""
     if service in _ANSWERS_FOR_ITSELF:
         return 0.0
-    if service in _DATABASE:
+    if service in DATABASE_SERVICES:
         return _WHOLE_FOR_S
     return _KNOWN_AFTER_S if service.startswith("frontend") else _READY_FOR_S

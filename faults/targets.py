@@ -7,7 +7,14 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 
 from stack.offices import OFFICES, PRIMARY, STANDBY
-from stack.parts import CATALOGS, ETCD_SERVICES, HA_SERVICES, ORDER_SERVICES, POSTGRES_SERVICES
+from stack.parts import (
+    CATALOGS,
+    DATABASE_SERVICES,
+    ETCD_SERVICES,
+    HA_SERVICES,
+    ORDER_SERVICES,
+    POSTGRES_SERVICES,
+)
 
 _REPLICAS = ("leader", "follower", *ORDER_SERVICES, "two")
 _NUMBERED = "frontend-N"  # N is a number from 1 up
@@ -50,7 +57,7 @@ MEANINGS = {
 # service survives the loss of one, and is not meant to survive two. `all` breaks it on purpose.
 _GROUPS = {
     "the catalogs": frozenset(CATALOGS),
-    "the database": frozenset({*POSTGRES_SERVICES, *ETCD_SERVICES}),
+    "the database": frozenset(DATABASE_SERVICES),
 }
 
 

@@ -27,6 +27,8 @@ _CLUSTER = (
     "-c",
     r"exec 3<>/dev/tcp/127.0.0.1/8008 && printf 'GET /cluster HTTP/1.0\r\n\r\n' >&3 && cat <&3",
 )
+# The first line of this file is the number of the first process of PostgreSQL.
+_KILL_POSTGRES = ("sh", "-c", "kill -9 $(head -n 1 /data/pgdata/postmaster.pid)")
 _LEADER, _SYNC_STANDBY = "leader", "sync_standby"
 _WHOLE = ["leader running", "replica streaming", "sync_standby streaming"]
 
@@ -94,6 +96,11 @@ class Offices:
     def _running(self, services: Sequence[str]) -> list[str]:
         running = self._containers.running_services()
         return [name for name in services if name in running]
+
+
+def crash_postgres(containers: Containers, node: str) -> None:
+    """Kills PostgreSQL alone; Patroni starts it again. Raises StackError."""
+    containers.execute(node, *_KILL_POSTGRES)
 
 
 def _timeline(members: Sequence[Mapping[str, Any]]) -> int:

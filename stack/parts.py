@@ -17,7 +17,8 @@ CATALOG_SERVICE = "bourse.v1.CatalogService"
 POSTGRES_SERVICES = ("postgres-1", "postgres-2", "postgres-3")
 ETCD_SERVICES = ("etcd-1", "etcd-2", "etcd-3")
 ONE_SHOTS = ("database-passwords", "database-init")  # they do their work and end
-HA_SERVICES = (CATALOGS[1], *POSTGRES_SERVICES, *ETCD_SERVICES)
+DATABASE_SERVICES = (*POSTGRES_SERVICES, *ETCD_SERVICES)
+HA_SERVICES = (CATALOGS[1], *DATABASE_SERVICES)
 HA_FILES = (ROOT / "compose.yaml", ROOT / "compose.ha.yaml")
 
 # Where the parts talk to each other: the second one is of compose.ha.yaml. A catalog is on both.

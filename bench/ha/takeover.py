@@ -18,7 +18,7 @@ from bench.failover import (
 from bench.measuring.wrk import Wrk
 from stack.containers import Containers
 from stack.observer import Observer
-from stack.offices import ACTIVE, OFFICES, PRIMARY, Offices
+from stack.offices import ACTIVE, OFFICES, PRIMARY, Offices, crash_postgres
 from stack.parts import CATALOGS, HA_FILES
 from stack.waiting import wait_for
 
@@ -37,7 +37,6 @@ NODE_PAUSED = Kind(
 
 # A former primary recovers, is rewound and catches up.
 _WHOLE_WITHIN_S = 120.0
-_KILL_POSTGRES = ("sh", "-c", "kill -9 $(head -n 1 /data/pgdata/postmaster.pid)")
 
 
 def times(catalogs: int, processes: int, nodes: int) -> dict[Kind, int]:
@@ -96,6 +95,6 @@ def breaking_of(
 
 @contextmanager
 def _without_process(containers: Containers, node: str) -> Iterator[None]:
-    """Patroni starts another one by itself."""
-    containers.execute(node, *_KILL_POSTGRES)
+    """Nothing is to be undone: Patroni starts another one by itself."""
+    crash_postgres(containers, node)
     yield

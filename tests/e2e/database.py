@@ -6,11 +6,9 @@ import time
 from itertools import count
 
 from stack.offices import PRIMARY, STANDBY, Offices
-from stack.parts import ETCD_SERVICES, POSTGRES_SERVICES
+from stack.parts import DATABASE_SERVICES, POSTGRES_SERVICES
 from stack.waiting import wait_for
 from tests.e2e.stack import Stack
-
-NODES = (*POSTGRES_SERVICES, *ETCD_SERVICES)
 
 # A former primary recovers, is rewound and catches up.
 RETURN_S = 90.0
@@ -40,9 +38,13 @@ class Database:
         self.ready_s = 0.0
 
     def up(self) -> None:
-        self.stack.compose("build", "--quiet", *NODES, "database-passwords", timeout_s=900)
+        self.stack.compose(
+            "build", "--quiet", *DATABASE_SERVICES, "database-passwords", timeout_s=900
+        )
         began = time.monotonic()
-        self.stack.compose("up", "--wait", "--wait-timeout", "300", *NODES, timeout_s=400)
+        self.stack.compose(
+            "up", "--wait", "--wait-timeout", "300", *DATABASE_SERVICES, timeout_s=400
+        )
         # Not where the catalog has its tables.
         table = "CREATE SCHEMA tried; CREATE TABLE tried.rows (number integer PRIMARY KEY)"
         wait_for(lambda: self.as_catalog(table)[0] == 0, 60, self.roles)
@@ -70,7 +72,7 @@ class Database:
         return self.roles().get(node, "").endswith("streaming")
 
     def heal(self) -> None:
-        for node in NODES:
+        for node in DATABASE_SERVICES:
             self.stack.unpause(node)
             self.stack.start(node)
         wait_for(

@@ -15,7 +15,7 @@ import docker  # type: ignore[import-untyped]
 
 from stack.compose import Compose, ComposeFailed
 from stack.containers import Containers
-from stack.parts import CATALOGS, INNER_NETWORKS, ONE_SHOTS, ORDER_SERVICES, ROOT
+from stack.parts import CATALOGS, DATABASE_SERVICES, INNER_NETWORKS, ONE_SHOTS, ORDER_SERVICES, ROOT
 from stack.settings import for_docker
 from stack.waiting import wait_for
 from tests.support.ports import free_ports
@@ -105,9 +105,9 @@ class Stack(Containers):
 
     def _networks_of(self, part: str) -> tuple[str, ...]:
         """The inner networks of a part, whether or not it is on them now."""
-        if part.startswith(("postgres", "etcd")):
+        if part in DATABASE_SERVICES:
             return INNER_NETWORKS[1:]
-        if part.startswith("catalog") and self.containers(CATALOGS[1]):
+        if part in CATALOGS and self.containers(CATALOGS[1]):
             return INNER_NETWORKS
         return INNER_NETWORKS[:1]
 

@@ -17,6 +17,7 @@ from stack.containers import HELPER_LABEL, Containers, connect
 from stack.network import Network
 from stack.parts import ROOT, StackError
 from stack.waiting import wait_for
+from tests.e2e.injector import command, played
 from tests.e2e.inside import leader, statuses
 from tests.e2e.stack import Stack
 
@@ -57,10 +58,6 @@ def helpers(engine: Any, stack: Stack) -> list[Any]:
     labelled = {"label": f"{HELPER_LABEL}={stack.project}"}
     found: list[Any] = engine.containers.list(all=True, filters=labelled)
     return found
-
-
-def command(stack: Stack, *words: str) -> list[str]:
-    return [sys.executable, "-m", "faults", *words, "--project", stack.project]
 
 
 def test_a_partition_cuts_both_ways(stack: Stack, faults: dict[str, Breakage]) -> None:
@@ -220,20 +217,11 @@ def test_ctrl_c_heals(stack: Stack, engine: Any, tmp_path: Path) -> None:
 def test_who_sends_no_keys_and_repeats_nothing_notices_nothing(
     stack: Stack, tmp_path: Path
 ) -> None:
-    words: list[str] = []
-    for fault in ("kill:frontend", "kill:leader", "pause:frontend", "pause:leader"):
-        words += ["--fault", fault]
-    for fault in ("stop:frontend", "rolling:frontends", "rolling:replicas"):
-        words += ["--fault", fault]
-    words += ["--every", "15", "--lasts", "4", "--for", "80", "--rate", "80", "--no-keys"]
-    done = subprocess.run(
-        command(stack, "run", *words, "--out", str(tmp_path)),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=290,
-        check=False,
-    )
+    faults = ["kill:frontend", "kill:leader", "pause:frontend", "pause:leader", "stop:frontend"]
+    faults += ["rolling:frontends", "rolling:replicas"]
+    schedule = " ".join(f"--fault {fault}" for fault in faults)
+    schedule += " --every 15 --lasts 4 --for 80 --rate 80 --no-keys"
+    done = played(stack, schedule, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "excused: 0 of 503, 0 without an answer" in done.stdout
 
@@ -241,15 +229,7 @@ def test_who_sends_no_keys_and_repeats_nothing_notices_nothing(
 @pytest.mark.slow
 def test_everything_at_random(stack: Stack, engine: Any, tmp_path: Path) -> None:
     began_s = time.monotonic()
-    options = ["--seed", "7", "--for", "40", "--rate", "100", "--out", str(tmp_path)]
-    done = subprocess.run(
-        command(stack, "run", *options),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    done = played(stack, "--seed 7 --for 40 --rate 100", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert time.monotonic() - began_s > 40
     [directory] = tmp_path.iterdir()

@@ -6,8 +6,6 @@ That nothing is red with all of them: test_faults.py.
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from stack.parts import ROOT
+from tests.e2e.injector import played
 from tests.e2e.stack import Stack
 from tests.support.edge import EDGE_MECHANISMS, config_without
 
@@ -77,28 +76,13 @@ def rigged(mechanism: str, directory: Path) -> Iterator[Stack]:
         stack.down()
 
 
-def played(
-    stack: Stack, schedule: str, directory: Path, seed: int = 1
-) -> subprocess.CompletedProcess[str]:
-    options = ["--project", stack.project, "--seed", str(seed), "--settle", "5"]
-    options += [*schedule.split(), "--out", str(directory)]
-    return subprocess.run(
-        [sys.executable, "-m", "faults", "run", *options],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("proof", PROOFS, ids=lambda proof: proof.mechanism)
 def test_without_it_the_promise_is_broken(proof: Proof, tmp_path: Path) -> None:
     with rigged(proof.mechanism, tmp_path) as stack:
         # A strike has to fall into a gap of milliseconds; one schedule in some has none that does.
         for seed in SEEDS:
-            done = played(stack, proof.schedule, tmp_path, seed)
+            done = played(stack, f"--settle 5 --seed {seed} {proof.schedule}", tmp_path)
             if done.returncode != 0:
                 break
     said = " ".join(done.stdout.split())

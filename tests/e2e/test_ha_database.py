@@ -6,8 +6,6 @@ Most tests run it by itself, and one runs the whole service on it.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from faults.history import Fault, read_history
-from stack.offices import ACTIVE, PRIMARY
-from stack.parts import CATALOGS, POSTGRES_SERVICES, ROOT, SERVICES
+from stack.offices import ACTIVE, PRIMARY, crash_postgres
+from stack.parts import CATALOGS, DATABASE_SERVICES, POSTGRES_SERVICES, ROOT, SERVICES
 from stack.waiting import wait_for
-from tests.e2e.database import INSERT, NODES, RETURN_S, Database
+from tests.e2e.database import INSERT, RETURN_S, Database
 from tests.e2e.hardening import CHECKS
+from tests.e2e.injector import played
 from tests.e2e.stack import Stack
 
 # With a stack of its own, whose nodes are killed in turn.
@@ -56,7 +55,7 @@ def test_it_is_ready_in_time(database: Database) -> None:
 
 
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("service", NODES)
+@pytest.mark.parametrize("service", DATABASE_SERVICES)
 def test_a_node_can_do_its_work_and_no_more(
     started: Database, service: str, check: Callable[[Stack, str], None]
 ) -> None:
@@ -68,13 +67,13 @@ def test_passwords_are_in_files_only(started: Database) -> None:
     script = "cat /run/passwords/*"
     passwords = stack.execute("postgres-1", "sh", "-c", script).split()
     assert len(passwords) == 4
-    for service in (*NODES, "database-passwords"):
+    for service in (*DATABASE_SERVICES, "database-passwords"):
         container = stack.container(service)
         known = json.dumps([container.attrs, container.image.history()])
         known += container.logs().decode()
         assert [password for password in passwords if password in known] == [], service
     environments = "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline | tr '\\0' '\\n'"
-    for service in NODES:
+    for service in DATABASE_SERVICES:
         known = stack.execute(service, "sh", "-c", environments)
         assert [password for password in passwords if password in known] == [], service
 
@@ -156,7 +155,7 @@ def test_a_primary_whose_process_died_is_replaced_by_the_standby_that_has_it_all
     database: Database,
 ) -> None:
     primary, standby = database.primary(), database.standby()
-    database.stack.execute(primary, "sh", "-c", "kill -9 $(head -n 1 /data/pgdata/postmaster.pid)")
+    crash_postgres(database.stack, primary)
     waited_s = database.time_until_written(PROCESS_S)
     print(f"written again after {waited_s:.1f} s")
     assert database.primary() == standby
@@ -218,26 +217,19 @@ def test_the_service_keeps_its_promises_while_the_offices_change_hands(
     database: Database, tmp_path: Path
 ) -> None:
     database.stack.up()
-    words = ["--fault", f"crash:{PRIMARY}", "--fault", f"kill:{ACTIVE}"]
-    words += ["--fault", f"zombie:{PRIMARY}", "--every", "15", "--lasts", "5", "--for", "44"]
-    words += ["--seed", "1", "--rate", "80", "--project", database.stack.project]
-    done = subprocess.run(
-        [sys.executable, "-m", "faults", "run", *words, "--out", str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    faults = [f"crash:{PRIMARY}", f"kill:{ACTIVE}", f"zombie:{PRIMARY}"]
+    schedule = " ".join(f"--fault {fault}" for fault in faults)
+    schedule += " --every 15 --lasts 5 --for 44 --seed 1 --rate 80"
+    done = played(database.stack, schedule, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     [history] = tmp_path.glob("*/history.jsonl")
-    faults = [one for one in read_history(history) if isinstance(one, Fault)]
-    recovered = [one for one in faults if one.step == "recovered"]
-    assert [f"{one.fault}:{one.target}" for one in recovered] == words[1:6:2]
+    told = [one for one in read_history(history) if isinstance(one, Fault)]
+    recovered = [one for one in told if one.step == "recovered"]
+    assert [f"{one.fault}:{one.target}" for one in recovered] == faults
     crash, kill, zombie = recovered
     assert crash.offices[PRIMARY] != zombie.offices[PRIMARY]  # it was replaced after the crash
     assert kill.hits == (kill.offices[ACTIVE],)
-    assert "another was the primary" in [one.detail for one in faults]
+    assert "another was the primary" in [one.detail for one in told]
     database.stack.compose("stop", "--timeout", "1", *SERVICES, CATALOGS[1])
 
 

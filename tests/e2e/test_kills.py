@@ -14,8 +14,6 @@ from stack.waiting import wait_for
 from tests.e2e.inside import digests, statuses
 from tests.e2e.stack import Stack
 
-CLIENTS = 8
-
 
 @pytest.mark.slow
 def test_everything_is_killed_and_comes_back(stack: Stack) -> None:
