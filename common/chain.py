@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-from common.domain import EMPTY_DIGEST, FRAME_SQL, FRAMED_FIELDS, Order, next_digest
+from common.domain import EMPTY_DIGEST, FRAME_SQL, ORDER_COLUMNS, Order, next_digest
 from common.errors import Damaged
 from common.sqlite import open_to_read
 
@@ -131,9 +131,8 @@ def _chunks(path: Path, table: str) -> Iterator[_Chunk]:
 
 def _verify_each_row(path: Path, table: str, check: Callable[[], None]) -> tuple[int, bytes]:
     number, digest = 0, EMPTY_DIGEST
-    columns = ", ".join((*FRAMED_FIELDS, "digest"))
     with closing(open_to_read(path)) as connection:
-        for values in connection.execute(f"SELECT {columns} FROM {table} ORDER BY number"):  # noqa: S608 - ours
+        for values in connection.execute(f"SELECT {ORDER_COLUMNS} FROM {table} ORDER BY number"):  # noqa: S608 - ours
             check()
             row = Order(*values)
             digest = next_digest(digest, row)

@@ -42,6 +42,10 @@ INVALIDATION_CHANNEL = "bourse:invalidations"
 # The fields of a row that its digest covers, in the order in which it frames them.
 FRAMED_FIELDS = ("number", "request_id", "name", "type", "quantity", "version", "epoch")
 _framed_fields = attrgetter(*FRAMED_FIELDS)
+# A whole order as every database keeps it, in the order of these columns.
+ORDER_FIELDS = (*FRAMED_FIELDS, "digest")
+ORDER_COLUMNS = ", ".join(ORDER_FIELDS)
+order_values = attrgetter(*ORDER_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from order.leadership.watchdog import Progress, Watchdog
 from order.log.catchup import catch_up
 from order.log.ledger import Ledger
 from order.log.log import OrderLog
-from order.log.replication import Replicator
+from order.log.replication import Follower, Replicator
+from order.loops import Loops
 from order.service import OrderServicer
 from order.settings import OrderSettings
 from order.trading.catalog_client import CatalogClient
@@ -54,6 +55,7 @@ class Service:
         self._settings = settings
         self._log = log
         self._is_signalled = is_signalled
+        self._loops = Loops()
         self._ready = threading.Event()
         self._saying = threading.Lock()
         self._node = Node(Replica(settings.order_id, log.last_number, log.digest))
@@ -101,10 +103,10 @@ class Service:
             Unavailable: the address cannot be bound.
         """
         port = self._server.start([_SERVICE])
-        self._redis_publisher.start()
         self._pipeline_thread.start()
-        self._watchdog.start()
-        self._replicator.start()
+        self._loops.start("publisher", self._redis_publisher.run)
+        self._loops.start("watchdog", self._watchdog.run)
+        self._replicator.start(self._loops)
         logger.info(
             "listening on port %d, last number %d, cluster %s",
             port,
@@ -116,7 +118,7 @@ class Service:
             self._catch_up()
         self._ready.set()
         self._say_serving()
-        self._identity.start()
+        self._loops.start("identity", self._identity.run)
         if self._is_ready():
             logger.info("ready, last number %d", self._node.view().position)
 
@@ -133,10 +135,8 @@ class Service:
         self._pipeline_thread.join(_JOIN_TIMEOUT_S)
         if self._pipeline_thread.is_alive():
             return False
-        self._watchdog.stop()
-        self._identity.stop()
-        self._replicator.stop()
-        self._redis_publisher.stop()
+        self._loops.stop()
+        self._redis_publisher.close()
         for peer in self._peers:
             peer.close()
         self._catalogs.close()
@@ -186,13 +186,12 @@ class Service:
     # ------------------------------------------------------------ building
 
     def _make_replicator(self) -> Replicator:
-        return Replicator(
-            self._node,
-            self._log,
-            self._peers,
-            timeout_s=self._settings.peer_timeout_s,
-            idle_s=_IDLE_S,
-        )
+        timeout_s = self._settings.peer_timeout_s
+        followers = [
+            Follower(peer, self._node, self._log, timeout_s=timeout_s, idle_s=_IDLE_S)
+            for peer in self._peers
+        ]
+        return Replicator(self._node, followers)
 
     def _make_promotion(self) -> Promotion:
         return Promotion(

@@ -84,6 +84,9 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         self._is_stopping = is_stopping
         self._refusing = OnChange(logger)  # a leader sends its rows again and again
         self._replica_id = node.view().replica_id
+        self._invalid = bourse_pb2.TradeResponse(
+            status=_INVALID, transaction_number=-1, replica_id=self._replica_id
+        )
 
     # ------------------------------------------------------------ trades
 
@@ -126,7 +129,7 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         well_formed = [trade for trade in trades if trade is not None]
         outcomes = iter(self._decide(well_formed, time_left_s))
         return [
-            self._response(next(outcomes)) if trade is not None else self._invalid()
+            self._response(next(outcomes)) if trade is not None else self._invalid
             for trade in trades
         ]
 
@@ -145,11 +148,6 @@ class OrderServicer(bourse_pb2_grpc.OrderServiceServicer):
         for trade, outcome in zip(trades, outcomes, strict=True):
             logger.debug("%s: %s", trade, outcome, extra={"request_id": trade.request_id})
         return outcomes
-
-    def _invalid(self) -> bourse_pb2.TradeResponse:
-        return bourse_pb2.TradeResponse(
-            status=_INVALID, transaction_number=-1, replica_id=self._replica_id
-        )
 
     def _response(
         self, outcome: TradeAnswer | BourseError

@@ -15,10 +15,10 @@ from catalog.postgres.address import Address, first_line
 from catalog.postgres.audit import LOADING, loaded
 from catalog.postgres.bounded import Bounded
 from catalog.postgres.session import Loaded, SessionLost
-from catalog.postgres.statements import ORDER_FIELDS, SAVE_REGISTRATION, VERSION, sealed
+from catalog.postgres.statements import SAVE_REGISTRATION, VERSION, sealed
 from catalog.stock import Stock
 from common.chain import seal
-from common.domain import Order
+from common.domain import ORDER_COLUMNS, Order, order_values
 
 SCHEMA = Path(__file__).with_name("schema")
 
@@ -129,9 +129,9 @@ def _add_stocks(connection: Bounded, stocks: Sequence[Stock]) -> None:
 def add_orders(connection: Bounded, orders: Iterable[Order]) -> None:
     """Adds rows to the journal, in an open transaction."""
     connection.allow(_STATEMENT_S)
-    with connection.cursor().copy(f"COPY journal ({', '.join(ORDER_FIELDS)}) FROM STDIN") as copy:
+    with connection.cursor().copy(f"COPY journal ({ORDER_COLUMNS}) FROM STDIN") as copy:
         for order in orders:
-            copy.write_row([getattr(order, field) for field in ORDER_FIELDS])
+            copy.write_row(order_values(order))
 
 
 def save(connection: Bounded, stocks: Iterable[Stock], registration: Registration) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from operator import attrgetter
 from typing import Any
 
 import psycopg
@@ -14,14 +13,10 @@ from catalog.decisions import Refusal, Registration
 from catalog.postgres.session import Changes
 from catalog.stock import Stock
 from common.chain import seal
-from common.domain import FRAMED_FIELDS, Order
+from common.domain import ORDER_COLUMNS, Order, order_values
 
 # Of the schema: the number of the last file in `schema/`.
 VERSION = 1
-
-ORDER_FIELDS = (*FRAMED_FIELDS, "digest")
-_order_values = attrgetter(*ORDER_FIELDS)
-_columns = ", ".join(ORDER_FIELDS)
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -43,13 +38,13 @@ UPDATE office SET beat = %s WHERE generation = %s
 RETURNING epoch, leader_id, current_setting('synchronous_standby_names') <> ''
 """
 
-FIND_ORDERS = f"SELECT {_columns} FROM journal WHERE request_id = ANY(%s)"  # noqa: S608 - constants
+FIND_ORDERS = f"SELECT {ORDER_COLUMNS} FROM journal WHERE request_id = ANY(%s)"  # noqa: S608 - constants
 FIND_REFUSALS = """
 SELECT request_id, name, type, quantity, status FROM refusals WHERE request_id = ANY(%s)
 """
 
 _ADD_ORDERS = f"""
-INSERT INTO journal ({_columns})
+INSERT INTO journal ({ORDER_COLUMNS})
 SELECT * FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[],
                      %s::bigint[], %s::bigint[], %s::bigint[], %s::bytea[])
 """  # noqa: S608 - constants
@@ -75,7 +70,7 @@ DELETE FROM refusals WHERE request_id IN
     (SELECT request_id FROM refusals WHERE refused_at_s <= %s ORDER BY refused_at_s LIMIT %s)
 """
 
-ORDERS_ABOVE = f"SELECT {_columns} FROM journal WHERE number > %s ORDER BY number LIMIT %s"  # noqa: S608 - constants
+ORDERS_ABOVE = f"SELECT {ORDER_COLUMNS} FROM journal WHERE number > %s ORDER BY number LIMIT %s"  # noqa: S608 - constants
 DIGEST_OF = "SELECT digest FROM journal WHERE number = %s"
 
 LOAD_OFFICE = (
@@ -84,7 +79,7 @@ LOAD_OFFICE = (
 LOAD_STOCKS = """
 SELECT name, price_cents, volume, version, initial_volume, seal FROM stocks ORDER BY place
 """
-LOAD_TAIL = f"SELECT {_columns} FROM journal ORDER BY number DESC LIMIT %s"  # noqa: S608 - constants
+LOAD_TAIL = f"SELECT {ORDER_COLUMNS} FROM journal ORDER BY number DESC LIMIT %s"  # noqa: S608 - constants
 COUNT_REFUSALS = "SELECT count(*) FROM refusals"
 
 Statement = tuple[str, Sequence[Any]]
@@ -99,7 +94,7 @@ def writes(changes: Changes) -> list[Statement]:
     """The statements that write them; none for what is empty."""
     statements: list[Statement] = []
     if changes.orders:
-        statements.append((_ADD_ORDERS, _by_column(map(_order_values, changes.orders))))
+        statements.append((_ADD_ORDERS, _by_column(map(order_values, changes.orders))))
     if changes.stocks:
         after = [(stock.name, stock.volume, stock.version) for stock in changes.stocks]
         statements.append((_SAVE_STOCKS, [*_by_column(after), len(after)]))

@@ -10,11 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.chain import read_cluster_id, verify_chain
-from common.domain import FRAMED_FIELDS, Order
+from common.domain import ORDER_COLUMNS, Order
 from common.errors import Damaged
 from common.sqlite import open_to_read
-
-_COLUMNS = ", ".join((*FRAMED_FIELDS, "digest"))
 
 
 class Unusable(Exception):
@@ -33,7 +31,7 @@ class OrderLog:
 
     def orders(self) -> Iterator[Order]:
         with closing(open_to_read(self.path)) as connection:
-            rows = connection.execute(f"SELECT {_COLUMNS} FROM orders ORDER BY number")  # noqa: S608 - constants
+            rows = connection.execute(f"SELECT {ORDER_COLUMNS} FROM orders ORDER BY number")  # noqa: S608 - constants
             for row in rows:
                 yield Order(*row)
 

@@ -6,17 +6,14 @@ import sqlite3
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from operator import attrgetter
 from typing import Any
 
 from catalog.decisions import Refusal, Registration
 from catalog.sqlite.transactions import transaction
 from catalog.stock import Stock
 from common.chain import seal
-from common.domain import EMPTY_DIGEST, FRAMED_FIELDS, Order
+from common.domain import EMPTY_DIGEST, Order, order_values
 from common.errors import Damaged
-
-_order_values = attrgetter(*FRAMED_FIELDS, "digest")
 
 VERSION = 3
 _WITHOUT_CLUSTER = 2
@@ -223,7 +220,7 @@ def insert_order(connection: sqlite3.Connection, order: Order) -> None:
 
 def insert_orders(connection: sqlite3.Connection, orders: Iterable[Order]) -> None:
     connection.executemany(
-        "INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_order_values, orders)
+        "INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(order_values, orders)
     )
 
 

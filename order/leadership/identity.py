@@ -49,8 +49,6 @@ class LogIdentity:
         self._changing = threading.Lock()
         self._denial: Contradiction | None = None
         self._has_looked = False
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._keep_looking, name="identity", daemon=True)
 
     @property
     def matches(self) -> bool:
@@ -69,13 +67,12 @@ class LogIdentity:
         if denial := self._denial:
             raise Contradiction(denial.message)
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
+    def run(self, stopping: threading.Event) -> None:
+        while not stopping.wait(_INTERVAL_S):
+            try:
+                self.look()
+            except Exception:
+                logger.exception("unexpected error while comparing log and journal")
 
     def look(self) -> None:
         """Compares once. If the catalog cannot be reached, nothing changes."""
@@ -117,10 +114,3 @@ class LogIdentity:
         if is_news:
             logger.warning("this log and the catalog belong together again")
             self._on_change(True)
-
-    def _keep_looking(self) -> None:
-        while not self._stopping.wait(_INTERVAL_S):
-            try:
-                self.look()
-            except Exception:
-                logger.exception("unexpected error while comparing log and journal")

@@ -194,8 +194,16 @@ class Promotion:
         give_up_at = self._clock() + self._patience_s
         unanswered = OnChange(logger)
         while (remaining_s := give_up_at - self._clock()) > 0:
+            view = self._node.view()
             try:
-                answer = self._register(asked, remaining_s)
+                answer = self._registry.fence(
+                    asked,
+                    view.replica_id,
+                    remaining_s,
+                    view.position,
+                    view.digest,
+                    cluster_id=self._ledger.cluster_id,
+                )
             except Contradiction:
                 raise
             except BourseError as error:
@@ -208,17 +216,6 @@ class Promotion:
                 return asked
             asked = self._refused(asked, answer)
         raise Unavailable("cannot reach the catalog to register an epoch")
-
-    def _register(self, asked: int, timeout_s: float) -> FenceAnswer:
-        view, cluster_id = self._node.view(), self._ledger.cluster_id
-        return self._registry.fence(
-            asked,
-            view.replica_id,
-            timeout_s,
-            view.position,
-            view.digest,
-            cluster_id=cluster_id,
-        )
 
     def _accepted(self, asked: int) -> None:
         self._node.step(lambda replica: replica.fence_accepted(asked), "accepted by the fence")

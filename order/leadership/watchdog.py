@@ -44,7 +44,7 @@ class Progress:
 
 
 class Watchdog:
-    """A thread that looks whether the work under way moves.
+    """Looks whether the work under way moves.
 
     The thread that hangs cannot look itself, and calls that ask this replica something only read.
 
@@ -60,25 +60,15 @@ class Watchdog:
         self._progress = progress
         self._give_up = give_up
         self._stuck_after_s = stuck_after_s
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._keep_looking, name="watchdog", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
+    def run(self, stopping: threading.Event) -> None:
+        while not stopping.wait(_INTERVAL_S):
+            try:
+                self.look()
+            except Exception:
+                logger.exception("unexpected error in the watchdog")
 
     def look(self) -> None:
         idle_s = self._progress.longest_idle_s()
         if idle_s > self._stuck_after_s:
             self._give_up(f"nothing has moved for {idle_s:.1f} s")
-
-    def _keep_looking(self) -> None:
-        while not self._stopping.wait(_INTERVAL_S):
-            try:
-                self.look()
-            except Exception:
-                logger.exception("unexpected error in the watchdog")

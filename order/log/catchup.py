@@ -62,14 +62,13 @@ def _until_stopped(chunks: Iterator[Rows], is_stopping: Callable[[], bool]) -> I
 
 def _find_leader(node: Node, peers: Sequence[ReplicaPeer], timeout_s: float) -> ReplicaPeer | None:
     for _ in range(_ROUNDS):
-        best: tuple[int, ReplicaPeer] | None = None
-        for peer, answer in ask_all(peers, "GetLeader", bourse_pb2.Empty(), timeout_s):
-            if isinstance(answer, BourseError) or answer.leader_id != peer.replica_id:
-                continue
-            if best is None or answer.epoch > best[0]:
-                best = (answer.epoch, peer)
-        if best is not None:
-            epoch, leader = best
+        leaders = [
+            (answer.epoch, peer)
+            for peer, answer in ask_all(peers, "GetLeader", bourse_pb2.Empty(), timeout_s)
+            if not isinstance(answer, BourseError) and answer.leader_id == peer.replica_id
+        ]
+        if leaders:
+            epoch, leader = max(leaders, key=lambda found: found[0])
             node.step(
                 lambda replica: replica.hear_of(leader.replica_id, epoch),  # noqa: B023 - called at once
                 "found at start",

@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from common.chain import read_cluster_id, seal, verify_chain
-from common.domain import Order
+from common.domain import ORDER_COLUMNS, Order, order_values
 from common.errors import BourseError, Damaged, Unavailable
 from common.sqlite import explain, meaning, open_to_write
 
@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 SCHEMA_VERSION = 2
 _WITHOUT_CLUSTER = 1
 _CHUNK = 1_000
-_COLUMNS = "number, request_id, name, type, quantity, version, epoch, digest"
 _ORDERS = """
 CREATE TABLE orders (
     number INTEGER PRIMARY KEY,
@@ -81,13 +80,13 @@ class OrderLog:
         Raises:
             sqlite3.Error: the disk is full or fails; the log is as it was.
         """
-        values = [_values(row) for row in rows]
         try:
             self._writer.execute("BEGIN IMMEDIATE")
             if cluster_id and not self.cluster_id:
                 sealed = (cluster_id, seal(cluster_id))
                 self._writer.execute("INSERT INTO cluster VALUES (?, ?)", sealed)
-            self._writer.executemany(f"INSERT INTO orders VALUES ({_marks(8)})", values)  # noqa: S608 - only placeholders
+            statement = "INSERT INTO orders VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+            self._writer.executemany(statement, map(order_values, rows))
             self._writer.execute("COMMIT")
         except sqlite3.Error:
             if self._writer.in_transaction:
@@ -111,7 +110,7 @@ class OrderLog:
         try:
             with self._reading:
                 found = self._reader.execute(
-                    f"SELECT {_COLUMNS} FROM orders WHERE number > ? ORDER BY number LIMIT ?",  # noqa: S608 - a constant
+                    f"SELECT {ORDER_COLUMNS} FROM orders WHERE number > ? ORDER BY number LIMIT ?",  # noqa: S608 - a constant
                     (after, limit),
                 ).fetchall()
         except sqlite3.DatabaseError as error:
@@ -244,20 +243,3 @@ def _classify(error: sqlite3.DatabaseError, path: Path) -> BourseError:
     if isinstance(error, sqlite3.ProgrammingError):
         return Unavailable(f"{path}: {error}")  # closed: the service is stopping
     return (meaning(error) or Damaged)(f"{path}: {explain(error, path)}")
-
-
-def _values(row: Order) -> tuple[int | str | bytes, ...]:
-    return (
-        row.number,
-        row.request_id,
-        row.name,
-        row.type,
-        row.quantity,
-        row.version,
-        row.epoch,
-        row.digest,
-    )
-
-
-def _marks(count: int) -> str:
-    return ", ".join("?" * count)

@@ -16,6 +16,7 @@ from common.wire import order_to_item
 from order.leadership.node import Node
 from order.leadership.replica import ReplicaView, Role
 from order.log.log import OrderLog
+from order.loops import Loops
 from proto import bourse_pb2
 
 logger = logging.getLogger(__name__)
@@ -33,27 +34,15 @@ class Replicator:
 
     A trade does not wait for that: it is durable in the catalog's journal, and a new leader pulls
     from there what its log lacks.
-
-    Args:
-        timeout_s: of each message.
-        idle_s: how often a follower is asked where its log ends while there is nothing to send.
     """
 
-    def __init__(
-        self,
-        node: Node,
-        log: OrderLog,
-        peers: Sequence[ReplicaPeer],
-        *,
-        timeout_s: float,
-        idle_s: float,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, node: Node, followers: Sequence[Follower]) -> None:
         self._node = node
-        self._followers = [
-            Follower(peer, node, log, timeout_s=timeout_s, idle_s=idle_s, clock=clock)
-            for peer in peers
-        ]
+        self._followers = followers
+
+    def start(self, loops: Loops) -> None:
+        for follower in self._followers:
+            loops.start(f"follower-{follower.replica_id}", follower.run, follower.wake)
 
     def wake(self) -> None:
         """There are new rows in the log."""
@@ -66,14 +55,6 @@ class Replicator:
         if view.role is not Role.LEADER:
             return []
         return sorted(one.replica_id for one in self._followers if one.is_in_sync(view.epoch))
-
-    def start(self) -> None:
-        for follower in self._followers:
-            follower.start()
-
-    def stop(self) -> None:
-        for follower in self._followers:
-            follower.stop()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +71,10 @@ class Follower:
 
     A follower that was slow, paused, wiped or has just started is nothing special: its log ends at
     a lower number.
+
+    Args:
+        timeout_s: of each message.
+        idle_s: how often it is asked where its log ends while there is nothing to send.
     """
 
     def __init__(
@@ -100,7 +85,7 @@ class Follower:
         *,
         timeout_s: float,
         idle_s: float,
-        clock: Callable[[], float],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.replica_id = peer.replica_id
         self._peer = peer
@@ -115,10 +100,6 @@ class Follower:
         self._reached: _End | None = None  # the last goal that it reached
         self._failing = OnChange(logger)
         self._awake = threading.Event()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, name=f"follower-{peer.replica_id}", daemon=True
-        )
 
     def wake(self) -> None:
         self._awake.set()
@@ -132,25 +113,16 @@ class Follower:
             and self._clock() - reached.at_s <= _IN_SYNC_S
         )
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self._awake.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _run(self) -> None:
+    def run(self, stopping: threading.Event) -> None:
         """For as long as the service runs, whoever leads."""
-        while not self._stopping.is_set():
+        while not stopping.is_set():
             self._awake.clear()
             view = self._node.view()
             if view.role is not Role.LEADER:
                 self._awake.wait(self._idle_s)
             elif not self._send_guarded(view):
-                self._stopping.wait(self._idle_s)
-            elif not self._stopping.wait(_BETWEEN_S) and not self._has_more():
+                stopping.wait(self._idle_s)
+            elif not stopping.wait(_BETWEEN_S) and not self._has_more():
                 self._awake.wait(self._idle_s)
 
     def _send_guarded(self, view: ReplicaView) -> bool:

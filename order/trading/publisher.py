@@ -104,7 +104,7 @@ class UpdateHub:
 
 
 class RedisPublisher:
-    """Publishes from a thread of its own, so that a slow Redis never delays a trade.
+    """Publishes from a loop of its own, so that a slow Redis never delays a trade.
 
     Changes that come while it publishes wait for the next message, which has the newest version of
     each stock. Every worker of every frontend acts on every message, so there should be few.
@@ -114,8 +114,6 @@ class RedisPublisher:
         self._client = client
         self._waiting: dict[str, int] = {}
         self._arrived = threading.Condition()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._failing = OnChange(logger)
 
     def offer(self, changes: Changes) -> None:
@@ -127,17 +125,12 @@ class RedisPublisher:
                     logger.debug("publisher is behind, %s is not published", name)
             self._arrived.notify()
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ends, at the latest after the call to Redis that is under way."""
-        self._stopping.set()
-        self._thread.join()
+    def close(self) -> None:
         self._client.close()
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
+    def run(self, stopping: threading.Event) -> None:
+        """Ends, at the latest after the call to Redis that is under way."""
+        while not stopping.is_set():
             changes = self._take()
             if not changes:
                 continue
@@ -148,7 +141,7 @@ class RedisPublisher:
                 self._failing.trouble("cannot publish invalidations: %s", error)
             except Exception:
                 logger.exception("unexpected error while publishing")
-            self._stopping.wait(_BETWEEN_S)
+            stopping.wait(_BETWEEN_S)
 
     def _take(self) -> Changes:
         """What waits; nothing if nothing came for a while."""

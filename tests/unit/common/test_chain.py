@@ -17,19 +17,19 @@ from common.chain import verify_chain
 from common.domain import (
     EMPTY_DIGEST,
     FRAME_SQL,
-    FRAMED_FIELDS,
     MAX_EPOCH,
     MAX_NAME_LENGTH,
     MAX_ORDER_NUMBER,
     MAX_QUANTITY,
     MAX_REQUEST_ID_LENGTH,
+    ORDER_COLUMNS,
+    ORDER_FIELDS,
     Order,
     next_digest,
 )
 from common.errors import Damaged
 from tests.unit.order.fakes import chained, make_rows
 
-COLUMNS = (*FRAMED_FIELDS, "digest")
 CHUNK = 10
 ROWS = make_rows(35)  # three chunks and a part of one
 
@@ -59,7 +59,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def memory() -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(":memory:")) as connection:
-        connection.execute(f"CREATE TABLE rows ({', '.join(COLUMNS)})")
+        connection.execute(f"CREATE TABLE rows ({ORDER_COLUMNS})")
         yield connection
 
 
@@ -75,7 +75,7 @@ def test_sqlite_frames_a_row_as_the_digest_does(
 
 def write(path: Path, rows: Sequence[Order]) -> Path:
     types = ("INTEGER PRIMARY KEY", "TEXT", "TEXT", "TEXT", "INTEGER", "INTEGER", "INTEGER", "BLOB")
-    columns = ", ".join(f"{name} {kind}" for name, kind in zip(COLUMNS, types, strict=True))
+    columns = ", ".join(f"{name} {kind}" for name, kind in zip(ORDER_FIELDS, types, strict=True))
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(f"CREATE TABLE rows ({columns}) STRICT")
         values = [astuple(row) for row in rows]

@@ -18,7 +18,8 @@ from common.rpc_client import open_channel
 from common.rpc_server import RpcServer
 from order.leadership.promotion import Promotion
 from order.leadership.watchdog import Progress, Watchdog
-from order.log.replication import Replicator
+from order.log.replication import Follower, Replicator
+from order.loops import Loops
 from order.service import OrderServicer
 from order.settings import CallLimits
 from order.trading.pipeline import Pipeline
@@ -107,13 +108,11 @@ class RunningReplica:
         self.identity = FakeIdentity()
         self.denial: BourseError | None = None  # of its orders
         publisher = Publisher([self.hub])
-        self.replicator = Replicator(
-            self.node,
-            self.log,
-            peers,
-            timeout_s=TIMEOUT_S,
-            idle_s=0.005,
-        )
+        self.loops = Loops()
+        followers = [
+            Follower(peer, self.node, self.log, timeout_s=TIMEOUT_S, idle_s=0.005) for peer in peers
+        ]
+        self.replicator = Replicator(self.node, followers)
         self.clock = Clock()
         self.progress = Progress(self.clock)
         self.promotion = Promotion(
@@ -192,7 +191,7 @@ class RunningReplica:
         self.queue.close()
         if self._pipeline.is_alive():
             self._pipeline.join()
-        self.replicator.stop()
+        self.loops.stop()
         self._channel.close()
 
 

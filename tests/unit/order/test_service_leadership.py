@@ -147,7 +147,7 @@ def test_the_status_of_a_leader_names_who_is_in_sync(tmp_path: Path) -> None:
         peers = stack.enter_context(peer_of(follower))
         leader = stack.enter_context(running_replica(tmp_path / "leader", ROWS, peers=peers))
         leader.lead(epoch=4)
-        leader.replicator.start()
+        leader.replicator.start(leader.loops)
         wait_for(lambda: list(leader.call("Status").in_sync) == [3], TIMEOUT_S, leader.node.view)
         status = leader.call("Status")
         assert (status.role, status.epoch, status.leader_id) == ("leader", 4, 1)

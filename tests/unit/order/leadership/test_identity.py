@@ -11,6 +11,7 @@ import pytest
 from common.domain import Order
 from common.errors import BourseError, Contradiction, Unavailable
 from order.leadership.identity import LogIdentity
+from order.loops import Loops
 from stack.waiting import wait_for
 from tests.unit.order.fakes import CLUSTER, OTHER_CLUSTER, Parts, chained, make_rows, open_parts
 
@@ -144,7 +145,8 @@ def test_it_looks_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("order.leadership.identity._INTERVAL_S", 0.005)
     with world_with(tmp_path, ROWS) as world:
         world.journal.error = ZeroDivisionError("a defect")
-        world.identity.start()
+        loops = Loops()
+        loops.start("identity", world.identity.run)
         wait_for(lambda: len(world.journal.asked) > 3, PATIENCE_S, "it looks")
-        world.identity.stop()
+        loops.stop()
         assert world.journal.asked[0] == (1, 10, CLUSTER)

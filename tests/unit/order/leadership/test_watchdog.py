@@ -13,6 +13,7 @@ from common.errors import Unavailable
 from order.leadership import watchdog as watchdog_module
 from order.leadership.replica import Role
 from order.leadership.watchdog import Progress, Watchdog
+from order.loops import Loops
 from tests.support.clock import Clock
 from tests.unit.order.fakes import TIMEOUT_S
 from tests.unit.order.leadership.promotion_world import (
@@ -190,7 +191,8 @@ def test_the_watchdog_looks_by_itself(world: World, monkeypatch: pytest.MonkeyPa
     watchdog = Watchdog(world.progress, give_up, STUCK_AFTER_S)
     with world.progress.of_work():
         world.clock.now_s += 60
-        watchdog.start()
+        loops = Loops()
+        loops.start("watchdog", watchdog.run)
         assert has_seen_it.wait(TIMEOUT_S)
-        watchdog.stop()
+        loops.stop()
     assert set(given_up) == {"nothing has moved for 60.0 s"}

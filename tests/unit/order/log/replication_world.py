@@ -11,6 +11,7 @@ from common.domain import Order
 from common.replicas import ReplicaPeer
 from order.leadership.node import Node
 from order.log.replication import Follower, Replicator
+from order.loops import Loops
 from stack.waiting import wait_for
 from tests.support.clock import Clock
 from tests.unit.order.fakes import TIMEOUT_S, Parts, lead, make_rows, open_parts
@@ -29,7 +30,7 @@ class World:
     peers: list[ReplicaPeer]
     asked: dict[int, list[list[int]]] = field(default_factory=dict)  # what each was sent
     clock: Clock = field(default_factory=Clock)
-    replicators: list[Replicator] = field(default_factory=list)
+    loops: Loops = field(default_factory=Loops)
 
     def __post_init__(self) -> None:
         self.replicator = self.replicator_with(self.clock)
@@ -42,11 +43,20 @@ class World:
         return self.parts.node
 
     def replicator_with(self, clock: Callable[[], float]) -> Replicator:
-        replicator = Replicator(
-            self.node, self.parts.log, self.peers, timeout_s=TIMEOUT_S, idle_s=0.01, clock=clock
+        return Replicator(
+            self.node,
+            [
+                Follower(
+                    peer,
+                    self.node,
+                    self.parts.log,
+                    timeout_s=TIMEOUT_S,
+                    idle_s=0.01,
+                    clock=clock,
+                )
+                for peer in self.peers
+            ],
         )
-        self.replicators.append(replicator)
-        return replicator
 
     def loop(self, replica_id: int) -> Follower:
         (found,) = (one for one in self.replicator._followers if one.replica_id == replica_id)
@@ -99,5 +109,4 @@ def open_world(directory: Path) -> Iterator[World]:
         lead(parts.node, EPOCH)
         world = World(parts, followers, peers)
         yield world
-        for replicator in world.replicators:
-            replicator.stop()
+        world.loops.stop()

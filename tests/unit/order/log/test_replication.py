@@ -226,7 +226,7 @@ def test_another_replicas_answer_is_not_believed(world: World) -> None:
 @pytest.fixture
 def running(world: World) -> World:
     world.replicator = world.replicator_with(time.monotonic)
-    world.replicator.start()
+    world.replicator.start(world.loops)
     world.wait_in_sync(2, 3)
     return world
 
@@ -243,7 +243,7 @@ def test_rows_are_sent_at_once_and_not_only_when_an_idle_follower_is_asked(world
     world.replicator = world.replicator_with(time.monotonic)
     for follower in world.replicator._followers:
         follower._idle_s = TIMEOUT_S
-    world.replicator.start()
+    world.replicator.start(world.loops)
     world.replicator.wake()
     world.wait_in_sync(2, 3)
     world.append()
@@ -320,7 +320,7 @@ def test_a_defect_does_not_end_the_loop(
 
     monkeypatch.setattr(world.parts.log, "rows", defective)
     world.replicator = world.replicator_with(time.monotonic)
-    world.replicator.start()
+    world.replicator.start(world.loops)
     world.wait_in_sync(2, 3)
     assert "ZeroDivisionError" in caplog.text
 
@@ -335,16 +335,16 @@ def test_who_does_not_lead_sends_nothing(world: World) -> None:
         return view()
 
     world.node.view = watched  # type: ignore[method-assign, assignment]
-    world.replicator.start()
+    world.replicator.start(world.loops)
     for _ in range(6):
         assert looked.acquire(timeout=TIMEOUT_S)
-    world.replicator.stop()
+    world.loops.stop()
     assert world.asked == {2: [], 3: []}
 
 
 def test_stopping_ends_the_threads(world: World) -> None:
     before = set(threading.enumerate())
-    world.replicator.start()
-    world.replicator.stop()
+    world.replicator.start(world.loops)
+    world.loops.stop()
     left = {thread.name for thread in set(threading.enumerate()) - before}
     assert not {name for name in left if name.startswith("follower-")}

@@ -14,6 +14,7 @@ import redis
 
 from common.domain import BUY, Order
 from common.errors import Busy
+from order.loops import Loops
 from order.trading import publisher as publisher_module
 from order.trading.publisher import (
     INVALIDATION_CHANNEL,
@@ -186,17 +187,32 @@ def fail(error: Exception) -> Callable[[], None]:
     return play
 
 
+class LoopingPublisher(RedisPublisher):
+    """In a loop, as a replica runs it."""
+
+    def __init__(self, client: Any) -> None:
+        super().__init__(client)
+        self.loops = Loops()
+
+    def start(self) -> None:
+        self.loops.start("publisher", self.run)
+
+    def stop(self) -> None:
+        self.loops.stop()
+        self.close()
+
+
 @pytest.fixture
 def client() -> FakeRedis:
     return FakeRedis()
 
 
 @pytest.fixture
-def publisher(client: FakeRedis) -> RedisPublisher:
-    return RedisPublisher(client)  # type: ignore[arg-type]
+def publisher(client: FakeRedis) -> LoopingPublisher:
+    return LoopingPublisher(client)
 
 
-def test_what_waits_goes_in_one_message(publisher: RedisPublisher, client: FakeRedis) -> None:
+def test_what_waits_goes_in_one_message(publisher: LoopingPublisher, client: FakeRedis) -> None:
     publisher.offer({"a": 1, "b": 2})
     publisher.offer({"a": 3, "c": 1})
     publisher.offer({"a": 2})  # an old version that comes late
@@ -210,7 +226,7 @@ def test_what_waits_goes_in_one_message(publisher: RedisPublisher, client: FakeR
 
 
 @contextmanager
-def hanging(publisher: RedisPublisher, client: FakeRedis) -> Iterator[None]:
+def hanging(publisher: LoopingPublisher, client: FakeRedis) -> Iterator[None]:
     """During the block, Redis does not answer."""
     is_publishing, may_go_on = threading.Event(), threading.Event()
 
@@ -229,7 +245,7 @@ def hanging(publisher: RedisPublisher, client: FakeRedis) -> Iterator[None]:
 
 
 @pytest.mark.timeout(20)
-def test_a_redis_that_hangs_blocks_nobody(publisher: RedisPublisher, client: FakeRedis) -> None:
+def test_a_redis_that_hangs_blocks_nobody(publisher: LoopingPublisher, client: FakeRedis) -> None:
     with hanging(publisher, client):
         for version in range(100):
             publisher.offer(dict.fromkeys("abcd", version))  # returns at once
@@ -242,7 +258,7 @@ def test_a_redis_that_hangs_blocks_nobody(publisher: RedisPublisher, client: Fak
 
 @pytest.mark.parametrize("error", [redis.TimeoutError("slow"), redis.ConnectionError("gone")])
 def test_a_redis_that_fails_is_tried_again_with_the_next_batch(
-    publisher: RedisPublisher,
+    publisher: LoopingPublisher,
     client: FakeRedis,
     caplog: pytest.LogCaptureFixture,
     error: Exception,
@@ -262,7 +278,7 @@ def test_a_redis_that_fails_is_tried_again_with_the_next_batch(
 
 
 def test_a_defect_does_not_end_the_publishing(
-    publisher: RedisPublisher, client: FakeRedis, caplog: pytest.LogCaptureFixture
+    publisher: LoopingPublisher, client: FakeRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
     client.script.append(fail(ZeroDivisionError("a defect")))
     publisher.start()
@@ -275,16 +291,17 @@ def test_a_defect_does_not_end_the_publishing(
 
 
 def test_stopping_waits_for_the_call_under_way_and_no_other(
-    publisher: RedisPublisher, client: FakeRedis, monkeypatch: pytest.MonkeyPatch
+    publisher: LoopingPublisher, client: FakeRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If Redis is down, each waiting batch would take a timeout."""
-    join = publisher._thread.join
     with ExitStack() as stack:
         stack.enter_context(hanging(publisher, client))
+        (thread,) = publisher.loops._threads
+        join = thread.join
         publisher.offer({"a": 1})
         publisher.offer({"a": 2})
         # Redis answers again as soon as `stop` begins to wait.
-        monkeypatch.setattr(publisher._thread, "join", lambda: (stack.close(), join()))
+        monkeypatch.setattr(thread, "join", lambda: (stack.close(), join()))
         publisher.stop()
     assert client.published == [[["hangs", 0]]]
     assert client.is_closed
@@ -307,7 +324,7 @@ def test_subscribers_of_the_channel_get_what_a_batch_changed(server: RedisServer
     with server.client() as subscriber, closing(subscriber.pubsub()) as pubsub:
         pubsub.subscribe("bourse:invalidations")
         assert pubsub.get_message(timeout=TIMEOUT_S)["type"] == "subscribe"
-        publisher = RedisPublisher(connect(server))
+        publisher = LoopingPublisher(connect(server))
         publisher.start()
         Publisher([publisher]).publish([row("株 a", 1), row("b", 2), row("株 a", 3)])
         message = pubsub.get_message(timeout=TIMEOUT_S)
@@ -317,7 +334,7 @@ def test_subscribers_of_the_channel_get_what_a_batch_changed(server: RedisServer
 
 @pytest.mark.timeout(20)
 def test_a_paused_redis_delays_nobody_and_is_found_again(server: RedisServer) -> None:
-    publisher = RedisPublisher(connect(server))
+    publisher = LoopingPublisher(connect(server))
     with server.client() as subscriber, closing(subscriber.pubsub()) as pubsub:
         pubsub.subscribe("bourse:invalidations")
         assert pubsub.get_message(timeout=TIMEOUT_S)["type"] == "subscribe"
