@@ -68,7 +68,9 @@ class Containers:
     def containers(self, service: str) -> list[Any]:
         """All of a service, in the order of their numbers."""
         with _said(f"finding {service}"):
-            found = self._engine.containers.list(all=True, filters=self._labelled(service))
+            found = self._engine.containers.list(
+                all=True, filters=self._labelled(service), ignore_removed=True
+            )
         return sorted(found, key=_number)
 
     def _numbered(self, name: str) -> list[Any]:
@@ -230,7 +232,9 @@ class Containers:
         """Removes the helpers that a killed injector left."""
         with _said("removing helpers"):
             labelled = {"label": f"{HELPER_LABEL}={self.project}"}
-            for container in self._engine.containers.list(all=True, filters=labelled):
+            for container in self._engine.containers.list(
+                all=True, filters=labelled, ignore_removed=True
+            ):
                 try:
                     container.remove(force=True)
                 except NotFound:
@@ -238,7 +242,9 @@ class Containers:
 
     def _all(self) -> list[Any]:
         with _said(f"finding the containers of {self.project}"):
-            found: list[Any] = self._engine.containers.list(all=True, filters=self._labelled())
+            found: list[Any] = self._engine.containers.list(
+                all=True, filters=self._labelled(), ignore_removed=True
+            )
         return found
 
     def _labelled(self, service: str = "") -> dict[str, list[str]]:

@@ -56,7 +56,7 @@ def reaches(stack: Stack, service: str, other: str) -> bool:
 
 def helpers(engine: Any, stack: Stack) -> list[Any]:
     labelled = {"label": f"{HELPER_LABEL}={stack.project}"}
-    found: list[Any] = engine.containers.list(all=True, filters=labelled)
+    found: list[Any] = engine.containers.list(all=True, filters=labelled, ignore_removed=True)
     return found
 
 

@@ -56,10 +56,11 @@ def traces(engine: Any, said: str) -> set[str]:
     images."""
     projects = tuple(PROJECT.findall(said))
     assert projects, said
-    made = [one.name for one in engine.containers.list(all=True)]
+    made = [one.name for one in engine.containers.list(all=True, ignore_removed=True)]
     made += [one.name for one in engine.volumes.list()]
     made += [one.name for one in engine.networks.list()]
-    made += [tag for image in engine.images.list() for tag in image.tags]
+    # Not `images.list`: it asks for each, and other tests remove theirs meanwhile.
+    made += [tag for image in engine.api.images() for tag in image["RepoTags"] or ()]
     return {name for name in made if name.startswith(projects)}
 
 
