@@ -34,14 +34,14 @@ class _Pipeline(psycopg.Pipeline):
         self._has_sync = True
 
     def _communicate_gen(self) -> PQGen[None]:
-        # Without it, a paused catalog keeps the row ("sent as one": test_postgres_session.py).
+        # Without it, a paused catalog keeps the row ("sent as one": test_commits.py).
         if self._has_sync:
             while self.command_queue:
                 self.command_queue.popleft()()  # libpq gathers them
             yield from super()._communicate_gen()
 
     def _exit_gen(self) -> PQGen[None]:
-        # Without it, a paused catalog keeps the row ("no flush": test_postgres_session.py).
+        # Without it, a paused catalog keeps the row ("no flush": test_commits.py).
         return self._end()
 
     def _end(self) -> PQGen[None]:
@@ -91,7 +91,7 @@ class Bounded(psycopg.Connection[tuple[Any, ...]]):
         if timeout is not None:
             left_s = min(left_s, timeout)
         try:
-            # Without it, a paused node holds all up ("bounded wait": test_postgres_session.py).
+            # Without it, a paused node holds all up ("bounded wait": test_commits.py).
             return waiting.wait(gen, self.pgconn.socket, interval=interval, timeout=left_s)
         except psycopg.OperationalError as error:
             if time.monotonic() >= self._until_s:

@@ -203,7 +203,7 @@ class Connection:
         """Loses the session unless the COMMIT is done, and as safe as it must be."""
         if ended.statusmessage != "COMMIT":
             self._lose(f"the server answered {ended.statusmessage} to a COMMIT")
-        # Without it, an answered trade may be lost ("warned commit": test_postgres_session.py).
+        # Without it, an answered trade may be lost ("warned commit": test_commits.py).
         if self._is_in_doubt():
             self._lose(f"a COMMIT is in doubt: {'; '.join(self._warnings)}")
 
