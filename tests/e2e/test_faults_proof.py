@@ -31,12 +31,6 @@ class Proof(NamedTuple):
 
 PROOFS = (
     Proof(
-        "fence check",
-        "--fault pause:leader --every 4 --for 20 --rate 0",
-        "G5",
-        r"was committed under epoch \d+, after epoch \d+ had begun",
-    ),
-    Proof(
         "the edge's repeat",
         "--no-keys --fault kill:frontend --every 5 --for 25 --rate 150",
         "G8",
