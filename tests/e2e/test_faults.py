@@ -220,7 +220,7 @@ def test_who_sends_no_keys_and_repeats_nothing_notices_nothing(
     faults = ["kill:frontend", "kill:leader", "pause:frontend", "pause:leader", "stop:frontend"]
     faults += ["rolling:frontends", "rolling:replicas"]
     schedule = " ".join(f"--fault {fault}" for fault in faults)
-    schedule += " --every 15 --lasts 4 --for 80 --rate 80 --no-keys"
+    schedule += " --every 15 --lasts 4 --for 80 --rate 50 --no-keys"
     done = played(stack, schedule, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "excused: 0 of 503, 0 without an answer" in done.stdout
@@ -229,7 +229,7 @@ def test_who_sends_no_keys_and_repeats_nothing_notices_nothing(
 @pytest.mark.slow
 def test_everything_at_random(stack: Stack, engine: Any, tmp_path: Path) -> None:
     began_s = time.monotonic()
-    done = played(stack, "--seed 7 --for 40 --rate 100", tmp_path)
+    done = played(stack, "--seed 7 --for 40 --rate 60", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert time.monotonic() - began_s > 40
     [directory] = tmp_path.iterdir()

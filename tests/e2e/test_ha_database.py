@@ -219,7 +219,7 @@ def test_the_service_keeps_its_promises_while_the_offices_change_hands(
     database.stack.up()
     faults = [f"crash:{PRIMARY}", f"kill:{ACTIVE}", f"zombie:{PRIMARY}"]
     schedule = " ".join(f"--fault {fault}" for fault in faults)
-    schedule += " --every 15 --lasts 5 --for 44 --seed 1 --rate 80"
+    schedule += " --every 15 --lasts 5 --for 44 --seed 1 --rate 40"
     done = played(database.stack, schedule, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     [history] = tmp_path.glob("*/history.jsonl")
