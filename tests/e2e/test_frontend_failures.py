@@ -191,9 +191,10 @@ def test_the_edge_is_healthy_as_long_as_a_frontend_lives(stack: Stack) -> None:
 
 @pytest.mark.slow
 def test_while_no_frontend_lives_the_answer_is_503(stack: Stack) -> None:
-    """Of the requests in flight when the last one dies, the edge leaves some without an answer.
+    """The requests in flight when the last one dies are answered, too.
 
-    Without its new connections to the unchecked frontends, these are all of them.
+    Hardly ever, one is left without an answer: when its last attempt is at a frontend that is about
+    to come back, and does not connect.
     """
     rounds = ("frontend-1", "frontend-2")
     with plain_clients(stack) as seen:
@@ -208,7 +209,7 @@ def test_while_no_frontend_lives_the_answer_is_503(stack: Stack) -> None:
                 stack.wait_healthy(name)
     assert [error for error in seen.errors if ": 503 {" in error]
     without_answer = [error for error in seen.errors if ": 503 {" not in error]
-    assert len(without_answer) < CLIENTS * len(rounds) / 2
+    assert len(without_answer) <= 1, without_answer
 
 
 def test_the_edge_comes_back_when_it_crashes(stack: Stack) -> None:
