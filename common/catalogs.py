@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -132,9 +132,8 @@ class Catalogs:
 
     def conversation(self, stream: str, method: str) -> Dialogue:
         """A kept stream with each catalog that a message goes to; see `Peer.conversation`."""
-        return _Conversations(
-            self, {peer: peer.conversation(stream, method) for peer in self._peers}
-        )
+        by_peer = {peer: peer.conversation(stream, method) for peer in self._peers}
+        return _Conversations(self, by_peer, self._clock)
 
     def close(self) -> None:
         for peer in self._peers:
@@ -188,21 +187,35 @@ class _Conversations:
     """A conversation with each catalog, for one thread at a time.
 
     After a failure, this very conversation goes on to the next. What other callers prefer changes
-    from moment to moment then, and could lead it to the silent one again and again.
+    from moment to moment then, and could lead it to the silent one again and again. One that says
+    it is not active may be about to take over. So it is asked for as long as the one before it was
+    waited for.
     """
 
-    def __init__(self, catalogs: Catalogs, by_peer: dict[CatalogPeer, Dialogue]) -> None:
+    def __init__(
+        self,
+        catalogs: Catalogs,
+        by_peer: Mapping[CatalogPeer, Dialogue],
+        clock: Callable[[], float],
+    ) -> None:
         self._catalogs = catalogs
         self._by_peer = by_peer
+        self._clock = clock
         self._next: CatalogPeer | None = None  # None: the preferred one
+        self._stays_until = 0.0
 
     def ask(self, message: Any, timeout_s: float) -> Any:
         """One catalog's answer; raises as `Peer.call` does."""
         peer, self._next = self._next or self._catalogs.preferred, None
+        asked_at = self._clock()
         try:
             return self._catalogs.ask(peer, lambda: self._by_peer[peer].ask(message, timeout_s))
-        except _GO_ON:
-            self._next = self._catalogs.after(peer)
+        except _GO_ON as error:
+            now = self._clock()
+            if isinstance(error, NotActive) and now < self._stays_until:
+                self._next = peer
+            else:
+                self._next, self._stays_until = self._catalogs.after(peer), 2 * now - asked_at
             raise
 
     def close(self) -> None:

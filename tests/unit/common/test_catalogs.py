@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
@@ -339,6 +340,24 @@ def test_what_others_prefer_does_not_lead_a_conversation_back(world: World) -> N
         catalogs._preferred = catalogs._peers[0]
         with pytest.raises(expected):
             world.send(timeout_s=HASTY_S)
+        if expected is NotActive:
+            time.sleep(5 * HASTY_S)  # longer than the silence was
+            with pytest.raises(NotActive):
+                world.send()
+
+
+def test_one_that_stands_by_is_asked_for_as_long_as_the_silent_one_was(world: World) -> None:
+    """It may take over at any moment. So the silent one is not asked again after each try."""
+    world.first.may_answer.clear()
+    world.stand_by(1)
+    with pytest.raises(OutcomeUnknown):
+        world.send(timeout_s=PATIENCE_S / 5)
+    for _ in range(3):
+        with pytest.raises(NotActive):
+            world.send()
+    world.both[1].error = None
+    world.send()
+    assert world.asked() == [1, 4]
 
 
 @pytest.mark.parametrize("error", [StaleEpoch(), Contradiction(), Internal()])
