@@ -21,12 +21,12 @@ from catalog.stock_file import read_stocks
 from common.health import is_serving
 from common.rpc_client import open_channel
 from proto import bourse_pb2, bourse_pb2_grpc
+from stack.parts import ROOT
 from stack.waiting import wait_for
 from tests.support.postgres import PostgresServer, running_server
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
-ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 20.0
 
 
