@@ -79,7 +79,7 @@ def _serve(settings: OrderSettings, signalled: threading.Event) -> Service:
         pass
     logger.info("stopping")
     if not service.stop():
-        logger.critical("the last batch does not end, leaving without it")
+        logger.critical("the last work does not end, leaving without it")
         logging.shutdown()
         os._exit(1)  # a normal exit would wait for the thread that hangs
     logger.info("stopped, last number %d", log.last_number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 # Runs until the event is set. It handles its errors itself.
@@ -22,10 +23,12 @@ class Loops:
         self._threads.append(thread)
         self._wakers.append(wake)
 
-    def stop(self) -> None:
-        """Returns when all have ended."""
+    def stop(self, timeout_s: float) -> bool:
+        """Waits until all have ended; False if one has not in time, because its disk hangs."""
         self._stopping.set()
         for wake in self._wakers:
             wake()
+        give_up_at = time.monotonic() + timeout_s
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, give_up_at - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)

@@ -125,17 +125,16 @@ class Service:
     def stop(self) -> bool:
         """Lets trades in flight finish, then closes everything in the order of their way.
 
-        False if a batch does not end, because the disk hangs: then nothing is closed. The rows
-        of that batch are in the catalog's journal.
+        False if a batch or a loop does not end, because the disk hangs: then nothing is closed. The
+        rows of that batch are in the catalog's journal.
         """
         self._server.stop(self._settings.shutdown_grace_s)
         epoch = self._node.view().epoch
         self._node.step(lambda replica: replica.step_down(epoch), "stopping")
         self._queue.close()
         self._pipeline_thread.join(_JOIN_TIMEOUT_S)
-        if self._pipeline_thread.is_alive():
+        if self._pipeline_thread.is_alive() or not self._loops.stop(_JOIN_TIMEOUT_S):
             return False
-        self._loops.stop()
         self._redis_publisher.close()
         for peer in self._peers:
             peer.close()

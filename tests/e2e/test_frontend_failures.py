@@ -212,6 +212,22 @@ def test_while_no_frontend_lives_the_answer_is_503(stack: Stack) -> None:
     assert len(without_answer) <= 1, without_answer
 
 
+def test_when_all_frontends_are_silent_the_answer_comes_in_time(stack: Stack) -> None:
+    """They accept connections, so each attempt waits. The edge begins none that ends too late."""
+    names = ("frontend-1", "frontend-2")
+    with plain_clients(stack) as seen:
+        time.sleep(1)
+        for name in names:
+            stack.pause(name)
+        time.sleep(12)
+        for name in names:
+            stack.unpause(name)
+        time.sleep(1)
+    assert seen.errors
+    assert [error for error in seen.errors if ": 503 {" not in error] == []
+    assert seen.slowest_s < 10
+
+
 def test_the_edge_comes_back_when_it_crashes(stack: Stack) -> None:
     """What it held breaks off; a second later it serves again, by its restart policy."""
     with plain_clients(stack) as seen:

@@ -20,7 +20,7 @@ EDGE_MECHANISMS: Mapping[str, tuple[str, str]] = {
         "    retry-on conn-failure empty-response junk-response response-timeout\n",
     ),
     "the unchecked frontends": (
-        "    server unchecked abns@unchecked backup no-check pool-max-conn 0\n",
+        "    server unchecked abns@unchecked backup no-check pool-max-conn 0 maxconn 1000\n",
         "",
     ),
 }

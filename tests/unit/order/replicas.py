@@ -191,7 +191,7 @@ class RunningReplica:
         self.queue.close()
         if self._pipeline.is_alive():
             self._pipeline.join()
-        self.loops.stop()
+        self.loops.stop(TIMEOUT_S)
         self._channel.close()
 
 

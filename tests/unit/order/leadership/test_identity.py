@@ -148,5 +148,5 @@ def test_it_looks_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         loops = Loops()
         loops.start("identity", world.identity.run)
         wait_for(lambda: len(world.journal.asked) > 3, PATIENCE_S, "it looks")
-        loops.stop()
+        loops.stop(PATIENCE_S)
         assert world.journal.asked[0] == (1, 10, CLUSTER)

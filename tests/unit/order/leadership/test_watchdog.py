@@ -194,5 +194,5 @@ def test_the_watchdog_looks_by_itself(world: World, monkeypatch: pytest.MonkeyPa
         loops = Loops()
         loops.start("watchdog", watchdog.run)
         assert has_seen_it.wait(TIMEOUT_S)
-        loops.stop()
+        loops.stop(TIMEOUT_S)
     assert set(given_up) == {"nothing has moved for 60.0 s"}

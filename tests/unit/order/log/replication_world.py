@@ -109,4 +109,4 @@ def open_world(directory: Path) -> Iterator[World]:
         lead(parts.node, EPOCH)
         world = World(parts, followers, peers)
         yield world
-        world.loops.stop()
+        world.loops.stop(TIMEOUT_S)

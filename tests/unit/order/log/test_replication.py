@@ -338,13 +338,13 @@ def test_who_does_not_lead_sends_nothing(world: World) -> None:
     world.replicator.start(world.loops)
     for _ in range(6):
         assert looked.acquire(timeout=TIMEOUT_S)
-    world.loops.stop()
+    world.loops.stop(TIMEOUT_S)
     assert world.asked == {2: [], 3: []}
 
 
 def test_stopping_ends_the_threads(world: World) -> None:
     before = set(threading.enumerate())
     world.replicator.start(world.loops)
-    world.loops.stop()
+    world.loops.stop(TIMEOUT_S)
     left = {thread.name for thread in set(threading.enumerate()) - before}
     assert not {name for name in left if name.startswith("follower-")}

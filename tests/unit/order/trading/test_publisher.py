@@ -198,7 +198,7 @@ class LoopingPublisher(RedisPublisher):
         self.loops.start("publisher", self.run)
 
     def stop(self) -> None:
-        self.loops.stop()
+        self.loops.stop(TIMEOUT_S)
         self.close()
 
 
@@ -301,7 +301,7 @@ def test_stopping_waits_for_the_call_under_way_and_no_other(
         publisher.offer({"a": 1})
         publisher.offer({"a": 2})
         # Redis answers again as soon as `stop` begins to wait.
-        monkeypatch.setattr(thread, "join", lambda: (stack.close(), join()))
+        monkeypatch.setattr(thread, "join", lambda _timeout_s: (stack.close(), join()))
         publisher.stop()
     assert client.published == [[["hangs", 0]]]
     assert client.is_closed
