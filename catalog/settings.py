@@ -71,5 +71,5 @@ class CatalogSettings(RpcServiceSettings):
         ge=0.2,
         le=60,
         description="for how long one transaction keeps a catalog the active one; another takes "
-        "over after a quarter more",
+        "over after a quarter more. The same in every catalog",
     )

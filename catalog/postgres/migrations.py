@@ -42,9 +42,11 @@ WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v
 ORDER BY relname
 """
 _HAS_OFFICE = "SELECT to_regclass('office') IS NOT NULL"
+# Not released: who was active may answer lookups until the time of its last beat is over.
 _FENCE_OFF = """
 UPDATE office
-SET generation = generation + 1, beat = %s, holder = 'migrate', released = true, schema_version = %s
+SET generation = generation + 1, beat = %s, holder = 'migrate', released = false,
+    schema_version = %s
 """
 
 
