@@ -212,6 +212,7 @@ def test_while_no_frontend_lives_the_answer_is_503(stack: Stack) -> None:
     assert len(without_answer) <= 1, without_answer
 
 
+@pytest.mark.slow
 def test_when_all_frontends_are_silent_the_answer_comes_in_time(stack: Stack) -> None:
     """They accept connections, so each attempt waits. The edge begins none that ends too late."""
     names = ("frontend-1", "frontend-2")

@@ -32,6 +32,7 @@ def run_load(cluster: Cluster, disturb: Callable[[Load], None]) -> Load:
     return load
 
 
+@pytest.mark.slow
 def test_the_leader_is_killed_again_and_again(cluster: Cluster) -> None:
     def disturb(load: Load) -> None:
         for _ in range(3):
@@ -45,6 +46,7 @@ def test_the_leader_is_killed_again_and_again(cluster: Cluster) -> None:
     cluster.check_promises(load.acknowledged)
 
 
+@pytest.mark.slow
 def test_one_survivor_of_three_serves(cluster: Cluster) -> None:
     def disturb(load: Load) -> None:
         cluster.kill("order-3", "order-2")
